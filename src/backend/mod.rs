@@ -1,0 +1,168 @@
+//! Who answers: MCP servers behind connections of several kinds, and the gateway's own tools.
+//!
+//! There is one method, because MCP already says the rest: a backend's tools are its reply to
+//! `tools/list`.
+
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::SystemTime};
+
+use futures_util::future::BoxFuture;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    call::{Call, Reply},
+    error::Result,
+    settings::{Duration, Text},
+    wire::mcp::{Era, List, Revision},
+};
+
+mod mux; //           one stream, many requests
+pub mod transport; // what a connection must be able to do
+
+/// Something that answers calls.
+pub trait Backend: fmt::Debug + Send + Sync + 'static {
+    fn answer(&self, ask: Ask) -> BoxFuture<'_, Result<Reply>>;
+
+    /// How it is, for people.
+    fn status(&self) -> Status;
+
+    /// What the server said it can do, once it has been reached.
+    fn offer(&self) -> Option<Arc<Offer>>;
+
+    /// Ends connections and children in good order.
+    fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// A call with the name its backend knows for the target.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    pub call: Call,
+    pub target: Option<Arc<str>>,
+    /// Arguments that the tool wants repeated in `Mcp-Param-…` headers.
+    pub mirrored: Arc<[Mirrored]>,
+    /// The tool's output schema was wrapped for clients of the legacy era.
+    pub wrapped: bool,
+}
+
+/// An argument with an `x-mcp-header` annotation in the tool's schema.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mirrored {
+    /// The header's name without `Mcp-Param-`.
+    pub header: String,
+    /// Where the argument is: the names of the properties from the root.
+    pub path: Vec<String>,
+}
+
+/// What a server offers, as its handshake or discovery said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    pub era: Era,
+    pub revision: Revision,
+    /// A JSON object.
+    pub capabilities: String,
+    /// A JSON object with the server's name and version.
+    pub server_info: String,
+    pub instructions: Option<String>,
+}
+
+/// What a backend tells the catalog of its own accord.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// A connection was made; everything may have changed while there was none.
+    Connected,
+    Changed(List),
+    /// The connection or the child has ended.
+    Lost,
+}
+
+/// Takes a backend's notices.
+pub type Notices = Arc<dyn Fn(Notice) + Send + Sync>;
+
+/// How a backend is.
+#[derive(Debug, Clone, Serialize)]
+pub struct Status {
+    pub state: State,
+    /// What connects us: `stdio`, `http`, `sse`, `built-in`.
+    pub transport: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// Why it is not ready, and the last lines its child wrote to the error output.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// Connections made, or children started, since the gateway started.
+    pub connections: u64,
+    #[serde(skip)]
+    pub since: SystemTime,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// Nobody has asked it anything yet, or the first connection is being made.
+    Starting,
+    Ready,
+    /// The last attempt failed; the next is made when it is due.
+    Down,
+}
+
+/// `[backends.NAME]` in `routes.toml`: an MCP server. Give `command` or `url`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// A program to start as a child process, which speaks MCP over its standard input and
+    /// output. Found on PATH, started without a shell.
+    pub command: Option<String>,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Its environment, besides PATH, HOME, USER, LANG, LC_ALL, TZ, TMPDIR and TERM, which it
+    /// inherits. Nothing else of the gateway's environment reaches it.
+    pub env: BTreeMap<String, Text>,
+    /// Its working directory; the gateway's own by default.
+    pub cwd: Option<PathBuf>,
+
+    /// The address of a server over HTTP.
+    pub url: Option<String>,
+    /// How the server at `url` is spoken to. By default Streamable HTTP is tried first, then
+    /// the HTTP+SSE pair of 2024-11-05.
+    pub transport: TransportKind,
+    /// Headers sent with every request to `url`.
+    pub headers: BTreeMap<String, Text>,
+
+    /// Which era of the protocol the server speaks. By default it is asked.
+    pub era: EraKind,
+    /// What its tools and prompts are called after: `<prefix>__<tool>`. By default the name of
+    /// this table; `""` leaves the names as they are.
+    pub prefix: Option<String>,
+    /// How long making a connection may take, the handshake included.
+    pub connect_timeout: Option<Duration>,
+    /// False leaves the backend out, as if the table were not there.
+    pub enabled: Option<bool>,
+}
+
+impl Settings {
+    /// How long a connection may take where nothing is said: a package runner may have to
+    /// fetch the server first.
+    pub const CONNECT_TIMEOUT: Duration = Duration::seconds(30);
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TransportKind {
+    #[default]
+    Auto,
+    /// Streamable HTTP, of either era.
+    Streamable,
+    /// The two-endpoint transport of 2024-11-05.
+    Sse,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum EraKind {
+    #[default]
+    Auto,
+    /// Revisions 2024-11-05 to 2025-11-25, with a handshake.
+    Legacy,
+    /// Revision 2026-07-28 and later, without one.
+    Modern,
+}

@@ -1,0 +1,162 @@
+//! Which request does a message belong to, on a connection that all requests share?
+//!
+//! Pipes and the old HTTP+SSE transport have one stream for everything. Responses are told
+//! apart by id, progress by its token (which is the id of its request); a log message bears no
+//! sign at all, so it belongs to a request only while there is just one.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use tokio::sync::mpsc;
+
+use super::transport::{Inbox, Incoming, Kind, Trouble};
+use crate::wire::{
+    json::Limits,
+    message::{self, Message},
+};
+
+type Item = Result<Message, Trouble>;
+
+/// The requests that wait for an answer on one connection.
+pub struct Mux {
+    table: Mutex<Table>,
+    inbox: Inbox,
+}
+
+#[derive(Default)]
+struct Table {
+    waiting: HashMap<u64, mpsc::UnboundedSender<Item>>,
+    /// Set once, when the connection has ended.
+    lost: Option<Trouble>,
+}
+
+impl std::fmt::Debug for Mux {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mux").field("waiting", &self.table().waiting.len()).finish_non_exhaustive()
+    }
+}
+
+impl Mux {
+    pub fn new(inbox: Inbox) -> Arc<Self> {
+        Arc::new(Self { table: Mutex::default(), inbox })
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().expect("no code panics while it holds this lock")
+    }
+
+    /// From now on, what comes for this id goes to the ticket. Call before sending.
+    pub fn register(self: &Arc<Self>, id: u64) -> Result<Ticket, Trouble> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let mut table = self.table();
+        if let Some(lost) = &table.lost {
+            return Err(Trouble { kind: Kind::NotSent, ..lost.clone() });
+        }
+        table.waiting.insert(id, sender);
+        Ok(Ticket { id, receiver, mux: Arc::clone(self) })
+    }
+
+    /// One text from the server. An error says what was wrong with it; the connection goes on.
+    pub fn deliver(&self, text: Bytes) -> Result<(), message::Malformed> {
+        match message::batch(&text, &Limits::REPLY)? {
+            Some(parts) => parts.into_iter().try_for_each(|part| self.deliver_one(part)),
+            None => self.deliver_one(text),
+        }
+    }
+
+    fn deliver_one(&self, text: Bytes) -> Result<(), message::Malformed> {
+        let message = Message::parse(text, &Limits::REPLY)?;
+        let table = self.table();
+        let receiver = match message.kind() {
+            message::Kind::Response => number(message.id()).and_then(|id| table.waiting.get(&id)),
+            message::Kind::Request => None,
+            message::Kind::Notification => match message.method().as_deref() {
+                Some("notifications/progress") => {
+                    number(message.in_params("progressToken")).and_then(|id| table.waiting.get(&id))
+                }
+                Some("notifications/message") if table.waiting.len() == 1 => table.waiting.values().next(),
+                _ => None,
+            },
+        };
+        let is_response = message.kind() == message::Kind::Response;
+        match receiver {
+            Some(receiver) => {
+                let _ = receiver.send(Ok(message)); // Fails if the caller has just gone.
+            }
+            // A response to nothing, most often one that came after its call was cancelled.
+            None if is_response => {}
+            None => {
+                drop(table);
+                (self.inbox)(message);
+            }
+        }
+        Ok(())
+    }
+
+    /// Something came for a request that is no message: the request fails, the others go on.
+    /// Without an id that can be read it is whoever waits alone, if anyone does.
+    pub fn reject(&self, trouble: &Trouble) {
+        let table = self.table();
+        if table.waiting.len() == 1 {
+            for receiver in table.waiting.values() {
+                let _ = receiver.send(Err(trouble.clone()));
+            }
+        }
+    }
+
+    /// The connection has ended: whoever waits is told, and nobody can wait any more.
+    pub fn end(&self, trouble: Trouble) {
+        let mut table = self.table();
+        for (_, receiver) in table.waiting.drain() {
+            let _ = receiver.send(Err(trouble.clone()));
+        }
+        table.lost.get_or_insert(trouble);
+    }
+
+    pub fn lost(&self) -> Option<Trouble> {
+        self.table().lost.clone()
+    }
+}
+
+fn number(text: Option<&[u8]>) -> Option<u64> {
+    std::str::from_utf8(text?).ok()?.parse().ok()
+}
+
+/// The right to what comes for one request. Dropping it gives the right up.
+pub struct Ticket {
+    id: u64,
+    receiver: mpsc::UnboundedReceiver<Item>,
+    mux: Arc<Mux>,
+}
+
+impl Ticket {
+    /// Waits for the first message.
+    pub async fn incoming(mut self) -> Result<Incoming, Trouble> {
+        let first = self.next().await?;
+        if first.kind() == message::Kind::Response {
+            return Ok(Incoming::Whole(first));
+        }
+        let rest = stream::unfold(Some(self), |ticket| async {
+            let mut ticket = ticket?;
+            let item = ticket.next().await;
+            let last = item.as_ref().map_or(true, |message| message.kind() == message::Kind::Response);
+            Some((item, (!last).then_some(ticket)))
+        });
+        Ok(Incoming::Stream(stream::iter([Ok(first)]).chain(rest).boxed()))
+    }
+
+    async fn next(&mut self) -> Item {
+        let ended = || Err(Trouble::new(Kind::Lost, "the connection has ended"));
+        self.receiver.recv().await.unwrap_or_else(ended)
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.mux.table().waiting.remove(&self.id);
+    }
+}

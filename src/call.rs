@@ -1,0 +1,121 @@
+//! What travels through the gateway: a [`Call`] on the way in, a [`Reply`] on the way out.
+//!
+//! Listeners make calls; backends make replies; every stage between is a function from one to
+//! the other. Nothing here knows HTTP or stdio, so a tool behaves the same however its caller
+//! came in.
+//!
+//! # Cancelling
+//!
+//! There is no message for it: whoever asked drops the future or the stream, and everything
+//! that hangs on it ends, down to the backend, whose guard then tells the server. So a call
+//! that nobody waits for cannot be left running by a forgotten branch.
+
+use std::fmt;
+
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use tower::Service;
+
+use crate::{
+    error::{Error, Result},
+    wire::{
+        mcp::{Era, Level, Method, Revision},
+        message::Message,
+    },
+};
+
+/// One request, on its way to whoever answers it.
+#[derive(Debug, Clone)]
+pub struct Call {
+    pub caller: Caller,
+    pub scope: Scope,
+    pub method: Method,
+    /// The request as the client wrote it.
+    pub message: Message,
+    pub client: Client,
+    /// From which severity on the client wants log messages of this call. None: as the era has
+    /// it, which is none at all in the modern one and the backend's choice in the legacy one.
+    pub log_level: Option<Level>,
+    /// The token under which the client wants to hear of progress, as JSON.
+    pub progress: Option<Bytes>,
+}
+
+/// Whom a call is answered for. Verified on the very request; there is no value for nobody.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Caller {
+    /// Someone who can reach the loopback address or the standard input, which is all the
+    /// proof there is while no identity is configured.
+    Local,
+    /// The gateway itself, asking for what a backend offers.
+    Gateway,
+}
+
+/// Which of the backends a client sees, and under which names.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// All of them, named `<backend>__<tool>`: `/mcp`.
+    All,
+    /// One, with its own names: `/mcp/<backend>`.
+    One(std::sync::Arc<str>),
+}
+
+/// What a client said of itself.
+#[derive(Debug, Clone)]
+pub struct Client {
+    pub revision: Revision,
+    /// JSON objects, as the client wrote them.
+    pub capabilities: Bytes,
+    pub info: Bytes,
+}
+
+/// How a call was answered.
+pub enum Reply {
+    /// At once and for good.
+    Whole(Answer),
+    /// With notifications first. The stream's last item is the answer or an error.
+    Stream(Events),
+}
+
+pub type Events = BoxStream<'static, Result<Event>>;
+
+#[derive(Debug)]
+pub enum Event {
+    /// A notification for the caller, as a whole message.
+    Notification(Bytes),
+    Answer(Answer),
+}
+
+/// What was answered. Projected to the client's revision only where it is written out.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// A backend's response as it came: a result, or an error of the backend's own.
+    Response {
+        message: Message,
+        /// The era whose words it uses.
+        written_in: Era,
+        /// The tool's output schema was wrapped for clients of the legacy era.
+        wrapped: bool,
+    },
+    /// The text of a result that was made here, in words of the client's era.
+    Result(Bytes),
+}
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole(answer) => f.debug_tuple("Whole").field(answer).finish(),
+            Self::Stream(_) => f.write_str("Stream"),
+        }
+    }
+}
+
+/// One stage of the gateway. Written out here so that no other file repeats the bounds.
+pub trait Stage:
+    Service<Call, Response = Reply, Error = Error, Future: Send> + Clone + Send + Sync + 'static
+{
+}
+
+impl<S> Stage for S where
+    S: Service<Call, Response = Reply, Error = Error, Future: Send> + Clone + Send + Sync + 'static
+{
+}

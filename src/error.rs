@@ -1,0 +1,135 @@
+//! Why does the gateway say no, and how does that look from outside?
+//!
+//! Only our own refusals live here. A backend that answers with a JSON-RPC error has
+//! *answered*: that is a [`Reply`](crate::call::Reply), and it goes home as a reply.
+//!
+//! The message is for its reader: what was wrong and what would be right, and nothing they may
+//! not know. An unknown name and a hidden one read alike.
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use crate::wire::{
+    mcp::{Era, Method, Revision, code},
+    message::Malformed,
+};
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("not a JSON text that every reader reads alike: {0}")]
+    NotJson(crate::wire::json::Fault),
+    #[error("not a JSON-RPC message: {what}")]
+    NotRpc { what: &'static str, id: Option<Bytes> },
+    #[error("there is no method {0:?} here")]
+    UnknownMethod(String),
+    #[error("there is no tool named {0:?}; tools/list gives the names")]
+    UnknownTool(String),
+    #[error("there is no prompt named {0:?}; prompts/list gives the names")]
+    UnknownPrompt(String),
+    #[error("there is no resource {0:?}; resources/list gives their URIs")]
+    UnknownResource(String),
+    #[error("{0}")]
+    Params(String),
+    /// A list's cursor that we did not give out, or not to this caller or for this list.
+    #[error("the cursor is not one of this list; leave it out to begin again")]
+    Cursor,
+    #[error("{0}")]
+    Envelope(String),
+    #[error("{0}")]
+    Header(String),
+    #[error("revision {requested:?} is not spoken here; {} is", Revision::NEWEST)]
+    Version { requested: String },
+    /// The backend could not be asked, or what it said was no answer.
+    #[error("backend {backend}: {why}")]
+    Backend { backend: String, why: String },
+    #[error("backend {backend}: no answer and no sign of life for {}", seconds(.after))]
+    Idle { backend: String, after: std::time::Duration },
+    #[error("backend {backend}: not done after {}, which is as long as a call may take", seconds(.after))]
+    Deadline { backend: String, after: std::time::Duration },
+    #[error("{0}")]
+    Busy(String),
+}
+
+fn seconds(duration: &std::time::Duration) -> String {
+    format!("{} s", duration.as_secs_f64())
+}
+
+impl From<Malformed> for Error {
+    fn from(malformed: Malformed) -> Self {
+        match malformed {
+            Malformed::Json(fault) => Self::NotJson(fault),
+            Malformed::Rpc(what, id) => Self::NotRpc { what, id },
+        }
+    }
+}
+
+impl Error {
+    pub fn backend(name: impl Into<String>, why: impl ToString) -> Self {
+        Self::Backend { backend: name.into(), why: why.to_string() }
+    }
+
+    /// The HTTP status and the JSON-RPC code of every refusal: the one table.
+    ///
+    /// Fixed by the specification: `mcp-eras` tables of codes (2026-07-28, "Status codes"). Codes
+    /// of our own stay outside JSON-RPC's reserved range and repeat the HTTP status they
+    /// resemble. On a legacy session every answer to a well-formed request is a 200, since a
+    /// client takes 404 there for the end of its session.
+    pub fn codes(&self, era: Era) -> (u16, i64) {
+        let modern = |status| if era == Era::Modern { status } else { 200 };
+        match self {
+            Self::NotJson(_) => (400, code::PARSE_ERROR),
+            Self::NotRpc { .. } => (400, code::INVALID_REQUEST),
+            Self::UnknownMethod(_) => (modern(404), code::METHOD_NOT_FOUND),
+            Self::UnknownResource(_) if era == Era::Legacy => (200, code::RESOURCE_NOT_FOUND),
+            Self::UnknownTool(_) | Self::UnknownPrompt(_) | Self::UnknownResource(_) => {
+                (200, code::INVALID_PARAMS)
+            }
+            Self::Params(_) | Self::Cursor => (200, code::INVALID_PARAMS),
+            Self::Envelope(_) => (400, code::INVALID_PARAMS),
+            Self::Header(_) => (400, code::HEADER_MISMATCH),
+            Self::Version { .. } => (400, code::UNSUPPORTED_VERSION),
+            Self::Backend { .. } => (200, 502),
+            Self::Idle { .. } | Self::Deadline { .. } => (200, 504),
+            Self::Busy(_) => (503, 503),
+        }
+    }
+
+    /// What the specification wants beside code and message.
+    fn data(&self) -> Option<Value> {
+        match self {
+            Self::UnknownResource(uri) => Some(json!({ "uri": uri })),
+            Self::Version { requested } => {
+                Some(json!({ "supported": [Revision::NEWEST.name()], "requested": requested }))
+            }
+            _ => None,
+        }
+    }
+
+    /// The response as JSON-RPC has it. Without an id the member is left out, as MCP's schema
+    /// allows and JSON-RPC's `null` would not be.
+    pub fn response(&self, id: Option<&[u8]>, era: Era) -> Vec<u8> {
+        let mut error = json!({ "code": self.codes(era).1, "message": self.to_string() });
+        if let Some(data) = self.data() {
+            error["data"] = data;
+        }
+        let mut out = b"{\"jsonrpc\":\"2.0\",".to_vec();
+        if let Some(id) = id {
+            out.extend_from_slice(b"\"id\":");
+            out.extend_from_slice(id);
+            out.push(b',');
+        }
+        out.extend_from_slice(format!("\"error\":{error}}}").as_bytes());
+        out
+    }
+
+    /// The refusal of a target that is unknown, or that this caller may not know of.
+    pub fn unknown(method: Method, target: &str) -> Self {
+        match method {
+            Method::PromptsGet => Self::UnknownPrompt(target.to_owned()),
+            Method::ResourcesRead => Self::UnknownResource(target.to_owned()),
+            _ => Self::UnknownTool(target.to_owned()),
+        }
+    }
+}

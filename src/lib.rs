@@ -1,0 +1,11 @@
+//! An MCP gateway: one endpoint in front of many MCP servers.
+
+pub mod backend;
+pub mod call;
+pub mod error;
+pub mod listener;
+pub mod middleware;
+pub mod settings;
+pub mod store;
+pub mod telemetry;
+pub mod wire;

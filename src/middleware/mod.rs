@@ -1,0 +1,3 @@
+//! Whether a call may pass, and what is done on the way. A stage knows no other stage.
+
+pub mod deadline; // how long

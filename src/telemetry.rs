@@ -1,0 +1,29 @@
+//! What is logged, and how?
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// `[log]` in `routes.toml`. The log goes to the standard error output.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// `error`, `warn`, `info`, `debug` or `trace`, or a filter such as `waystation=debug,hyper=warn`.
+    pub level: String,
+    pub format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines, one object a line.
+    Json,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { level: "info".into(), format: Format::Text }
+    }
+}

@@ -1,0 +1,363 @@
+//! What kind of message is this, and where in its text are the parts we act on?
+//!
+//! A [`Message`] is one JSON-RPC message as it came, checked once and never copied: the text
+//! and the places of its members. Whatever we must change is spliced into that text by
+//! [`Splice`]; every byte we have no business with goes on as it was written.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+
+use super::json::{self, Fault, Limits, Member, Members, Span};
+
+/// Why a text is no message we can act on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Malformed {
+    /// Not JSON, or JSON that two parsers may read differently (-32700).
+    Json(Fault),
+    /// JSON, but no JSON-RPC message (-32600). The id is given back where it could be read.
+    Rpc(&'static str, Option<Bytes>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Request,
+    Notification,
+    Response,
+}
+
+/// One JSON-RPC message.
+#[derive(Debug, Clone)]
+pub struct Message {
+    text: Bytes,
+    kind: Kind,
+    members: Members,
+}
+
+/// The members we look at in the envelope and in `params`. A key that differs from one of them
+/// in case only is refused: some parsers do not tell the two apart.
+const ENVELOPE: [&str; 6] = ["jsonrpc", "id", "method", "params", "result", "error"];
+const PARAMS: [&str; 8] =
+    ["name", "uri", "arguments", "cursor", "_meta", "ref", "requestState", "inputResponses"];
+
+impl Message {
+    /// Reads one message. An array is not one; see [`batch`].
+    pub fn parse(text: Bytes, limits: &Limits) -> Result<Self, Malformed> {
+        let members = json::outline(&text, limits).map_err(Malformed::Json)?;
+        let mut message = Self { text, kind: Kind::Notification, members };
+        message.kind = message.classify().map_err(|why| {
+            let id = message.id().filter(|id| is_id(id)).map(Bytes::copy_from_slice);
+            Malformed::Rpc(why, id)
+        })?;
+        Ok(message)
+    }
+
+    fn classify(&self) -> Result<Kind, &'static str> {
+        let text = self.text.as_ref();
+        if !text.iter().find(|b| !b.is_ascii_whitespace()).is_some_and(|b| *b == b'{') {
+            return Err("a message is one JSON object");
+        }
+        let mut parent = "";
+        for member in &self.members {
+            let key = member.key.of(text);
+            let known: &[&str] = match (member.depth, parent) {
+                (1, _) => &ENVELOPE,
+                (_, "params") => &PARAMS,
+                _ => continue,
+            };
+            let found = known.iter().find(|name| twins(name.as_bytes(), key));
+            if member.depth == 1 {
+                parent = found.copied().unwrap_or_default();
+            }
+            if found.is_some_and(|name| name.as_bytes() != key) {
+                return Err("a member's name is spelled unusually; write it in lower case, without escapes");
+            }
+        }
+        if self.top("jsonrpc").map(|v| v.of(text)) != Some(b"\"2.0\"") {
+            return Err("`jsonrpc` must be \"2.0\"");
+        }
+        if self.id().is_some_and(|id| !is_id(id) && !(id == b"null" && self.top("error").is_some())) {
+            return Err("`id` must be a string or an integer");
+        }
+        if let Some(params) = self.top("params")
+            && text[params.start] != b'{'
+        {
+            return Err("`params` must be an object");
+        }
+        self.kind_by_members()
+    }
+
+    fn kind_by_members(&self) -> Result<Kind, &'static str> {
+        let answers = (self.top("result").is_some(), self.top("error").is_some());
+        match (self.top("method"), answers) {
+            (Some(method), (false, false)) => {
+                if self.text[method.start] != b'"' {
+                    return Err("`method` must be a string");
+                }
+                Ok(if self.id().is_some() { Kind::Request } else { Kind::Notification })
+            }
+            (Some(_), _) => Err("a request has neither `result` nor `error`"),
+            (None, (true, true)) => Err("a response has `result` or `error`, not both"),
+            (None, (false, false)) => Err("`method` is missing"),
+            (None, _) if self.id().is_none() => Err("`id` is missing"),
+            (None, (true, false)) => Ok(Kind::Response),
+            (None, (false, true)) => self.error_shape().map(|()| Kind::Response),
+        }
+    }
+
+    fn error_shape(&self) -> Result<(), &'static str> {
+        let code = self.in_error("code").is_some_and(json_integer);
+        let text = self.in_error("message").is_some_and(|message| message.starts_with(b"\""));
+        if code && text { Ok(()) } else { Err("`error` needs an integer `code` and a text `message`") }
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub fn text(&self) -> &Bytes {
+        &self.text
+    }
+
+    /// Where a member of the outermost object has its value.
+    pub fn top(&self, key: &str) -> Option<Span> {
+        let found = self.members.iter().find(|m| m.depth == 1 && m.key.of(&self.text) == key.as_bytes());
+        found.map(|member| member.value)
+    }
+
+    /// The members of an object that is itself a member of the outermost object.
+    pub fn inside(&self, key: &str) -> &[Member] {
+        let is = |m: &Member| m.depth == 1 && m.key.of(&self.text) == key.as_bytes();
+        let Some(start) = self.members.iter().position(is) else { return &[] };
+        let rest = &self.members[start + 1..];
+        let end = rest.iter().position(|m| m.depth == 1).unwrap_or(rest.len());
+        &rest[..end]
+    }
+
+    fn find(&self, parent: &str, key: &str) -> Option<Span> {
+        let found = self.inside(parent).iter().find(|m| m.key.of(&self.text) == key.as_bytes());
+        found.map(|member| member.value)
+    }
+
+    /// The id as it is written, quotes and all.
+    pub fn id(&self) -> Option<&[u8]> {
+        self.top("id").map(|span| span.of(&self.text))
+    }
+
+    /// The id, kept alive on its own.
+    pub fn id_bytes(&self) -> Option<Bytes> {
+        self.top("id").map(|span| self.slice(span))
+    }
+
+    pub fn method(&self) -> Option<Cow<'_, str>> {
+        json::string(self.top("method")?.of(&self.text))
+    }
+
+    /// Where a member of `params` has its value.
+    pub fn param(&self, key: &str) -> Option<Span> {
+        self.find("params", key)
+    }
+
+    /// A member of `params`, as it is written.
+    pub fn in_params(&self, key: &str) -> Option<&[u8]> {
+        self.param(key).map(|span| span.of(&self.text))
+    }
+
+    /// Where a member of `result` has its value.
+    pub fn field(&self, key: &str) -> Option<Span> {
+        self.find("result", key)
+    }
+
+    /// A member of `result`, as it is written.
+    pub fn in_result(&self, key: &str) -> Option<&[u8]> {
+        self.field(key).map(|span| span.of(&self.text))
+    }
+
+    /// A member of `error`, as it is written.
+    pub fn in_error(&self, key: &str) -> Option<&[u8]> {
+        self.find("error", key).map(|span| span.of(&self.text))
+    }
+
+    /// The result as it is written.
+    pub fn result(&self) -> Option<&[u8]> {
+        self.top("result").map(|span| span.of(&self.text))
+    }
+
+    /// A stretch of the text, shared and not copied.
+    pub fn slice(&self, span: Span) -> Bytes {
+        self.text.slice(span.start..span.end)
+    }
+}
+
+/// Takes apart a batch (revision 2025-03-26). Nothing, if the text is no array.
+pub fn batch(text: &Bytes, limits: &Limits) -> Result<Option<Vec<Bytes>>, Malformed> {
+    if text.iter().find(|b| !b.is_ascii_whitespace()) != Some(&b'[') {
+        return Ok(None);
+    }
+    json::check(text, limits).map_err(Malformed::Json)?;
+    let parts = json::elements(text).into_iter().map(|span| text.slice(span.start..span.end));
+    Ok(Some(parts.collect()))
+}
+
+/// Do two keys differ in case or in escapes only?
+fn twins(name: &[u8], key: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(key)
+        || (key.contains(&b'\\')
+            && json::string(&[b"\"", key, b"\""].concat())
+                .is_some_and(|plain| plain.as_bytes().eq_ignore_ascii_case(name)))
+}
+
+/// A string or an integer, as JSON-RPC and MCP want ids.
+fn is_id(text: &[u8]) -> bool {
+    text.starts_with(b"\"") || json_integer(text)
+}
+
+fn json_integer(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().enumerate().all(|(at, b)| b.is_ascii_digit() || (at == 0 && *b == b'-'))
+}
+
+/// Changes to a text, made all at once.
+///
+/// Places are those of the text as it was; they must not overlap.
+#[derive(Debug)]
+pub struct Splice<'a> {
+    text: &'a [u8],
+    edits: smallvec::SmallVec<[(Span, Cow<'a, [u8]>); 6]>,
+}
+
+impl<'a> Splice<'a> {
+    pub fn new(text: &'a [u8]) -> Self {
+        Self { text, edits: smallvec::SmallVec::new() }
+    }
+
+    /// Puts other bytes where a value stands.
+    pub fn replace(&mut self, place: Span, with: impl Into<Cow<'a, [u8]>>) -> &mut Self {
+        self.edits.push((place, with.into()));
+        self
+    }
+
+    /// Puts bytes before the byte at a place.
+    pub fn insert(&mut self, at: usize, what: impl Into<Cow<'a, [u8]>>) -> &mut Self {
+        self.replace(Span { start: at, end: at }, what)
+    }
+
+    pub fn finish(&mut self) -> Vec<u8> {
+        self.edits.sort_by_key(|(place, _)| place.start);
+        let more: usize = self.edits.iter().map(|(_, with)| with.len()).sum();
+        let mut out = Vec::with_capacity(self.text.len() + more);
+        let mut at = 0;
+        for (place, with) in &self.edits {
+            out.extend_from_slice(&self.text[at..place.start]);
+            out.extend_from_slice(with);
+            at = place.end;
+        }
+        out.extend_from_slice(&self.text[at..]);
+        out
+    }
+}
+
+/// An object with some members left out and others put in (at the end, or in the place of a
+/// member of the same name). The members that stay keep their spelling and order.
+pub fn object_with(object: &[u8], leave_out: impl Fn(&str) -> bool, put: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(object.len() + 64);
+    out.push(b'{');
+    let mut separate = |out: &mut Vec<u8>| {
+        if out.len() > 1 {
+            out.push(b',');
+        }
+    };
+    for member in json::members(object) {
+        let key = member.key_in(object);
+        if leave_out(&key) || put.iter().any(|(name, _)| *name == key) {
+            continue;
+        }
+        separate(&mut out);
+        out.push(b'"');
+        out.extend_from_slice(member.key.of(object));
+        out.extend_from_slice(b"\":");
+        out.extend_from_slice(member.value.of(object));
+    }
+    for (name, value) in put {
+        separate(&mut out);
+        out.extend_from_slice(json::quoted(name).as_bytes());
+        out.push(b':');
+        out.extend_from_slice(value);
+    }
+    out.push(b'}');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Message, Malformed> {
+        Message::parse(Bytes::copy_from_slice(text.as_bytes()), &Limits::REQUEST)
+    }
+
+    #[track_caller]
+    fn refused(text: &str) {
+        assert!(matches!(parse(text), Err(Malformed::Rpc(..))), "{text}: {:?}", parse(text));
+    }
+
+    #[test]
+    fn requests_notifications_and_responses_are_told_apart() {
+        let kind = |text| parse(text).unwrap().kind();
+        assert_eq!(kind(r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#), Kind::Request);
+        assert_eq!(kind(r#"{"jsonrpc":"2.0","method":"ping"}"#), Kind::Notification);
+        assert_eq!(kind(r#"{"jsonrpc":"2.0","id":"a","result":{}}"#), Kind::Response);
+        let error = r#"{"jsonrpc":"2.0","id":null,"error":{"code":-1,"message":"no"}}"#;
+        assert_eq!(kind(error), Kind::Response);
+    }
+
+    #[test]
+    fn what_is_no_message_is_refused() {
+        for text in [
+            "[]",
+            "3",
+            "{}",
+            r#"{"jsonrpc":"1.0","id":1,"method":"x"}"#,
+            r#"{"id":1,"method":"x"}"#,
+            r#"{"jsonrpc":"2.0","id":null,"method":"x"}"#,
+            r#"{"jsonrpc":"2.0","id":1.5,"method":"x"}"#,
+            r#"{"jsonrpc":"2.0","id":true,"method":"x"}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":7}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"x","params":[]}"#,
+            r#"{"jsonrpc":"2.0","id":1}"#,
+            r#"{"jsonrpc":"2.0","id":1,"result":{},"error":{"code":1,"message":""}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"x","result":{}}"#,
+            r#"{"jsonrpc":"2.0","result":{}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"error":{"code":"1","message":""}}"#,
+        ] {
+            refused(text);
+        }
+    }
+
+    #[test]
+    fn twins_of_names_we_act_on_are_refused() {
+        refused(r#"{"jsonrpc":"2.0","id":1,"Method":"x","method":"y"}"#);
+        refused(r#"{"jsonrpc":"2.0","id":1,"method":"x","Params":{}}"#);
+        refused(r#"{"jsonrpc":"2.0","id":1,"meth\u006fd":"x"}"#);
+        refused(r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"name":"a","Name":"b"}}"#);
+        let deep = r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"arguments":{"Name":1,"NAME":2}}}"#;
+        assert!(parse(deep).is_ok());
+    }
+
+    #[test]
+    fn only_what_is_spliced_changes() {
+        let text = r#"{"jsonrpc":"2.0", "id" : "c-1","method":"tools/call","params":{ "name":"a__b","arguments":{"name":"a__b","n":1.0e5}}}"#;
+        let message = parse(text).unwrap();
+        let mut splice = Splice::new(message.text());
+        splice.replace(message.param("name").unwrap(), &b"\"b\""[..]);
+        splice.replace(message.top("id").unwrap(), &b"7"[..]);
+        let out = String::from_utf8(splice.finish()).unwrap();
+        assert_eq!(out, text.replacen("\"c-1\"", "7", 1).replacen("\"a__b\"", "\"b\"", 1));
+    }
+
+    #[test]
+    fn an_object_is_written_again_with_members_left_out_and_put_in() {
+        let object = br#"{ "a": 1.0, "b" : [ 2 ],"c":{}}"#;
+        let out = object_with(object, |key| key == "b", &[("d", b"4"), ("c", b"3")]);
+        assert_eq!(String::from_utf8(out).unwrap(), r#"{"a":1.0,"d":4,"c":3}"#);
+    }
+}

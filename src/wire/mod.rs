@@ -1,0 +1,11 @@
+//! What does MCP look like on the wire? Data and codecs, without input, output or policy.
+//!
+//! Everything a stranger writes is read here first, so everything here is a plain function
+//! with property tests and a fuzz target.
+
+pub mod header; //  names and arguments in HTTP headers
+pub mod json; //    the strict pass over every text
+pub mod mcp; //     methods, revisions, reserved keys, codes
+pub mod message; // one JSON-RPC message, and splicing
+pub mod project; // a result of one revision, as another revision has it
+pub mod sse; //     server-sent events

@@ -1,0 +1,360 @@
+//! How is a message of one revision said in another?
+//!
+//! Inside, a reply keeps the words of whoever wrote it, with a note of their era; the words
+//! change once, here, when it is known who reads them. So between two sides of the same era
+//! nothing changes but the id. All of it is plain text in, plain text out, and each rule has a
+//! golden file under `tests/it/golden/`.
+
+use std::borrow::Cow;
+
+use serde_json::json;
+
+use super::{
+    json::{self, Span},
+    mcp::{Era, Method, Revision, code, meta},
+    message::{Message, Splice, object_with},
+};
+
+/// A request on its way to a backend: what of it is about this hop alone.
+#[derive(Debug)]
+pub struct Hop<'a> {
+    /// Unique on the connection, and never used again.
+    pub id: u64,
+    /// What the backend calls the target, where there is one.
+    pub target: Option<&'a str>,
+    /// Did the caller ask for progress? The id then serves as the token.
+    pub progress: bool,
+    /// The envelope that each request of the modern era carries; none for the legacy one.
+    pub envelope: Option<Envelope<'a>>,
+}
+
+/// What a request of revision 2026-07-28 says about its sender.
+#[derive(Debug, Clone, Copy)]
+pub struct Envelope<'a> {
+    pub revision: Revision,
+    /// JSON texts.
+    pub capabilities: &'a str,
+    pub client_info: &'a str,
+    pub log_level: Option<&'a str>,
+}
+
+impl Envelope<'_> {
+    /// The members of `_meta`.
+    pub fn members(&self) -> Vec<(&'static str, Cow<'_, str>)> {
+        let mut members = vec![
+            (meta::PROTOCOL_VERSION, Cow::Owned(json::quoted(self.revision.name()))),
+            (meta::CLIENT_INFO, Cow::Borrowed(self.client_info)),
+            (meta::CLIENT_CAPABILITIES, Cow::Borrowed(self.capabilities)),
+        ];
+        if let Some(level) = self.log_level {
+            members.push((meta::LOG_LEVEL, Cow::Owned(json::quoted(level))));
+        }
+        members
+    }
+}
+
+/// The text of a request for the next hop.
+pub fn request(message: &Message, method: Method, hop: &Hop<'_>) -> Vec<u8> {
+    let text = message.text();
+    let mut splice = Splice::new(text);
+    if let Some(id) = message.top("id") {
+        splice.replace(id, hop.id.to_string().into_bytes());
+    }
+    if let Some(target) = hop.target {
+        if let Some(place) = method.target().and_then(|member| message.param(member)) {
+            splice.replace(place, json::quoted(target).into_bytes());
+        } else if let Some(place) = message.param("ref") {
+            splice.replace(place, reference(place.of(text), target));
+        }
+    }
+    if let Some(new) = request_meta(message, hop) {
+        if let Some(place) = message.param("_meta") {
+            splice.replace(place, new);
+        } else if let Some(params) = message.top("params") {
+            let comma = if message.inside("params").is_empty() { "" } else { "," };
+            let text = [b"\"_meta\":", new.as_slice(), comma.as_bytes()].concat();
+            splice.insert(params.start + 1, text);
+        } else {
+            let end = text.iter().rposition(|b| *b == b'}').expect("a message is an object");
+            splice.insert(end, [b",\"params\":{\"_meta\":", new.as_slice(), b"}"].concat());
+        }
+    }
+    splice.finish()
+}
+
+/// The `_meta` of the next hop, if it differs from the one that came.
+fn request_meta(message: &Message, hop: &Hop<'_>) -> Option<Vec<u8>> {
+    let old = message.in_params("_meta").unwrap_or(b"{}");
+    let of_a_hop = |key: &str| meta::OF_A_HOP.contains(&key);
+    let had_some = json::members(old).iter().any(|member| of_a_hop(&member.key_in(old)));
+    if !had_some && !hop.progress && hop.envelope.is_none() {
+        return None;
+    }
+    let token = hop.id.to_string();
+    let envelope = hop.envelope.as_ref().map(Envelope::members).unwrap_or_default();
+    let mut put: Vec<(&str, &[u8])> = envelope.iter().map(|(key, value)| (*key, value.as_bytes())).collect();
+    if hop.progress {
+        put.push((meta::PROGRESS_TOKEN, token.as_bytes()));
+    }
+    Some(object_with(old, of_a_hop, &put))
+}
+
+/// A completion's `ref` with the name or URI the backend knows.
+fn reference(old: &[u8], target: &str) -> Vec<u8> {
+    let is_prompt = json::members(old).iter().any(|member| member.key_in(old) == "name");
+    let quoted = json::quoted(target);
+    object_with(old, |_| false, &[(if is_prompt { "name" } else { "uri" }, quoted.as_bytes())])
+}
+
+/// Who reads a reply, and how they want it.
+#[derive(Debug, Clone, Copy)]
+pub struct Reader<'a> {
+    pub revision: Revision,
+    /// The id of the request, as the client wrote it.
+    pub id: &'a [u8],
+    /// This gateway, as a JSON object.
+    pub server_info: &'a str,
+    pub method: Method,
+    /// The called tool's list entry was wrapped for older clients (see [`tool`]).
+    pub wrapped: bool,
+}
+
+/// A backend's response as the client's revision has it, with the client's id.
+pub fn response(message: &Message, written_in: Era, reader: &Reader<'_>) -> Vec<u8> {
+    let mut splice = Splice::new(message.text());
+    if let Some(id) = message.top("id") {
+        splice.replace(id, reader.id);
+    }
+    if let Some(error) = message.top("error") {
+        if let Some(other) = error_code(message, written_in, reader) {
+            let place = message.inside("error").iter().find(|m| m.key.of(message.text()) == b"code");
+            splice.replace(place.map_or(error, |member| member.value), other.to_string().into_bytes());
+        }
+        return splice.finish();
+    }
+    let Some(result) = message.top("result") else { return splice.finish() };
+    match (written_in, reader.revision.era()) {
+        (Era::Legacy, Era::Legacy) => {}
+        (_, Era::Modern) => complete(message, result, reader, &mut splice),
+        (Era::Modern, Era::Legacy) => {
+            splice.replace(result, downgrade(result.of(message.text()), reader));
+        }
+    }
+    if reader.revision < Revision::V2025_06_18 {
+        return older_content(splice.finish(), reader);
+    }
+    splice.finish()
+}
+
+/// Adds what every result of the modern era has, where it is missing.
+fn complete<'a>(message: &Message, result: Span, reader: &Reader<'_>, splice: &mut Splice<'a>) {
+    let mut more = Vec::new();
+    if message.field("resultType").is_none() {
+        more.extend_from_slice(b"\"resultType\":\"complete\",");
+    }
+    if reader.method == Method::ResourcesRead {
+        // A reader of the modern era must be told how long it holds; not at all, if nobody said.
+        if message.field("ttlMs").is_none() {
+            more.extend_from_slice(b"\"ttlMs\":0,");
+        }
+        if message.field("cacheScope").is_none() {
+            more.extend_from_slice(b"\"cacheScope\":\"private\",");
+        }
+    }
+    if let Some(place) = message.field("_meta") {
+        let info = [(meta::SERVER_INFO, reader.server_info.as_bytes())];
+        splice.replace(place, object_with(place.of(message.text()), |_| false, &info));
+    } else {
+        let info = format!("\"_meta\":{{\"{}\":{}}},", meta::SERVER_INFO, reader.server_info);
+        more.extend_from_slice(info.as_bytes());
+    }
+    if message.inside("result").is_empty() {
+        more.pop(); // The comma: nothing follows.
+    }
+    splice.insert(result.start + 1, more);
+}
+
+/// A modern result without what the legacy era does not know.
+fn downgrade(result: &[u8], reader: &Reader<'_>) -> Vec<u8> {
+    let mut put: Vec<(&str, Vec<u8>)> = Vec::new();
+    for member in json::members(result) {
+        let value = member.value.of(result);
+        match &*member.key_in(result) {
+            "_meta" => put.push(("_meta", object_with(value, |key| key == meta::SERVER_INFO, &[]))),
+            "structuredContent" if reader.wrapped || !value.starts_with(b"{") => {
+                put.push(("structuredContent", [b"{\"result\":", value, b"}"].concat()));
+            }
+            _ => {}
+        }
+    }
+    let put: Vec<(&str, &[u8])> = put.iter().map(|(key, value)| (*key, value.as_slice())).collect();
+    object_with(result, |key| matches!(key, "resultType" | "ttlMs" | "cacheScope"), &put)
+}
+
+/// The code of an error where the reader's revision has another one for it.
+fn error_code(message: &Message, written_in: Era, reader: &Reader<'_>) -> Option<i64> {
+    let old: i64 = std::str::from_utf8(message.in_error("code")?).ok()?.parse().ok()?;
+    let new = match (written_in, reader.revision.era()) {
+        (Era::Legacy, Era::Modern) => match old {
+            code::RESOURCE_NOT_FOUND => code::INVALID_PARAMS,
+            code::URL_ELICITATION_REQUIRED | -32019..=-32000 => code::INTERNAL_ERROR,
+            // Reserved to the specification, which knows no such code for a result.
+            -32099..=-32020 => code::INTERNAL_ERROR,
+            _ => return None,
+        },
+        (Era::Modern, Era::Modern) => match old {
+            // These three speak of the request that we wrote, not of the caller's.
+            code::UNSUPPORTED_VERSION..=code::HEADER_MISMATCH => code::INTERNAL_ERROR,
+            _ => return None,
+        },
+        (Era::Modern, Era::Legacy) => match old {
+            code::INVALID_PARAMS if reader.method == Method::ResourcesRead && names_uri(message) => {
+                code::RESOURCE_NOT_FOUND
+            }
+            code::UNSUPPORTED_VERSION..=code::HEADER_MISMATCH => code::INTERNAL_ERROR,
+            _ => return None,
+        },
+        (Era::Legacy, Era::Legacy) => match old {
+            code::URL_ELICITATION_REQUIRED if reader.revision < Revision::V2025_11_25 => code::INTERNAL_ERROR,
+            _ => return None,
+        },
+    };
+    Some(new)
+}
+
+fn names_uri(message: &Message) -> bool {
+    let data = message.in_error("data").unwrap_or_default();
+    json::members(data).iter().any(|member| member.key_in(data) == "uri")
+}
+
+/// A response whose content a revision before 2025-06-18 can read: no links, no structured
+/// content, and before 2025-03-26 no audio.
+fn older_content(text: Vec<u8>, reader: &Reader<'_>) -> Vec<u8> {
+    if !matches!(reader.method, Method::ToolsCall | Method::PromptsGet) {
+        return text;
+    }
+    let members = json::outline(&text, &super::json::Limits::REPLY).unwrap_or_default();
+    let field = |name: &[u8]| {
+        members.iter().find(|member| member.depth == 2 && member.key.of(&text) == name).map(|m| m.value)
+    };
+    let mut splice = Splice::new(&text);
+    let list = field(if reader.method == Method::ToolsCall { b"content" } else { b"messages" });
+    for element in list.map(|list| within(&text, list)).unwrap_or_default() {
+        let block = if reader.method == Method::ToolsCall {
+            Some(element)
+        } else {
+            member_of(&text, element, "content")
+        };
+        let Some(block) = block else { continue };
+        if let Some(plain) = older_block(block.of(&text), reader.revision) {
+            splice.replace(block, plain);
+        }
+    }
+    if let (Some(structured), Some(list)) = (field(b"structuredContent"), list)
+        && within(&text, list).is_empty()
+    {
+        let said = json!([{ "type": "text", "text": String::from_utf8_lossy(structured.of(&text)) }]);
+        splice.replace(list, said.to_string().into_bytes());
+    }
+    splice.finish()
+}
+
+/// The elements of an array that stands in a text, by their places in that text.
+fn within(text: &[u8], array: Span) -> Vec<Span> {
+    let shift = |span: Span| Span { start: span.start + array.start, end: span.end + array.start };
+    json::elements(array.of(text)).into_iter().map(shift).collect()
+}
+
+fn member_of(text: &[u8], object: Span, name: &str) -> Option<Span> {
+    let inner = object.of(text);
+    let found = json::members(inner).into_iter().find(|member| member.key_in(inner) == name)?;
+    Some(Span { start: found.value.start + object.start, end: found.value.end + object.start })
+}
+
+fn older_block(block: &[u8], revision: Revision) -> Option<Vec<u8>> {
+    let value: serde_json::Value = serde_json::from_slice(block).ok()?;
+    let text = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
+    let new = match value["type"].as_str()? {
+        "resource_link" => json!({ "type": "text", "text": format!("{} ({})", text("name"), text("uri")) }),
+        "audio" if revision < Revision::V2025_03_26 => json!({
+            "type": "resource",
+            "resource": { "uri": "urn:waystation:audio", "mimeType": text("mimeType"), "blob": text("data") },
+        }),
+        _ => return None,
+    };
+    Some(new.to_string().into_bytes())
+}
+
+/// A tool's list entry under another name, as an era has it, and whether a result of the tool
+/// has to be wrapped for readers of that era.
+///
+/// The legacy era wants `outputSchema` to describe an object; another schema is put inside one
+/// with the single member `result`, and its local references are led there. The modern era has
+/// no `execution`.
+pub fn tool(entry: &[u8], name: &str, era: Era) -> (Vec<u8>, bool) {
+    let quoted = json::quoted(name);
+    let mut put: Vec<(&str, &[u8])> = vec![("name", quoted.as_bytes())];
+    if era == Era::Modern {
+        return (object_with(entry, |key| key == "execution", &put), false);
+    }
+    let found = json::members(entry).into_iter().find(|member| member.key_in(entry) == "outputSchema");
+    let schema = found.map(|member| member.value.of(entry)).filter(|schema| !describes_object(schema));
+    let wrapped = schema.map(|schema| {
+        let inner = lead_references(schema);
+        format!("{{\"type\":\"object\",\"properties\":{{\"result\":{inner}}},\"required\":[\"result\"]}}")
+    });
+    if let Some(schema) = &wrapped {
+        put.push(("outputSchema", schema.as_bytes()));
+    }
+    (object_with(entry, |_| false, &put), wrapped.is_some())
+}
+
+fn describes_object(schema: &[u8]) -> bool {
+    let kind = json::members(schema).into_iter().find(|member| member.key_in(schema) == "type");
+    kind.is_some_and(|member| member.value.of(schema) == b"\"object\"")
+}
+
+/// A schema one level further down: `#/…` points into `#/properties/result/…` now.
+fn lead_references(schema: &[u8]) -> String {
+    fn lead(value: &mut serde_json::Value) {
+        match value {
+            serde_json::Value::Object(map) => {
+                for (key, inner) in map.iter_mut() {
+                    match inner {
+                        serde_json::Value::String(text) if key == "$ref" && text.starts_with('#') => {
+                            *text = format!("#/properties/result{}", &text[1..]);
+                        }
+                        _ => lead(inner),
+                    }
+                }
+            }
+            serde_json::Value::Array(list) => list.iter_mut().for_each(lead),
+            _ => {}
+        }
+    }
+    let text = String::from_utf8_lossy(schema);
+    if !text.contains("$ref") {
+        return text.into_owned();
+    }
+    match serde_json::from_slice(schema) {
+        Ok(mut value) => {
+            lead(&mut value);
+            value.to_string()
+        }
+        Err(_) => text.into_owned(),
+    }
+}
+
+/// A list entry that only changes what it is called.
+pub fn entry(entry: &[u8], key: &str, name: &str) -> Vec<u8> {
+    object_with(entry, |_| false, &[(key, json::quoted(name).as_bytes())])
+}
+
+/// A progress notification with the token the caller gave.
+pub fn progress(message: &Message, token: &[u8]) -> Vec<u8> {
+    let mut splice = Splice::new(message.text());
+    if let Some(place) = message.param("progressToken") {
+        splice.replace(place, token);
+    }
+    splice.finish()
+}
