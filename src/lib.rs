@@ -5,6 +5,7 @@ pub mod call;
 pub mod error;
 pub mod listener;
 pub mod middleware;
+pub mod router;
 pub mod settings;
 pub mod store;
 pub mod telemetry;
