@@ -1,7 +1,11 @@
 //! An MCP gateway: one endpoint in front of many MCP servers.
 
+pub mod app;
 pub mod backend;
 pub mod call;
+pub mod config;
+pub mod console;
+pub mod engine;
 pub mod error;
 pub mod listener;
 pub mod middleware;

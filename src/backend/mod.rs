@@ -150,6 +150,30 @@ impl Settings {
     /// How long a connection may take where nothing is said: a package runner may have to
     /// fetch the server first.
     pub const CONNECT_TIMEOUT: Duration = Duration::seconds(30);
+
+    /// The backend that these settings describe, or what is wrong with them. Connects nowhere.
+    pub fn build(self, name: &str, notices: Notices) -> Result<Arc<dyn Backend>, String> {
+        let Self {
+            command,
+            args: _,
+            env: _,
+            cwd: _,
+            url,
+            transport,
+            headers,
+            era,
+            prefix: _,
+            connect_timeout,
+            enabled: _,
+        } = self;
+        let timeout = connect_timeout.unwrap_or(Self::CONNECT_TIMEOUT).0;
+        let (ways, kind): (Vec<Arc<dyn transport::Connect>>, _) = match (command, url) {
+            (None, Some(url)) => (over_http(&url, transport, &headers)?, "http"),
+            (Some(_), None) => return Err("not built yet".into()),
+            _ => return Err("give either `command` or `url`".into()),
+        };
+        Ok(server::Server::new(server::Parts { name: name.into(), ways, kind, era, timeout, notices }))
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -172,4 +196,27 @@ pub enum EraKind {
     Legacy,
     /// Revision 2026-07-28 and later, without one.
     Modern,
+}
+
+fn over_http(
+    url: &str,
+    transport: TransportKind,
+    headers: &BTreeMap<String, Text>,
+) -> Result<Vec<Arc<dyn transport::Connect>>, String> {
+    let parsed: ::http::Uri = url.parse().map_err(|_| "`url` is no address".to_owned())?;
+    if !matches!(parsed.scheme_str(), Some("http" | "https")) {
+        return Err("`url` must begin with http:// or https://".into());
+    }
+    let resolved: Vec<_> = headers
+        .iter()
+        .map(|(name, text)| Ok((name.as_str(), text.resolve()?)))
+        .collect::<Result<_, String>>()?;
+    let configured = http::headers(resolved.iter().map(|(name, text)| (*name, text.text.as_str())))?;
+    let streamable = || {
+        Ok::<_, String>(Arc::new(http::Http::new(&parsed, configured.clone())?) as Arc<dyn transport::Connect>)
+    };
+    Ok(match transport {
+        TransportKind::Streamable | TransportKind::Auto => vec![streamable()?],
+        TransportKind::Sse => return Err("not built yet".into()),
+    })
 }

@@ -57,7 +57,7 @@ impl<S: Stage> Http<S> {
     }
 
     /// Answers one request.
-    pub async fn handle<B>(self, request: Request<B>) -> Response<Body>
+    pub async fn handle<B>(&self, request: Request<B>) -> Response<Body>
     where
         B: HttpBody<Data = Bytes> + Unpin,
     {

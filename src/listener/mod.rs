@@ -16,8 +16,8 @@ use crate::{
     settings::Size,
 };
 
-mod body; //        what an HTTP answer consists of
-mod doors; //       who may reach the gateway, by host and origin
+pub mod body; //    what an HTTP answer consists of
+pub mod doors; //   who may reach the gateway, by host and origin
 mod envelope; //    the modern era's requests
 pub mod http; //    POST /mcp and its neighbours
 mod legacy; //      the legacy era's requests
@@ -61,6 +61,8 @@ impl Default for Settings {
         }
     }
 }
+
+pub use pipe::changed;
 
 /// The stages, seen from where calls come in.
 #[derive(Debug, Clone)]

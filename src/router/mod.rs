@@ -24,7 +24,7 @@ pub mod view; //    what a client sees
 
 use crate::{
     backend::{Ask, handshake_info},
-    call::{Answer, Call, Event, Reply, Scope},
+    call::{Answer, Call, Event, Reply},
     error::{Error, Result},
     wire::{
         json,

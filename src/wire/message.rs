@@ -270,7 +270,7 @@ impl<'a> Splice<'a> {
 pub fn object_with(object: &[u8], leave_out: impl Fn(&str) -> bool, put: &[(&str, &[u8])]) -> Vec<u8> {
     let mut out = Vec::with_capacity(object.len() + 64);
     out.push(b'{');
-    let mut separate = |out: &mut Vec<u8>| {
+    let separate = |out: &mut Vec<u8>| {
         if out.len() > 1 {
             out.push(b',');
         }
