@@ -25,7 +25,6 @@ mod pool; //          connections to an HTTP server
 mod server; //        an MCP server, over any of these
 pub mod transport; // what a connection must be able to do
 
-pub use handshake::client_info as handshake_info;
 pub use mirror::Mirrored;
 
 /// Something that answers calls.
