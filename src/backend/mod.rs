@@ -17,12 +17,14 @@ use crate::{
 };
 
 mod exchange; //      what comes back for a call
+pub mod guardian; //  the end of child processes when the gateway is killed
 mod handshake; //     which era a server speaks, and what it offers
 mod http; //          Streamable HTTP
 mod mirror; //        arguments that stand in headers too
 mod mux; //           one stream, many requests
 mod pool; //          connections to an HTTP server
 mod server; //        an MCP server, over any of these
+mod stdio; //         child processes
 pub mod transport; // what a connection must be able to do
 
 pub use mirror::Mirrored;
