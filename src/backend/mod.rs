@@ -154,25 +154,19 @@ impl Settings {
 
     /// The backend that these settings describe, or what is wrong with them. Connects nowhere.
     pub fn build(self, name: &str, notices: Notices) -> Result<Arc<dyn Backend>, String> {
-        let Self {
-            command,
-            args: _,
-            env: _,
-            cwd: _,
-            url,
-            transport,
-            headers,
-            era,
-            prefix: _,
-            connect_timeout,
-            enabled: _,
-        } = self;
-        let timeout = connect_timeout.unwrap_or(Self::CONNECT_TIMEOUT).0;
-        let (ways, kind): (Vec<Arc<dyn transport::Connect>>, _) = match (command, url) {
-            (None, Some(url)) => (over_http(&url, transport, &headers)?, "http"),
-            (Some(_), None) => return Err("not built yet".into()),
-            _ => return Err("give either `command` or `url`".into()),
+        let timeout = self.connect_timeout.unwrap_or(Self::CONNECT_TIMEOUT).0;
+        let (ways, kind): (Vec<Arc<dyn transport::Connect>>, _) = match (&self.command, &self.url) {
+            (Some(command), None) => {
+                let command = stdio::Command::new(command, &self).map_err(|faults| faults.join("; "))?;
+                (vec![Arc::new(stdio::Stdio::new(name, command)?)], "stdio")
+            }
+            (None, Some(url)) => {
+                let kind = if self.transport == TransportKind::Sse { "sse" } else { "http" };
+                (over_http(url, self.transport, &self.headers)?, kind)
+            }
+            (Some(_), Some(_)) | (None, None) => return Err("give either `command` or `url`".into()),
         };
+        let era = self.era;
         Ok(server::Server::new(server::Parts { name: name.into(), ways, kind, era, timeout, notices }))
     }
 }
