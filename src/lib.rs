@@ -2,6 +2,7 @@
 
 pub mod backend;
 pub mod call;
+pub mod config;
 pub mod error;
 pub mod listener;
 pub mod middleware;

@@ -9,7 +9,7 @@ use crate::settings::Size;
 
 pub mod session; // what clients older than 2026-07-28 expect to be kept
 
-/// `[listen]` in `routes.toml`.
+/// `[listen]`: where clients reach the gateway, and what it takes from them.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {

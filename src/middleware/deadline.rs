@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::settings::Duration;
 
-/// `[deadline]` in `routes.toml`.
+/// `[deadline]`: how long a call may take.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
@@ -23,7 +23,9 @@ pub struct Settings {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Times {
+    /// How long the backend may give no sign of life; as for all tools where it is not said.
     pub idle: Option<Duration>,
+    /// How long the call may take in all; as for all tools where it is not said.
     pub total: Option<Duration>,
 }
 
