@@ -38,6 +38,9 @@ pub struct Call {
     pub log_level: Option<Level>,
     /// The token under which the client wants to hear of progress, as JSON.
     pub progress: Option<Bytes>,
+    /// Arguments that the client repeated beside the message, by lower-case name: to be held
+    /// against the tool's annotations. None where there is no place to repeat them.
+    pub mirrored: Option<Vec<(String, String)>>,
 }
 
 /// Whom a call is answered for. Verified on the very request; there is no value for nobody.

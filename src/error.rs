@@ -22,6 +22,8 @@ pub enum Error {
     NotJson(crate::wire::json::Fault),
     #[error("not a JSON-RPC message: {what}")]
     NotRpc { what: &'static str, id: Option<Bytes> },
+    #[error("there is nothing here; the endpoints are /mcp and /mcp/<backend>")]
+    NoEndpoint,
     #[error("there is no method {0:?} here")]
     UnknownMethod(String),
     #[error("there is no tool named {0:?}; tools/list gives the names")]
@@ -44,10 +46,10 @@ pub enum Error {
     /// The backend could not be asked, or what it said was no answer.
     #[error("backend {backend}: {why}")]
     Backend { backend: String, why: String },
-    #[error("backend {backend}: no answer and no sign of life for {}", seconds(.after))]
-    Idle { backend: String, after: std::time::Duration },
-    #[error("backend {backend}: not done after {}, which is as long as a call may take", seconds(.after))]
-    Deadline { backend: String, after: std::time::Duration },
+    #[error("{target}: no answer and no sign of life for {}", seconds(.after))]
+    Idle { target: String, after: std::time::Duration },
+    #[error("{target}: not done after {}, which is as long as a call may take", seconds(.after))]
+    Deadline { target: String, after: std::time::Duration },
     #[error("{0}")]
     Busy(String),
 }
@@ -81,6 +83,7 @@ impl Error {
         match self {
             Self::NotJson(_) => (400, code::PARSE_ERROR),
             Self::NotRpc { .. } => (400, code::INVALID_REQUEST),
+            Self::NoEndpoint => (404, code::METHOD_NOT_FOUND),
             Self::UnknownMethod(_) => (modern(404), code::METHOD_NOT_FOUND),
             Self::UnknownResource(_) if era == Era::Legacy => (200, code::RESOURCE_NOT_FOUND),
             Self::UnknownTool(_) | Self::UnknownPrompt(_) | Self::UnknownResource(_) => {

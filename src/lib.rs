@@ -6,6 +6,7 @@ pub mod config;
 pub mod error;
 pub mod listener;
 pub mod middleware;
+pub mod router;
 pub mod settings;
 pub mod store;
 pub mod telemetry;

@@ -16,8 +16,17 @@ use crate::{
     wire::mcp::{Era, List, Revision},
 };
 
+mod exchange; //      what comes back for a call
+mod handshake; //     which era a server speaks, and what it offers
+mod http; //          Streamable HTTP
+mod mirror; //        arguments that stand in headers too
 mod mux; //           one stream, many requests
+mod pool; //          connections to an HTTP server
+mod server; //        an MCP server, over any of these
 pub mod transport; // what a connection must be able to do
+
+pub use handshake::client_info as handshake_info;
+pub use mirror::Mirrored;
 
 /// Something that answers calls.
 pub trait Backend: fmt::Debug + Send + Sync + 'static {
@@ -44,13 +53,11 @@ pub struct Ask {
     pub wrapped: bool,
 }
 
-/// An argument with an `x-mcp-header` annotation in the tool's schema.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mirrored {
-    /// The header's name without `Mcp-Param-`.
-    pub header: String,
-    /// Where the argument is: the names of the properties from the root.
-    pub path: Vec<String>,
+impl Ask {
+    /// A call whose target is called the same by the backend.
+    pub fn as_is(call: Call) -> Self {
+        Self { call, target: None, mirrored: Arc::default(), wrapped: false }
+    }
 }
 
 /// What a server offers, as its handshake or discovery said.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream::BoxStream};
 
 use crate::wire::{
-    mcp::{Era, Method},
+    mcp::{Era, Method, Revision},
     message::Message,
 };
 
@@ -23,6 +23,11 @@ pub trait Connect: fmt::Debug + Send + Sync + 'static {
     /// May a server stop working when it is asked before the handshake, so that the question
     /// of its era needs a connection of its own?
     fn probe_apart(&self) -> bool;
+
+    /// The only era this kind of connection is made for, where there is one.
+    fn only(&self) -> Option<Era> {
+        None
+    }
 }
 
 /// A connection to a server.
@@ -55,7 +60,7 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
 /// What a handshake settled.
 #[derive(Debug, Clone, Copy)]
 pub struct Agreed {
-    pub revision: crate::wire::mcp::Revision,
+    pub revision: Revision,
 }
 
 /// A request, ready to send.
@@ -64,6 +69,9 @@ pub struct Outgoing {
     /// The id in the text: unique on the connection, and never used again.
     pub id: u64,
     pub method: Method,
+    /// The revision whose headers go with it. Modern requests always name theirs; legacy ones
+    /// go by what the handshake settled.
+    pub revision: Option<Revision>,
     /// What the backend calls the target, for the `Mcp-Name` header.
     pub target: Option<Arc<str>>,
     /// Arguments to be repeated in `Mcp-Param-…` headers: name without that prefix, and value.

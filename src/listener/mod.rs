@@ -1,13 +1,31 @@
 //! How calls arrive: over HTTP in either era, over the old HTTP+SSE pair, over standard input.
+//!
+//! What is common to all of them is in [`Front`]: it makes a call of a request and sends it
+//! through the stages. The era is told apart request by request, by the body.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
+use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tower::ServiceExt as _;
 
-use crate::settings::Size;
+use crate::{
+    call::{Call, Caller, Reply, Stage},
+    error::Result,
+    settings::Size,
+};
 
+mod body; //        what an HTTP answer consists of
+mod doors; //       who may reach the gateway, by host and origin
+mod envelope; //    the modern era's requests
+pub mod http; //    POST /mcp and its neighbours
+mod legacy; //      the legacy era's requests
+mod pipe; //        requests and answers on one stream
 pub mod session; // what clients older than 2026-07-28 expect to be kept
+pub mod stdio; //   a line in, a line out
+mod stream; //      what was sent, and could be sent again
+mod write; //       what an answer looks like
 
 /// `[listen]`: where clients reach the gateway, and what it takes from them.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -41,5 +59,29 @@ impl Default for Settings {
             body_limit: Size(4 << 20),
             page_size: 1000,
         }
+    }
+}
+
+/// The stages, seen from where calls come in.
+#[derive(Debug, Clone)]
+pub struct Front<S> {
+    stage: S,
+    pub sessions: Arc<session::Sessions>,
+}
+
+impl<S: Stage> Front<S> {
+    pub fn new(stage: S, sessions: Arc<session::Sessions>) -> Self {
+        Self { stage, sessions }
+    }
+
+    /// Whose request this is. Whoever reaches a loopback address or the standard input may do
+    /// what the gateway's owner may, while no identity is configured.
+    fn caller(&self) -> Caller {
+        Caller::Local
+    }
+
+    /// Sends a call through the stages. Dropping the future cancels the call.
+    fn run(&self, call: Call) -> BoxFuture<'static, Result<Reply>> {
+        Box::pin(self.stage.clone().oneshot(call))
     }
 }

@@ -1,9 +1,30 @@
 //! What do clients older than 2026-07-28 expect us to remember?
+//!
+//! Their revision and capabilities, said once; how much of the log they want; which of their
+//! requests are under way, so that they can be cancelled; and what was sent to them lately.
 
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration as Time, Instant},
+};
+
+use bytes::Bytes;
+use dashmap::DashMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
-use crate::settings::Duration;
+use super::stream::Stream;
+use crate::{
+    call::{Caller, Client, Scope},
+    error::{Error, Result},
+    settings::Duration,
+    wire::mcp::Level,
+};
 
 /// `[session]`: what is kept for clients that speak a revision older than 2026-07-28.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -32,5 +53,323 @@ pub enum Mode {
 impl Default for Settings {
     fn default() -> Self {
         Self { mode: Mode::PerClient, idle: Duration::seconds(30 * 60), max: 10_000 }
+    }
+}
+
+/// Streams that have ended and could still be asked for.
+const ENDED_STREAMS: usize = 16;
+
+/// One client's session.
+#[derive(Debug)]
+pub struct Session {
+    pub id: String,
+    pub caller: Caller,
+    pub scope: Scope,
+    /// Set by `initialize`.
+    client: OnceLock<Client>,
+    begun: Instant,
+    /// Milliseconds after `begun` of the last request.
+    used: AtomicU64,
+    state: Mutex<State>,
+    /// The session's own stream, number 0.
+    pub own: Arc<Stream>,
+    next_stream: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    level: Option<Level>,
+    in_flight: HashMap<Bytes, CancellationToken>,
+    streams: VecDeque<(u64, Arc<Stream>)>,
+}
+
+impl Session {
+    fn new(id: String, caller: Caller, scope: Scope, own: Arc<Stream>) -> Self {
+        Self {
+            id,
+            caller,
+            scope,
+            client: OnceLock::new(),
+            begun: Instant::now(),
+            used: AtomicU64::new(0),
+            state: Mutex::default(),
+            own,
+            next_stream: AtomicU64::new(1),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no code panics while it holds this lock")
+    }
+
+    /// The client as it introduced itself, once it has.
+    pub fn client(&self) -> Option<&Client> {
+        self.client.get()
+    }
+
+    /// Takes the introduction; false if there was one before.
+    pub fn introduce(&self, client: Client) -> bool {
+        self.client.set(client).is_ok()
+    }
+
+    /// Notes that the client is there.
+    pub fn touch(&self) {
+        let now = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.used.store(now, Ordering::Relaxed);
+    }
+
+    fn idle_for(&self) -> Time {
+        self.begun.elapsed().saturating_sub(Time::from_millis(self.used.load(Ordering::Relaxed)))
+    }
+
+    pub fn level(&self) -> Option<Level> {
+        self.state().level
+    }
+
+    pub fn set_level(&self, level: Level) {
+        self.state().level = Some(level);
+    }
+
+    /// Notes that a request is under way. Refuses an id that another has just now.
+    pub fn begin(self: &Arc<Self>, id: Bytes) -> Result<Pending> {
+        let token = CancellationToken::new();
+        let mut state = self.state();
+        if state.in_flight.contains_key(&id) {
+            return Err(Error::NotRpc { what: "a request with this id is under way already", id: Some(id) });
+        }
+        // Its own copy: the text it was cut from may be large.
+        let id = Bytes::copy_from_slice(&id);
+        state.in_flight.insert(id.clone(), token.clone());
+        drop(state);
+        Ok(Pending { id, token, session: Arc::clone(self) })
+    }
+
+    /// How many requests are under way.
+    pub fn busy(&self) -> usize {
+        self.state().in_flight.len()
+    }
+
+    /// Ends a request of the client's, if it is under way.
+    pub fn cancel(&self, id: &[u8]) {
+        if let Some(token) = self.state().in_flight.get(id) {
+            token.cancel();
+        }
+    }
+
+    /// A new stream for a request's messages.
+    pub fn open_stream(&self) -> Arc<Stream> {
+        let number = self.next_stream.fetch_add(1, Ordering::Relaxed);
+        let stream = Stream::new(number);
+        let mut state = self.state();
+        state.streams.push_back((number, Arc::clone(&stream)));
+        while state.streams.iter().filter(|(_, stream)| stream.is_done()).count() > ENDED_STREAMS {
+            let oldest = state.streams.iter().position(|(_, stream)| stream.is_done());
+            oldest.map(|at| state.streams.remove(at));
+        }
+        stream
+    }
+
+    pub fn stream(&self, number: u64) -> Option<Arc<Stream>> {
+        if number == 0 {
+            return Some(Arc::clone(&self.own));
+        }
+        let state = self.state();
+        state.streams.iter().find(|(other, _)| *other == number).map(|(_, stream)| Arc::clone(stream))
+    }
+
+    /// Nothing more comes of this session: its requests are cancelled, its streams end.
+    pub fn end(&self) {
+        self.own.end();
+        let state = self.state();
+        state.in_flight.values().for_each(CancellationToken::cancel);
+        state.streams.iter().for_each(|(_, stream)| stream.end());
+    }
+}
+
+/// A request under way, until this is dropped.
+#[derive(Debug)]
+pub struct Pending {
+    id: Bytes,
+    pub token: CancellationToken,
+    session: Arc<Session>,
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.session.touch();
+        self.session.state().in_flight.remove(&self.id);
+    }
+}
+
+/// All sessions.
+#[derive(Debug)]
+pub struct Sessions {
+    table: DashMap<String, Arc<Session>>,
+    settings: Settings,
+}
+
+/// The name of the one session in mode `single`; no id we make looks like it.
+const SINGLE: &str = "single";
+
+impl Sessions {
+    pub fn new(settings: Settings) -> Arc<Self> {
+        Arc::new(Self { table: DashMap::new(), settings })
+    }
+
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    pub fn mode(&self) -> Mode {
+        self.settings.mode
+    }
+
+    /// A new session, unless there are too many. `own` is the stream for what belongs to no
+    /// request; a pipe has no other.
+    pub fn open(&self, caller: Caller, scope: Scope, own: Arc<Stream>) -> Result<Arc<Session>> {
+        if self.table.len() >= self.settings.max {
+            self.sweep();
+        }
+        if self.table.len() >= self.settings.max {
+            return Err(Error::Busy(format!(
+                "there are {} sessions, which is the most; try again later",
+                self.settings.max
+            )));
+        }
+        let mut random = [0u8; 16];
+        aws_lc_rs::rand::fill(&mut random).map_err(|_| Error::Busy("no random numbers to be had".into()))?;
+        let id: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let session = Arc::new(Session::new(id.clone(), caller, scope, own));
+        self.table.insert(id, Arc::clone(&session));
+        Ok(session)
+    }
+
+    /// The session of this id, if it is this caller's and of this endpoint. One of another
+    /// caller is as unknown as one that never was.
+    pub fn find(&self, id: &str, caller: &Caller, scope: &Scope) -> Option<Arc<Session>> {
+        let session = Arc::clone(&*self.table.get(id)?);
+        if session.caller != *caller || session.scope != *scope {
+            return None;
+        }
+        session.touch();
+        Some(session)
+    }
+
+    /// A session by its id alone, for the old transport, whose address is the id.
+    pub fn by_address(&self, id: &str, caller: &Caller) -> Option<Arc<Session>> {
+        let session = Arc::clone(&*self.table.get(id)?);
+        (session.caller == *caller).then(|| {
+            session.touch();
+            session
+        })
+    }
+
+    /// The session of clients that bring no id, in mode `single`; begun anew if it was idle.
+    pub fn single(&self, caller: &Caller, scope: &Scope) -> Arc<Session> {
+        let key = format!("{SINGLE} {scope:?}");
+        let entry = self.table.entry(key.clone());
+        let new = || Arc::new(Session::new(key, caller.clone(), scope.clone(), Stream::new(0)));
+        let mut session = entry.or_insert_with(new);
+        if session.idle_for() > self.settings.idle.0 {
+            session.end();
+            *session =
+                Arc::new(Session::new(session.id.clone(), caller.clone(), scope.clone(), Stream::new(0)));
+        }
+        session.touch();
+        Arc::clone(&session)
+    }
+
+    /// In mode `single`, `initialize` begins the session anew.
+    pub fn renew_single(&self, caller: &Caller, scope: &Scope) -> Arc<Session> {
+        self.close(&format!("{SINGLE} {scope:?}"));
+        self.single(caller, scope)
+    }
+
+    pub fn close(&self, id: &str) {
+        if let Some((_, session)) = self.table.remove(id) {
+            session.end();
+        }
+    }
+
+    pub fn close_all(&self) {
+        self.table.retain(|_, session| {
+            session.end();
+            false
+        });
+    }
+
+    /// Ends sessions that have been idle too long. One with a request under way is not idle.
+    pub fn sweep(&self) {
+        let idle = self.settings.idle.0;
+        self.table.retain(|_, session| {
+            let keep = session.idle_for() <= idle || !session.state().in_flight.is_empty();
+            if !keep {
+                session.end();
+            }
+            keep
+        });
+    }
+
+    /// Puts a message on the own stream of every session.
+    pub fn tell_all(&self, text: &Bytes) {
+        for session in &self.table {
+            if session.client().is_some() {
+                session.own.push(text.clone());
+            }
+        }
+    }
+
+    /// How often to sweep: often enough that `idle` means what it says.
+    pub fn sweep_every(&self) -> Time {
+        (self.settings.idle.0 / 4).clamp(Time::from_millis(100), Time::from_secs(60))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sessions(max: usize, idle: Time) -> Arc<Sessions> {
+        Sessions::new(Settings { max, idle: Duration(idle), ..Settings::default() })
+    }
+
+    #[test]
+    fn a_session_is_found_by_its_own_caller_at_its_own_endpoint_only() {
+        let sessions = sessions(9, Time::from_secs(60));
+        let session = sessions.open(Caller::Local, Scope::All, Stream::new(0)).unwrap();
+        assert!(sessions.find(&session.id, &Caller::Local, &Scope::All).is_some());
+        assert!(sessions.find(&session.id, &Caller::Gateway, &Scope::All).is_none());
+        assert!(sessions.find(&session.id, &Caller::Local, &Scope::One("a".into())).is_none());
+        assert!(sessions.find("0", &Caller::Local, &Scope::All).is_none());
+    }
+
+    #[test]
+    fn their_number_is_bounded_and_idle_ones_make_room() {
+        let sessions = sessions(2, Time::ZERO);
+        let first = sessions.open(Caller::Local, Scope::All, Stream::new(0)).unwrap();
+        let pending = first.begin(Bytes::from_static(b"1")).unwrap();
+        sessions.open(Caller::Local, Scope::All, Stream::new(0)).unwrap();
+        std::thread::yield_now();
+        let third = sessions.open(Caller::Local, Scope::All, Stream::new(0));
+        assert!(third.is_ok() && sessions.len() == 2, "the idle one made room, the busy one stays");
+        drop(pending);
+    }
+
+    #[test]
+    fn a_request_can_be_cancelled_while_it_is_under_way() {
+        let sessions = sessions(2, Time::from_secs(60));
+        let session = sessions.open(Caller::Local, Scope::All, Stream::new(0)).unwrap();
+        let pending = session.begin(Bytes::from_static(b"\"a\"")).unwrap();
+        assert!(session.begin(Bytes::from_static(b"\"a\"")).is_err(), "an id is one request's at a time");
+        session.cancel(b"\"b\"");
+        assert!(!pending.token.is_cancelled());
+        session.cancel(b"\"a\"");
+        assert!(pending.token.is_cancelled());
+        drop(pending);
+        assert!(session.begin(Bytes::from_static(b"\"a\"")).is_ok());
     }
 }

@@ -1,11 +1,28 @@
 //! How long may a call take?
+//!
+//! Two clocks: one that starts anew with every sign of life, and one that does not. Both run
+//! until the last byte of a streamed reply. A call that is over its time is dropped, and what
+//! is dropped is cancelled.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    task::{Context, Poll},
+    time,
+};
 
+use futures_util::{StreamExt as _, future::BoxFuture, stream};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use tower::{Layer, Service, ServiceExt as _};
 
-use crate::settings::Duration;
+use crate::{
+    call::{Call, Event, Events, Reply, Stage},
+    error::{Error, Result},
+    settings::Duration,
+    wire::{json, mcp::Method},
+};
 
 /// `[deadline]`: how long a call may take.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -33,5 +50,160 @@ impl Default for Settings {
     /// As official clients wait, and long enough for a model or a build in all.
     fn default() -> Self {
         Self { idle: Duration::seconds(60), total: Duration::seconds(600), tools: BTreeMap::new() }
+    }
+}
+
+impl Settings {
+    /// The two times of a tool. Of the patterns that fit, the longest says it.
+    fn times(&self, tool: Option<&str>) -> (time::Duration, time::Duration) {
+        let fitting = self.tools.iter().filter(|(pattern, _)| tool.is_some_and(|tool| fits(pattern, tool)));
+        let times = fitting.max_by_key(|(pattern, _)| pattern.len()).map(|(_, times)| times);
+        let idle = times.and_then(|times| times.idle).unwrap_or(self.idle);
+        let total = times.and_then(|times| times.total).unwrap_or(self.total);
+        (idle.0, total.0)
+    }
+}
+
+/// Does a name fit a pattern, in which `*` stands for any letters?
+fn fits(pattern: &str, name: &str) -> bool {
+    let Some((first, rest)) = pattern.split_once('*') else { return pattern == name };
+    let Some(mut name) = name.strip_prefix(first) else { return false };
+    let mut parts: Vec<_> = rest.split('*').collect();
+    let last = parts.pop().unwrap_or_default();
+    for part in parts {
+        match name.find(part) {
+            Some(at) => name = &name[at + part.len()..],
+            None => return false,
+        }
+    }
+    name.ends_with(last)
+}
+
+/// Puts deadlines around a stage.
+#[derive(Debug, Clone)]
+pub struct DeadlineLayer(Arc<Settings>);
+
+impl DeadlineLayer {
+    pub fn new(settings: Settings) -> Self {
+        Self(Arc::new(settings))
+    }
+}
+
+impl<S> Layer<S> for DeadlineLayer {
+    type Service = Deadline<S>;
+
+    fn layer(&self, next: S) -> Deadline<S> {
+        Deadline { settings: Arc::clone(&self.0), next }
+    }
+}
+
+/// A stage with deadlines around it.
+#[derive(Debug, Clone)]
+pub struct Deadline<S> {
+    settings: Arc<Settings>,
+    next: S,
+}
+
+impl<S: Stage> Service<Call> for Deadline<S> {
+    type Response = Reply;
+    type Error = Error;
+    type Future = BoxFuture<'static, Result<Reply>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, call: Call) -> Self::Future {
+        let clock = Clock::start(&self.settings, &call);
+        let next = self.next.clone();
+        Box::pin(async move {
+            let answered = tokio::time::timeout_at(clock.due(), next.oneshot(call)).await;
+            match answered {
+                Ok(Ok(Reply::Stream(events))) => Ok(Reply::Stream(watched(events, clock))),
+                Ok(other) => other,
+                Err(_) => Err(clock.over()),
+            }
+        })
+    }
+}
+
+/// The two clocks of one call.
+#[derive(Debug)]
+struct Clock {
+    method: Method,
+    target: Option<Box<str>>,
+    idle: time::Duration,
+    total: time::Duration,
+    end: Instant,
+    /// The last sign of life.
+    alive: Instant,
+}
+
+impl Clock {
+    fn start(settings: &Settings, call: &Call) -> Self {
+        let target = call.method.target().and_then(|name| json::string(call.message.in_params(name)?));
+        let tool = target.as_deref().filter(|_| call.method == Method::ToolsCall);
+        let (idle, total) = settings.times(tool);
+        let now = Instant::now();
+        let target = target.map(|target| target.into_owned().into_boxed_str());
+        Self { method: call.method, target, idle, total, end: now + total, alive: now }
+    }
+
+    fn due(&self) -> Instant {
+        (self.alive + self.idle).min(self.end)
+    }
+
+    fn over(&self) -> Error {
+        let target = self.target.as_deref().unwrap_or(self.method.name()).to_owned();
+        if Instant::now() >= self.end {
+            Error::Deadline { target, after: self.total }
+        } else {
+            Error::Idle { target, after: self.idle }
+        }
+    }
+}
+
+fn watched(events: Events, clock: Clock) -> Events {
+    let watched = stream::unfold(Some((events, clock)), |state| async {
+        let (mut events, mut clock) = state?;
+        match tokio::time::timeout_at(clock.due(), events.next()).await {
+            Ok(None) => None,
+            Ok(Some(event)) => {
+                clock.alive = Instant::now();
+                let last = !matches!(event, Ok(Event::Notification(_)));
+                Some((event, (!last).then_some((events, clock))))
+            }
+            Err(_) => Some((Err(clock.over()), None)),
+        }
+    });
+    watched.boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stars_stand_for_any_letters() {
+        for (pattern, name) in
+            [("a__b", "a__b"), ("a__*", "a__b"), ("*", ""), ("*__b", "a__b"), ("a*b*c", "axbyc")]
+        {
+            assert!(fits(pattern, name), "{pattern} {name}");
+        }
+        for (pattern, name) in [("a__b", "a__bc"), ("a__*", "b__a"), ("a*b*c", "acb"), ("", "a")] {
+            assert!(!fits(pattern, name), "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn the_most_particular_pattern_says_the_times() {
+        let second = |n| Times { idle: Some(Duration::seconds(n)), total: None };
+        let tools = [("a__*".to_owned(), second(1)), ("a__slow*".to_owned(), second(2))];
+        let settings = Settings { tools: tools.into(), ..Settings::default() };
+        let idle = |tool| settings.times(tool).0.as_secs();
+        assert_eq!(
+            (idle(Some("a__b")), idle(Some("a__slow_b")), idle(Some("b")), idle(None)),
+            (1, 2, 60, 60)
+        );
     }
 }

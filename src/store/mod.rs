@@ -1,9 +1,15 @@
-//! The only door to the disk.
+//! The only door to the disk: the last known catalog, and what must outlive a restart.
+//!
+//! One SQLite file in WAL mode. Nothing else in the gateway knows SQL.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use sqlx::{
+    Row as _, SqlitePool,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
 
 /// `[store]`: what the gateway keeps on disk, so that lists answer at once after a start.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -12,4 +18,142 @@ pub struct Settings {
     /// The database file. By default `waystation/waystation.db` in `$XDG_STATE_HOME`, which is
     /// `~/.local/state` unless set. `":memory:"` keeps nothing.
     pub path: Option<PathBuf>,
+}
+
+impl Settings {
+    /// Where the file is, with what is not said filled in.
+    pub fn file(&self) -> PathBuf {
+        let state = || std::env::var_os("XDG_STATE_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+        let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+        let default = || state().or_else(home).unwrap_or_default().join("waystation/waystation.db");
+        self.path.clone().unwrap_or_else(default)
+    }
+}
+
+/// Changes to the tables, in order; each is made once.
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/store/migrations");
+
+#[derive(Debug, Clone)]
+pub struct Store {
+    pool: SqlitePool,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the database {file}: {why}")]
+pub struct Error {
+    file: String,
+    why: String,
+}
+
+impl Store {
+    /// Opens the file, making it and its folder where they are missing.
+    pub async fn open(settings: &Settings) -> Result<Self, Error> {
+        let file = settings.file();
+        let error = |why: String| Error { file: file.display().to_string(), why };
+        let memory = file.as_os_str() == ":memory:";
+        if let Some(folder) = file.parent().filter(|_| !memory) {
+            std::fs::create_dir_all(folder).map_err(|why| error(why.to_string()))?;
+        }
+        let options = SqliteConnectOptions::new()
+            .filename(&file)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(Duration::from_secs(5));
+        // One connection: SQLite has one writer, and a database in memory is the connection's.
+        let pool = SqlitePoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
+        let pool = pool.connect_with(options).await.map_err(|why| error(why.to_string()))?;
+        MIGRATIONS.run(&pool).await.map_err(|why| error(why.to_string()))?;
+        if !memory {
+            private(&file);
+        }
+        Ok(Self { pool })
+    }
+
+    /// A store that keeps nothing, for when no file can be had.
+    pub async fn in_memory() -> Result<Self, Error> {
+        Self::open(&Settings { path: Some(":memory:".into()) }).await
+    }
+
+    /// What a backend offered when it was last asked, if it was the same backend then.
+    pub async fn catalog(&self, backend: &str, fingerprint: &str) -> Option<String> {
+        let row = sqlx::query("SELECT content FROM catalog WHERE backend = $1 AND fingerprint = $2")
+            .bind(backend)
+            .bind(fingerprint)
+            .fetch_optional(&self.pool)
+            .await;
+        match row {
+            Ok(row) => row.and_then(|row| row.try_get("content").ok()),
+            Err(why) => {
+                tracing::warn!(backend, %why, "the last known catalog cannot be read");
+                None
+            }
+        }
+    }
+
+    /// Keeps what a backend offers.
+    pub async fn keep_catalog(&self, backend: &str, fingerprint: &str, content: &str) {
+        let kept = sqlx::query(
+            "INSERT INTO catalog (backend, fingerprint, content) VALUES ($1, $2, $3)
+             ON CONFLICT (backend) DO UPDATE SET fingerprint = $2, content = $3, saved_at = unixepoch()",
+        )
+        .bind(backend)
+        .bind(fingerprint)
+        .bind(content)
+        .execute(&self.pool)
+        .await;
+        if let Err(why) = kept {
+            tracing::warn!(backend, %why, "the catalog cannot be kept");
+        }
+    }
+
+    /// The key under which cursors are signed: made once, the same after each restart.
+    pub async fn cursor_key(&self) -> Result<Vec<u8>, Error> {
+        let mut fresh = [0u8; 32];
+        let error = |why: &dyn std::fmt::Display| Error { file: "of keys".into(), why: why.to_string() };
+        aws_lc_rs::rand::fill(&mut fresh).map_err(|why| error(&why))?;
+        let row = sqlx::query(
+            "INSERT INTO key (name, value) VALUES ('cursor', $1)
+             ON CONFLICT (name) DO UPDATE SET name = name RETURNING value",
+        )
+        .bind(&fresh[..])
+        .fetch_one(&self.pool)
+        .await
+        .map_err(|why| error(&why))?;
+        row.try_get("value").map_err(|why| error(&why))
+    }
+
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// The file holds keys; nobody but its owner may read it.
+fn private(file: &std::path::Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let private = std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600));
+    if let Err(why) = private {
+        tracing::warn!(file = %file.display(), %why, "the database's permissions cannot be narrowed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_kept_is_there_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = Settings { path: Some(folder.path().join("deep/a.db")) };
+        let store = Store::open(&settings).await.unwrap();
+        let key = store.cursor_key().await.unwrap();
+        store.keep_catalog("files", "f1", "{}").await;
+        store.keep_catalog("files", "f1", "{\"a\":1}").await;
+        store.close().await;
+
+        let store = Store::open(&settings).await.unwrap();
+        assert_eq!(store.cursor_key().await.unwrap(), key);
+        assert_eq!(store.catalog("files", "f1").await.as_deref(), Some("{\"a\":1}"));
+        assert_eq!(store.catalog("files", "f2").await, None);
+    }
 }

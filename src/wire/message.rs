@@ -189,6 +189,15 @@ impl Message {
     }
 }
 
+/// A text as a single line, as pipes have it. Line ends can only stand between the parts of a
+/// JSON text, where a blank means the same.
+pub fn one_line(text: Bytes) -> Bytes {
+    if memchr::memchr2(b'\n', b'\r', &text).is_none() {
+        return text;
+    }
+    text.iter().map(|b| if matches!(b, b'\n' | b'\r') { b' ' } else { *b }).collect::<Vec<_>>().into()
+}
+
 /// Takes apart a batch (revision 2025-03-26). Nothing, if the text is no array.
 pub fn batch(text: &Bytes, limits: &Limits) -> Result<Option<Vec<Bytes>>, Malformed> {
     if text.iter().find(|b| !b.is_ascii_whitespace()) != Some(&b'[') {

@@ -1,0 +1,469 @@
+//! A connection to an MCP server over Streamable HTTP, of either era.
+//!
+//! One POST a request. The answer is read whole if it is JSON, and event by event if it is a
+//! stream. What the eras differ in on this level is headers: a session and its version in the
+//! legacy one, a copy of the body's essentials in the modern one. Redirects are not followed:
+//! they would carry credentials to wherever a server points.
+
+use std::{
+    sync::{Arc, OnceLock, Weak},
+    time::Duration,
+};
+
+use arc_swap::ArcSwapOption;
+use bytes::{Bytes, BytesMut};
+use futures_util::{
+    FutureExt as _, StreamExt as _,
+    future::BoxFuture,
+    stream::{self, BoxStream},
+};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method as Verb, Request, Response, StatusCode, Uri,
+    header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HOST},
+};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Body as _, Incoming as Body};
+use tokio::task::AbortHandle;
+
+use super::{
+    pool::{Lease, Pool},
+    transport::{Agreed, Connect, Inbox, Incoming, Kind, Outgoing, Transport, Trouble},
+};
+use crate::wire::{
+    header,
+    json::Limits,
+    mcp::{Era, Method},
+    message::{self, Message},
+    sse,
+};
+
+/// The largest answer taken, and the largest event of a stream.
+pub const REPLY_LIMIT: usize = 16 << 20;
+
+const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
+const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+const METHOD: HeaderName = HeaderName::from_static("mcp-method");
+const NAME: HeaderName = HeaderName::from_static("mcp-name");
+
+/// Connects to one address.
+pub struct Http {
+    pool: Pool,
+    path: Uri,
+    headers: HeaderMap,
+}
+
+impl std::fmt::Debug for Http {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Http") // Headers may hold secrets.
+    }
+}
+
+impl Http {
+    /// For an `http` or `https` address, with headers for every request.
+    pub fn new(url: &Uri, configured: HeaderMap) -> Result<Self, String> {
+        let path = url.path_and_query().map_or("/", |path| path.as_str());
+        let path = path.parse().map_err(|why| format!("{path:?} is no path: {why}"))?;
+        let host = url.authority().ok_or("the address has no host")?;
+        let host = HeaderValue::from_str(host.as_str()).map_err(|why| why.to_string())?;
+        let mut headers = HeaderMap::with_capacity(16);
+        headers.insert(HOST, host);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+        headers.extend(configured);
+        Ok(Self { pool: Pool::new(url)?, path, headers })
+    }
+}
+
+impl Connect for Http {
+    fn connect(&self, inbox: Inbox) -> BoxFuture<'_, Result<Arc<dyn Transport>, Trouble>> {
+        let session = Session {
+            pool: self.pool.clone(),
+            path: self.path.clone(),
+            base: self.headers.clone(),
+            agreed: ArcSwapOption::empty(),
+            opened: OnceLock::new(),
+            lost: OnceLock::new(),
+            events: OnceLock::new(),
+            inbox,
+        };
+        let transport: Arc<dyn Transport> = Arc::new(Streamable(Arc::new(session)));
+        std::future::ready(Ok(transport)).boxed()
+    }
+
+    fn probe_apart(&self) -> bool {
+        false
+    }
+}
+
+#[derive(Debug)]
+struct Streamable(Arc<Session>);
+
+/// What a legacy server's session is; with a modern server the same without an id.
+struct Session {
+    pool: Pool,
+    path: Uri,
+    /// The headers of every request.
+    base: HeaderMap,
+    /// The same with the session's, once the handshake is done.
+    agreed: ArcSwapOption<HeaderMap>,
+    /// The session's id, from the answer to `initialize`.
+    opened: OnceLock<HeaderValue>,
+    lost: OnceLock<Trouble>,
+    /// The task that reads the server's own event stream.
+    events: OnceLock<AbortHandle>,
+    inbox: Inbox,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("lost", &self.lost).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some(events) = self.events.get() {
+            events.abort();
+        }
+    }
+}
+
+impl Session {
+    fn headers(&self) -> HeaderMap {
+        self.agreed.load().as_deref().unwrap_or(&self.base).clone()
+    }
+
+    fn post(&self, headers: HeaderMap, text: Bytes) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(text));
+        *request.method_mut() = Verb::POST;
+        *request.uri_mut() = self.path.clone();
+        *request.headers_mut() = headers;
+        request
+    }
+
+    fn headers_for(&self, outgoing: &Outgoing) -> HeaderMap {
+        let mut headers = self.headers();
+        let Some(revision) = outgoing.revision.filter(|revision| revision.era() == Era::Modern) else {
+            return headers;
+        };
+        headers.insert(VERSION, HeaderValue::from_static(revision.name()));
+        headers.insert(METHOD, HeaderValue::from_static(outgoing.method.name()));
+        if let Some(target) = &outgoing.target
+            && let Ok(value) = HeaderValue::from_str(&header::encode(target))
+        {
+            headers.insert(NAME, value);
+        }
+        for (name, value) in &outgoing.mirrored {
+            let name = HeaderName::try_from(format!("mcp-param-{name}"));
+            if let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(&header::encode(value))) {
+                headers.insert(name, value);
+            }
+        }
+        headers
+    }
+
+    async fn exchange(self: Arc<Self>, outgoing: Outgoing) -> Result<Incoming, Trouble> {
+        let request = self.post(self.headers_for(&outgoing), outgoing.text);
+        let (response, lease) = self.pool.send(request).await?;
+        if outgoing.method == Method::Initialize
+            && let Some(id) = response.headers().get(&SESSION)
+        {
+            self.opened.get_or_init(|| id.clone());
+        }
+        match (response.status(), kind_of(&response)) {
+            (StatusCode::OK, Content::Json) => {
+                let message = parse(read(response.into_body(), lease).await?)?;
+                belongs(message, outgoing.id).map(Incoming::Whole)
+            }
+            (StatusCode::OK, Content::Events) => first_of(events(response, lease), outgoing.id).await,
+            (StatusCode::OK, Content::Other(kind)) => {
+                let why = format!("answered with {kind}, which is neither JSON nor an event stream");
+                Err(Trouble::new(Kind::Rubbish, why))
+            }
+            (status, content) => self.refused(status, content, response, lease, outgoing.id).await,
+        }
+    }
+
+    /// A status other than 200. Some carry a JSON-RPC error, which then is the answer.
+    async fn refused(
+        &self,
+        status: StatusCode,
+        content: Content,
+        response: Response<Body>,
+        lease: Lease,
+        id: u64,
+    ) -> Result<Incoming, Trouble> {
+        if status == StatusCode::NOT_FOUND && self.opened.get().is_some() {
+            let trouble = Trouble::new(Kind::SessionLost, "the server has ended the session");
+            self.lost.get_or_init(|| trouble.clone());
+            return Err(trouble);
+        }
+        if matches!(status.as_u16(), 400 | 404 | 405 | 406 | 415 | 422)
+            && matches!(content, Content::Json)
+            && let Ok(message) = parse(read(response.into_body(), lease).await?)
+            && let Ok(message) = belongs(message, id)
+        {
+            return Ok(Incoming::Whole(message));
+        }
+        let meaning = status.canonical_reason().unwrap_or_default();
+        Err(Trouble::new(
+            Kind::Status(status.as_u16()),
+            format!("answered HTTP {} {meaning}", status.as_u16()),
+        ))
+    }
+
+    async fn tell(self: Arc<Self>, text: Bytes) -> Result<(), Trouble> {
+        let (response, lease) = self.pool.send(self.post(self.headers(), text)).await?;
+        let status = response.status();
+        if read(response.into_body(), lease).await.is_ok() && status.is_success() {
+            return Ok(());
+        }
+        Err(Trouble::new(Kind::Status(status.as_u16()), format!("answered HTTP {}", status.as_u16())))
+    }
+
+    /// Deletes the session, as a client should that goes.
+    async fn end(self: Arc<Self>) {
+        if self.opened.get().is_none() || self.lost.get().is_some() {
+            return;
+        }
+        let mut request = self.post(self.headers(), Bytes::new());
+        *request.method_mut() = Verb::DELETE;
+        if let Ok((response, lease)) = self.pool.send(request).await {
+            let _ = read(response.into_body(), lease).await;
+        }
+    }
+}
+
+impl Transport for Streamable {
+    fn request(&self, outgoing: Outgoing) -> BoxFuture<'static, Result<Incoming, Trouble>> {
+        Box::pin(Arc::clone(&self.0).exchange(outgoing))
+    }
+
+    fn notify(&self, text: Bytes) -> BoxFuture<'static, Result<(), Trouble>> {
+        Box::pin(Arc::clone(&self.0).tell(text))
+    }
+
+    fn settled(&self, agreed: &Agreed) {
+        if agreed.revision.era() == Era::Modern {
+            return;
+        }
+        let mut headers = self.0.base.clone();
+        headers.insert(VERSION, HeaderValue::from_static(agreed.revision.name()));
+        if let Some(id) = self.0.opened.get() {
+            headers.insert(SESSION, id.clone());
+        }
+        self.0.agreed.store(Some(Arc::new(headers)));
+        let task = tokio::spawn(follow(Arc::downgrade(&self.0)));
+        let _ = self.0.events.set(task.abort_handle());
+    }
+
+    fn lost(&self) -> Option<Trouble> {
+        self.0.lost.get().cloned()
+    }
+
+    fn cancels_by_closing(&self, era: Era) -> bool {
+        era == Era::Modern
+    }
+
+    fn close(&self) -> BoxFuture<'static, ()> {
+        if let Some(events) = self.0.events.get() {
+            events.abort();
+        }
+        let end = Arc::clone(&self.0).end();
+        tokio::time::timeout(Duration::from_secs(1), end).map(drop).boxed()
+    }
+}
+
+/// Reads the stream on which a legacy server speaks of its own accord, for as long as the
+/// session lives. A server that offers none says so with 405, and that is that.
+async fn follow(session: Weak<Session>) {
+    let mut last_id: Option<String> = None;
+    let mut pause = Duration::from_secs(1);
+    loop {
+        let Some(open) = session.upgrade() else { return };
+        let mut headers = open.headers();
+        headers.remove(CONTENT_TYPE);
+        headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
+        if let Some(id) = last_id.as_deref().and_then(|id| HeaderValue::from_str(id).ok()) {
+            headers.insert(HeaderName::from_static("last-event-id"), id);
+        }
+        let mut request = open.post(headers, Bytes::new());
+        *request.method_mut() = Verb::GET;
+        match open.pool.send(request).await {
+            Ok((response, lease)) if response.status().is_success() => {
+                if !matches!(kind_of(&response), Content::Events) {
+                    return;
+                }
+                let mut events = events(response, lease);
+                let inbox = Arc::clone(&open.inbox);
+                drop(open);
+                while let Some(Ok(event)) = events.next().await {
+                    pause = event.retry.map_or(pause, Duration::from_millis).min(Duration::from_secs(60));
+                    last_id = event.id.or(last_id);
+                    if let Ok(message) = Message::parse(event.data, &Limits::REPLY) {
+                        inbox(message);
+                    }
+                }
+            }
+            Ok((response, _)) if response.status().is_client_error() => return,
+            Ok(_) | Err(_) => {}
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+enum Content {
+    Json,
+    Events,
+    Other(String),
+}
+
+fn kind_of(response: &Response<Body>) -> Content {
+    let value =
+        response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let kind = value.split(';').next().unwrap_or_default().trim();
+    if kind.eq_ignore_ascii_case("application/json") {
+        Content::Json
+    } else if kind.eq_ignore_ascii_case("text/event-stream") {
+        Content::Events
+    } else {
+        Content::Other(if kind.is_empty() {
+            "no content type".into()
+        } else {
+            kind.chars().take(60).collect()
+        })
+    }
+}
+
+/// A whole body. Most come in one piece, which then is not copied.
+async fn read(mut body: Body, lease: Lease) -> Result<Bytes, Trouble> {
+    let cut_off = |_| Trouble::new(Kind::Lost, "the answer was cut off");
+    let mut first = Bytes::new();
+    let mut all = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(cut_off)?.into_data() else { continue };
+        if first.len() + all.len() + data.len() > REPLY_LIMIT {
+            return Err(Trouble::new(Kind::Rubbish, format!("the answer is over {} MiB", REPLY_LIMIT >> 20)));
+        }
+        if first.is_empty() && all.is_empty() {
+            first = data;
+        } else {
+            if all.is_empty() {
+                all.reserve(
+                    body.size_hint().lower().min(REPLY_LIMIT as u64) as usize + first.len() + data.len(),
+                );
+                all.extend_from_slice(&std::mem::take(&mut first));
+            }
+            all.extend_from_slice(&data);
+        }
+    }
+    lease.release();
+    Ok(if all.is_empty() { first } else { all.freeze() })
+}
+
+fn parse(text: Bytes) -> Result<Message, Trouble> {
+    Message::parse(text, &Limits::REPLY).map_err(|malformed| {
+        let why = match malformed {
+            message::Malformed::Json(fault) => format!("answered with a text that is not JSON: {fault}"),
+            message::Malformed::Rpc(what, _) => {
+                format!("answered with something that is no response: {what}")
+            }
+        };
+        Trouble::new(Kind::Rubbish, why)
+    })
+}
+
+/// A response to this request, or to one whose id the server could not read.
+fn belongs(message: Message, id: u64) -> Result<Message, Trouble> {
+    let own = message.kind() == message::Kind::Response
+        && message.id().is_some_and(|text| text == b"null" || text == id.to_string().as_bytes());
+    if own { Ok(message) } else { Err(Trouble::new(Kind::Rubbish, "answered a request that was not asked")) }
+}
+
+/// The events of a body. The connection is of use again when the body has ended.
+fn events(response: Response<Body>, lease: Lease) -> BoxStream<'static, Result<sse::Event, Trouble>> {
+    let start = (response.into_body(), Some(lease), sse::Decoder::new(REPLY_LIMIT));
+    let pieces = stream::unfold(start, |(mut body, mut lease, mut decoder)| async {
+        let data = loop {
+            match body.frame().await {
+                None => {
+                    lease.take().map(Lease::release);
+                    return None;
+                }
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => break Ok(data),
+                    Err(_) => continue,
+                },
+                Some(Err(_)) => break Err(Trouble::new(Kind::Lost, "the answer was cut off")),
+            }
+        };
+        let events = data.and_then(|data| {
+            decoder
+                .push(&data)
+                .map_err(|why| Trouble::new(Kind::Rubbish, format!("sent an event stream: {why}")))
+        });
+        let events: Vec<_> = match events {
+            Ok(events) => events.into_iter().map(Ok).collect(),
+            Err(trouble) => {
+                lease = None;
+                vec![Err(trouble)]
+            }
+        };
+        Some((stream::iter(events), (body, lease, decoder)))
+    });
+    pieces.flatten().boxed()
+}
+
+/// The messages of a request's stream, up to the response. If that comes first, it is all.
+async fn first_of(
+    events: BoxStream<'static, Result<sse::Event, Trouble>>,
+    id: u64,
+) -> Result<Incoming, Trouble> {
+    let messages = events.filter_map(move |event| {
+        let message = match event {
+            // An event without data opens a stream of 2025-11-25.
+            Ok(event) if event.data.is_empty() => None,
+            Ok(event) => Some(parse(event.data).and_then(|message| match message.kind() {
+                message::Kind::Response => belongs(message, id),
+                message::Kind::Request | message::Kind::Notification => Ok(message),
+            })),
+            Err(trouble) => Some(Err(trouble)),
+        };
+        std::future::ready(message)
+    });
+    let mut messages = messages.boxed();
+    let cut_off = || Err(Trouble::new(Kind::Lost, "the event stream ended without an answer"));
+    let first = messages.next().await.unwrap_or_else(cut_off)?;
+    if first.kind() == message::Kind::Response {
+        // Most often the body ends with the answer; then there is nothing to wait for.
+        if !matches!(messages.next().now_or_never(), Some(None)) {
+            tokio::spawn(drain(messages));
+        }
+        return Ok(Incoming::Whole(first));
+    }
+    Ok(Incoming::Stream(stream::iter([Ok(first)]).chain(messages).boxed()))
+}
+
+/// Reads what follows an answer, which is the end of the body, so that the connection can be
+/// used again; a server that does not end it within a second loses the connection.
+async fn drain(mut messages: BoxStream<'static, Result<Message, Trouble>>) {
+    let rest = async { while messages.next().await.is_some() {} };
+    let _ = tokio::time::timeout(Duration::from_secs(1), rest).await;
+}
+
+/// The headers of a configured backend, from name and value.
+pub fn headers<'a>(entries: impl Iterator<Item = (&'a str, &'a str)>) -> Result<HeaderMap, String> {
+    let ours = [CONTENT_LENGTH, HOST, CONTENT_TYPE, ACCEPT, SESSION, VERSION, METHOD, NAME];
+    let mut headers = HeaderMap::new();
+    for (name, value) in entries {
+        let header = HeaderName::try_from(name).map_err(|_| format!("{name:?} is no name of a header"))?;
+        if ours.contains(&header) || name.to_ascii_lowercase().starts_with("mcp-param-") {
+            return Err(format!("the header {name} is written by the gateway itself; leave it out"));
+        }
+        let mut value = HeaderValue::from_str(value)
+            .map_err(|_| format!("the value of the header {name} has characters that no header may have"))?;
+        value.set_sensitive(true);
+        headers.insert(header, value);
+    }
+    Ok(headers)
+}

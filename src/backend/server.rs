@@ -1,0 +1,435 @@
+//! An MCP server, over whatever connects us to it, of whatever era.
+//!
+//! Inside the gateway a backend answers self-contained calls. This is where that is made true
+//! of a server: it is connected to when first needed, asked which era it speaks, greeted if it
+//! wants a handshake, and asked again when a connection was lost.
+//!
+//! # What a failed connection costs
+//!
+//! A call that finds no connection makes one, and all calls that come meanwhile share the
+//! attempt. After a failure the next attempt waits, longer each time; calls in between are
+//! refused at once with the reason, so a broken server delays nobody.
+//!
+//! # What is repeated
+//!
+//! A request is sent a second time only if nothing of it can have reached the server.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, Weak,
+        atomic::{AtomicU8, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+
+use super::{
+    Ask, Backend, EraKind, Notice, Notices, Offer, State, Status,
+    exchange::{Guard, relay},
+    handshake,
+    transport::{Connect, Inbox, Incoming, Kind, Outgoing, Transport, Trouble},
+};
+use crate::{
+    call::Reply,
+    error::{Error, Result},
+    wire::{
+        json,
+        mcp::{Era, Level, List, Method},
+        message::{self, Message},
+        project::{self, Envelope, Hop},
+    },
+};
+
+/// The pause after the first failure; it doubles up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// What we say of ourselves to servers of the modern era. Nothing that a server could ask of a
+/// client is relayed yet, so nothing is declared.
+const CAPABILITIES: &str = "{}";
+
+pub struct Server {
+    name: Arc<str>,
+    /// Ways to connect, tried in this order until one is understood.
+    ways: Vec<Arc<dyn Connect>>,
+    kind: &'static str,
+    era: EraKind,
+    timeout: Duration,
+    notices: Notices,
+    link: ArcSwapOption<Link>,
+    /// Held while a connection is made.
+    making: tokio::sync::Mutex<Known>,
+    health: Mutex<Health>,
+    next_id: AtomicU64,
+}
+
+/// What earlier connections taught.
+#[derive(Debug, Default)]
+struct Known {
+    way: usize,
+    era: Option<Era>,
+    pause: Option<(Instant, Duration)>,
+}
+
+#[derive(Debug)]
+struct Health {
+    state: State,
+    since: SystemTime,
+    problem: Option<String>,
+    connections: u64,
+}
+
+/// A connection on which the handshake is done.
+#[derive(Debug)]
+pub struct Link {
+    pub transport: Arc<dyn Transport>,
+    pub offer: Arc<Offer>,
+    /// The most talkative level asked for on this connection, as its number; 255 for none.
+    level: AtomicU8,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("name", &self.name).field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+/// What a server is made from.
+pub struct Parts {
+    pub name: Arc<str>,
+    pub ways: Vec<Arc<dyn Connect>>,
+    /// `stdio`, `http` or `sse`, for people.
+    pub kind: &'static str,
+    pub era: EraKind,
+    /// For a connection and its handshake.
+    pub timeout: Duration,
+    pub notices: Notices,
+}
+
+impl Server {
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let Parts { name, ways, kind, era, timeout, notices } = parts;
+        let health =
+            Health { state: State::Starting, since: SystemTime::now(), problem: None, connections: 0 };
+        Arc::new(Self {
+            name,
+            ways,
+            kind,
+            era,
+            timeout,
+            notices,
+            link: ArcSwapOption::empty(),
+            making: tokio::sync::Mutex::default(),
+            health: Mutex::new(health),
+            next_id: AtomicU64::new(1),
+        })
+    }
+
+    fn health(&self) -> MutexGuard<'_, Health> {
+        self.health.lock().expect("no code panics while it holds this lock")
+    }
+
+    fn id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn error(&self, trouble: &Trouble) -> Error {
+        Error::backend(&*self.name, trouble)
+    }
+
+    /// The connection to use: the one there is, or a new one.
+    async fn link(&self) -> Result<Arc<Link>, Trouble> {
+        if let Some(link) = self.usable() {
+            return Ok(link);
+        }
+        let mut known = self.making.lock().await;
+        if let Some(link) = self.usable() {
+            return Ok(link); // Made while we waited.
+        }
+        if let Some((due, _)) = known.pause
+            && Instant::now() < due
+        {
+            let problem = self.health().problem.clone();
+            return Err(Trouble::new(Kind::NotSent, problem.unwrap_or_else(|| "not connected".into())));
+        }
+        let made = tokio::time::timeout(self.timeout, self.connect(&mut known)).await;
+        let too_late = format!("no connection within {} s", self.timeout.as_secs_f64());
+        match made.unwrap_or_else(|_| Err(Trouble::new(Kind::NotSent, too_late))) {
+            Ok(link) => {
+                known.pause = None;
+                self.connected(&link);
+                Ok(link)
+            }
+            Err(trouble) => {
+                let pause = known.pause.map_or(FIRST_PAUSE, |(_, pause)| (pause * 2).min(LONGEST_PAUSE));
+                known.pause = Some((Instant::now() + pause, pause));
+                self.failed(&trouble);
+                // Whatever became of the attempt, the request itself was not sent.
+                Err(Trouble { kind: Kind::NotSent, ..trouble })
+            }
+        }
+    }
+
+    fn usable(&self) -> Option<Arc<Link>> {
+        let link = self.link.load();
+        let link = link.as_ref()?;
+        match link.transport.lost() {
+            None => Some(Arc::clone(link)),
+            Some(trouble) => {
+                self.give_up(link, &trouble);
+                None
+            }
+        }
+    }
+
+    fn connected(&self, link: &Arc<Link>) {
+        self.link.store(Some(Arc::clone(link)));
+        let mut health = self.health();
+        *health = Health {
+            state: State::Ready,
+            since: SystemTime::now(),
+            problem: None,
+            connections: health.connections + 1,
+        };
+        drop(health);
+        tracing::info!(backend = &*self.name, revision = %link.offer.revision, "connected");
+        (self.notices)(Notice::Connected);
+    }
+
+    fn failed(&self, trouble: &Trouble) {
+        let mut health = self.health();
+        if health.state != State::Down {
+            tracing::warn!(backend = &*self.name, problem = %trouble, "not connected");
+            health.since = SystemTime::now();
+        }
+        health.state = State::Down;
+        health.problem = Some(trouble.why.clone());
+    }
+
+    async fn connect(&self, known: &mut Known) -> Result<Arc<Link>, Trouble> {
+        loop {
+            let way = &self.ways[known.way];
+            let made = self.connect_by(way, known.era).await;
+            match made {
+                Ok(link) => {
+                    known.era = Some(link.offer.era);
+                    return Ok(link);
+                }
+                // As 2025-11-25 has it ("Backwards compatibility"): these say that the
+                // address is none of Streamable HTTP.
+                Err(Trouble { kind: Kind::Status(400 | 404 | 405), .. })
+                    if known.way + 1 < self.ways.len() =>
+                {
+                    known.way += 1;
+                }
+                Err(trouble) => {
+                    // What was true of the server may be so no longer.
+                    known.way = 0;
+                    known.era = None;
+                    return Err(trouble);
+                }
+            }
+        }
+    }
+
+    async fn connect_by(&self, way: &Arc<dyn Connect>, known: Option<Era>) -> Result<Arc<Link>, Trouble> {
+        let era = match self.era {
+            EraKind::Legacy => Some(Era::Legacy),
+            EraKind::Modern => Some(Era::Modern),
+            EraKind::Auto => way.only().or(known),
+        };
+        let (inbox, answers) = self.inbox();
+        let mut transport = way.connect(Arc::clone(&inbox)).await?;
+        let offer = match era {
+            Some(Era::Modern) => handshake::discover(&*transport, self.id()).await?,
+            Some(Era::Legacy) => handshake::initialize(&*transport, self.id()).await?,
+            None => match handshake::probe(&*transport, self.id(), way.probe_apart()).await? {
+                Some(offer) => offer,
+                None => {
+                    if way.probe_apart() {
+                        tokio::spawn(transport.close());
+                        transport = way.connect(inbox).await?;
+                    }
+                    handshake::initialize(&*transport, self.id()).await?
+                }
+            },
+        };
+        let _ = answers.set(Arc::downgrade(&transport));
+        let level = AtomicU8::new(u8::MAX);
+        Ok(Arc::new(Link { transport, offer: Arc::new(offer), level }))
+    }
+
+    /// What is done with messages that belong to no call: changes are passed on, questions
+    /// are answered on the transport that is put into the cell.
+    fn inbox(&self) -> (Inbox, Arc<OnceLock<Weak<dyn Transport>>>) {
+        let cell: Arc<OnceLock<Weak<dyn Transport>>> = Arc::default();
+        let (notices, answers) = (Arc::clone(&self.notices), Arc::clone(&cell));
+        let inbox: Inbox = Arc::new(move |message: Message| match message.kind() {
+            message::Kind::Request => {
+                if let Some(transport) = answers.get().and_then(Weak::upgrade) {
+                    tokio::spawn(transport.notify(reply_to(&message)));
+                }
+            }
+            message::Kind::Notification => {
+                let method = message.method().unwrap_or_default();
+                List::ALL
+                    .into_iter()
+                    .filter(|list| list.changed() == method)
+                    .for_each(|list| notices(Notice::Changed(list)));
+            }
+            message::Kind::Response => {}
+        });
+        (inbox, cell)
+    }
+
+    async fn ask(&self, ask: Ask) -> Result<Reply> {
+        let mut again = true;
+        loop {
+            let link = self.link().await.map_err(|trouble| self.error(&trouble))?;
+            self.speak_up(&link, ask.call.log_level).await;
+            match self.try_once(&link, &ask).await {
+                Err(Trouble { kind: Kind::NotSent | Kind::SessionLost, .. }) if again => again = false,
+                Err(trouble) => {
+                    if trouble.kind == Kind::NotSent {
+                        self.give_up(&link, &trouble);
+                    }
+                    return Err(self.error(&trouble));
+                }
+                Ok(reply) => return Ok(reply),
+            }
+        }
+    }
+
+    /// A connection that took a request neither the first nor the second time is none.
+    fn give_up(&self, link: &Arc<Link>, trouble: &Trouble) {
+        let gone = self.link.compare_and_swap(link, None);
+        if gone.as_ref().is_some_and(|gone| Arc::ptr_eq(gone, link)) {
+            self.failed(trouble);
+            (self.notices)(Notice::Lost);
+        }
+    }
+
+    async fn try_once(&self, link: &Arc<Link>, ask: &Ask) -> Result<Reply, Trouble> {
+        let id = self.id();
+        let call = &ask.call;
+        let modern = link.offer.era == Era::Modern;
+        let level = match (call.log_level, call.client.revision.era()) {
+            (Some(level), _) => Some(level),
+            // Clients of the legacy era expect to hear of what happens unless they say how much.
+            (None, Era::Legacy) => Some(Level::Info),
+            (None, Era::Modern) => None,
+        };
+        let info = handshake::client_info();
+        let envelope = modern.then_some(Envelope {
+            revision: link.offer.revision,
+            capabilities: CAPABILITIES,
+            client_info: &info,
+            log_level: level.map(Level::name),
+        });
+        let progress = call.progress.is_some();
+        let hop = Hop { id, target: ask.target.as_deref(), progress, envelope };
+        let text = Bytes::from(project::request(&call.message, call.method, &hop));
+        let target = call.method.target().and(ask.target.clone());
+        let outgoing = Outgoing {
+            id,
+            method: call.method,
+            revision: modern.then_some(link.offer.revision),
+            target,
+            mirrored: mirrored(ask),
+            text,
+        };
+        let mut guard = Guard::new(Arc::clone(&link.transport), id, link.offer.era);
+        match link.transport.request(outgoing).await {
+            Ok(Incoming::Whole(message)) => {
+                guard.disarm();
+                let answer = super::exchange::answer(message, link.offer.era, ask.wrapped)?;
+                Ok(Reply::Whole(answer))
+            }
+            Ok(Incoming::Stream(messages)) => {
+                Ok(Reply::Stream(relay(messages, guard, Arc::clone(&self.name), ask, link.offer.era)))
+            }
+            Err(trouble) => {
+                if matches!(trouble.kind, Kind::NotSent | Kind::SessionLost | Kind::Status(_)) {
+                    guard.disarm();
+                }
+                Err(trouble)
+            }
+        }
+    }
+
+    /// On a legacy connection the log level is the connection's: it is set to the most
+    /// talkative one that anybody wants, and what others did not ask for is left out later.
+    async fn speak_up(&self, link: &Link, level: Option<Level>) {
+        let Some(level) = level else { return };
+        let number = level as u8;
+        if link.offer.era == Era::Modern || link.level.fetch_min(number, Ordering::Relaxed) <= number {
+            return;
+        }
+        let has_logging = json::members(link.offer.capabilities.as_bytes())
+            .iter()
+            .any(|member| member.key_in(link.offer.capabilities.as_bytes()) == "logging");
+        if has_logging {
+            let params = format!("{{\"level\":{}}}", json::quoted(level.name()));
+            let _ = handshake::ask(&*link.transport, self.id(), Method::SetLevel, &params, None).await;
+        }
+    }
+}
+
+/// The arguments that a tool wants repeated in headers, as far as they are there.
+fn mirrored(ask: &Ask) -> Vec<(String, String)> {
+    if ask.mirrored.is_empty() {
+        return Vec::new();
+    }
+    let arguments = ask.call.message.in_params("arguments").unwrap_or_default();
+    let value = |mirrored: &super::Mirrored| {
+        let text = mirrored.value(arguments)?;
+        Some((mirrored.header.clone(), text))
+    };
+    ask.mirrored.iter().filter_map(value).collect()
+}
+
+/// The reply to a question from a server. A ping is answered; all else was not offered.
+pub fn reply_to(request: &Message) -> Bytes {
+    let id = request.id().unwrap_or(b"0");
+    if request.method().as_deref() == Some("ping") {
+        return [b"{\"jsonrpc\":\"2.0\",\"id\":", id, b",\"result\":{}}"].concat().into();
+    }
+    let method = request.method().unwrap_or_default().into_owned();
+    Error::UnknownMethod(method).response(Some(id), Era::Legacy).into()
+}
+
+impl Backend for Server {
+    fn answer(&self, ask: Ask) -> BoxFuture<'_, Result<Reply>> {
+        Box::pin(self.ask(ask))
+    }
+
+    fn status(&self) -> Status {
+        self.usable(); // A loss that nobody has met yet is noticed here.
+        let health = self.health();
+        let link = self.link.load();
+        Status {
+            state: health.state,
+            transport: self.kind,
+            revision: link.as_ref().map(|link| link.offer.revision.to_string()),
+            problem: health.problem.clone(),
+            connections: health.connections,
+            since: health.since,
+        }
+    }
+
+    fn offer(&self) -> Option<Arc<Offer>> {
+        self.link.load().as_ref().map(|link| Arc::clone(&link.offer))
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            if let Some(link) = self.link.swap(None) {
+                link.transport.close().await;
+            }
+        })
+    }
+}

@@ -1,0 +1,127 @@
+//! May a request come in, by the host it was sent to and the page it was sent from?
+//!
+//! A web page can make a browser send requests to a loopback address under a name of its own
+//! (DNS rebinding), and then the only sign of it is that name. So requests are taken for names
+//! that are known to be ours, and from pages of these names or of configured origins; a request
+//! without an origin comes from no page. (Every revision, "Security Warning": Origin must be
+//! validated.)
+
+use std::{collections::HashSet, net::SocketAddr};
+
+use http::{HeaderMap, Uri, header};
+
+/// The names that are ours, and the origins that are welcome.
+#[derive(Debug)]
+pub struct Doors {
+    hosts: HashSet<String>,
+    origins: HashSet<String>,
+}
+
+/// Why a request may not come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    Host,
+    Origin,
+}
+
+impl Doors {
+    pub fn new(address: SocketAddr, hosts: &[String], origins: &[String]) -> Self {
+        let mut names: HashSet<_> = hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
+        names.insert(bare(&address.ip().to_string()).to_owned());
+        if address.ip().is_loopback() || address.ip().is_unspecified() {
+            names.extend(["localhost", "127.0.0.1", "::1"].map(str::to_owned));
+        }
+        let origins = origins.iter().map(|origin| origin.trim_end_matches('/').to_ascii_lowercase());
+        Self { hosts: names, origins: origins.collect() }
+    }
+
+    pub fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+        let host = match headers.get(header::HOST) {
+            Some(host) => host.to_str().ok(),
+            None => uri.authority().map(|authority| authority.as_str()),
+        };
+        if !host.is_some_and(|host| self.is_ours(host)) || headers.get_all(header::HOST).iter().count() > 1 {
+            return Err(Refusal::Host);
+        }
+        match headers.get(header::ORIGIN) {
+            None => Ok(()),
+            Some(origin) if origin.to_str().is_ok_and(|origin| self.is_welcome(origin)) => Ok(()),
+            Some(_) => Err(Refusal::Origin),
+        }
+    }
+
+    /// The port is not looked at: a forwarded port changes it, and a rebound name cannot hide
+    /// behind it.
+    fn is_ours(&self, authority: &str) -> bool {
+        let name = without_port(authority);
+        self.hosts.contains(name) || self.hosts.contains(&name.to_ascii_lowercase())
+    }
+
+    fn is_welcome(&self, origin: &str) -> bool {
+        let origin = origin.to_ascii_lowercase();
+        let page = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+        self.origins.contains(&origin) || page.is_some_and(|authority| self.is_ours(authority))
+    }
+}
+
+fn without_port(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !name.ends_with(':') => {
+            // An IPv6 address in brackets, or a name; a bare IPv6 address has more colons.
+            if name.contains(':') && !name.ends_with(']') { authority } else { bare(name) }
+        }
+        _ => bare(authority),
+    }
+}
+
+fn bare(name: &str) -> &str {
+    name.trim_start_matches('[').trim_end_matches(']')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(host: &str, origin: Option<&str>, expected: Result<(), Refusal>) {
+        let origins = ["https://app.example.com/".to_owned()];
+        let doors = Doors::new("127.0.0.1:8080".parse().unwrap(), &["mcp.example.com".to_owned()], &origins);
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOST, host.parse().unwrap());
+        origin.map(|origin| headers.insert(header::ORIGIN, origin.parse().unwrap()));
+        assert_eq!(doors.check(&Uri::from_static("/mcp"), &headers), expected, "{host} {origin:?}");
+    }
+
+    #[test]
+    fn requests_for_our_names_come_in() {
+        for host in
+            ["127.0.0.1:8080", "localhost:8080", "LocalHost", "[::1]:8080", "mcp.example.com", "127.0.0.1:1"]
+        {
+            check(host, None, Ok(()));
+        }
+        for host in ["evil.example:8080", "127.0.0.1.evil.example", "localhost.evil.example", "", "[::2]"] {
+            check(host, None, Err(Refusal::Host));
+        }
+    }
+
+    #[test]
+    fn pages_of_our_names_and_welcome_origins_come_in() {
+        for origin in [
+            "http://localhost:3000",
+            "http://127.0.0.1",
+            "https://app.example.com",
+            "https://mcp.example.com",
+        ] {
+            check("localhost", Some(origin), Ok(()));
+        }
+        for origin in [
+            "https://evil.example",
+            "null",
+            "http://localhost.evil.example",
+            "file://",
+            "https://app.example.com:8",
+        ] {
+            check("localhost", Some(origin), Err(Refusal::Origin));
+        }
+    }
+}

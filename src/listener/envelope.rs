@@ -1,0 +1,161 @@
+//! Is a request of the modern era complete, and do its headers say what its body says?
+//!
+//! Each such request speaks for itself: revision, capabilities and all. The checks come in the
+//! order in which official SDKs make them, since each has a code of its own: the envelope, then
+//! headers that contradict it, then the revision, then the method. (Revision 2026-07-28,
+//! "Per-request metadata" and "Header validation".)
+
+use bytes::Bytes;
+use http::HeaderMap;
+
+use crate::{
+    call::{Call, Caller, Client, Scope},
+    error::{Error, Result},
+    wire::{
+        header, json,
+        mcp::{Era, Level, Method, Revision, meta},
+        message::Message,
+    },
+};
+
+/// What the `_meta` of a request says that we act on.
+#[derive(Debug, Default)]
+pub struct Envelope {
+    revision: Option<Bytes>,
+    capabilities: Option<Bytes>,
+    info: Option<Bytes>,
+    log_level: Option<Bytes>,
+    pub progress: Option<Bytes>,
+}
+
+impl Envelope {
+    pub fn read(message: &Message) -> Self {
+        let mut envelope = Self::default();
+        let Some(place) = message.param("_meta") else { return envelope };
+        let text = place.of(message.text());
+        for member in json::members(text) {
+            let at = |span: json::Span| json::Span {
+                start: span.start + place.start,
+                end: span.end + place.start,
+            };
+            let value = || Some(message.slice(at(member.value)));
+            match &*member.key_in(text) {
+                meta::PROTOCOL_VERSION => envelope.revision = value(),
+                meta::CLIENT_CAPABILITIES => envelope.capabilities = value(),
+                meta::CLIENT_INFO => envelope.info = value(),
+                meta::LOG_LEVEL => envelope.log_level = value(),
+                meta::PROGRESS_TOKEN => envelope.progress = value(),
+                _ => {}
+            }
+        }
+        envelope
+    }
+
+    /// Does the request name its revision, as only those of the modern era do?
+    pub fn is_modern(&self) -> bool {
+        self.revision.is_some()
+    }
+}
+
+/// A request of the modern era as a call. `headers` are those of HTTP; a pipe has none.
+pub fn call(
+    message: Message,
+    envelope: Envelope,
+    scope: Scope,
+    caller: Caller,
+    headers: Option<&HeaderMap>,
+) -> Result<Call> {
+    let wants =
+        |what: &str, key: &str| Error::Envelope(format!("`_meta` of a request must have {key:?}, {what}"));
+    let version = envelope.revision.as_deref().and_then(json::string);
+    let version =
+        version.ok_or_else(|| wants("the revision it is written in", meta::PROTOCOL_VERSION))?.into_owned();
+    let object = |value: &Bytes| value.starts_with(b"{");
+    let capabilities = envelope.capabilities.filter(object);
+    let capabilities = capabilities.ok_or_else(|| {
+        wants("an object with what the client can do, even if empty", meta::CLIENT_CAPABILITIES)
+    })?;
+    let info = match envelope.info {
+        Some(info) if !object(&info) => return Err(wants("an object, if at all", meta::CLIENT_INFO)),
+        info => info.unwrap_or_else(|| Bytes::from_static(b"{}")),
+    };
+    let log_level = match &envelope.log_level {
+        Some(level) => {
+            let level = json::string(level).and_then(|name| Level::parse(&name));
+            Some(level.ok_or_else(|| {
+                wants("one of the levels from debug to emergency, if at all", meta::LOG_LEVEL)
+            })?)
+        }
+        None => None,
+    };
+    let method_name = message.method().unwrap_or_default().into_owned();
+    let method = Method::parse(&method_name);
+    if let Some(headers) = headers {
+        agree(headers, &version, &method_name, method, &message)?;
+    }
+    let revision = Revision::parse(&version).filter(|revision| revision.era() == Era::Modern);
+    let revision = revision.ok_or(Error::Version { requested: version })?;
+    let method = method.filter(|method| method.exists_in(Era::Modern) && *method != Method::Listen);
+    let method = method.ok_or(Error::UnknownMethod(method_name))?;
+    let client = Client { revision, capabilities, info };
+    let mirrored = headers.map(mirrored).transpose()?;
+    Ok(Call { caller, scope, method, message, client, log_level, progress: envelope.progress, mirrored })
+}
+
+/// Headers repeat the body so that others can route by them; those who read both must refuse
+/// any difference, or the two would route differently.
+fn agree(
+    headers: &HeaderMap,
+    version: &str,
+    name: &str,
+    method: Option<Method>,
+    message: &Message,
+) -> Result<()> {
+    let version_header = single(headers, "mcp-protocol-version")?;
+    if version_header != Some(version.as_bytes()) {
+        return Err(Error::Header(format!(
+            "the header MCP-Protocol-Version must be there and say {version:?}, as the body does"
+        )));
+    }
+    if single(headers, "mcp-method")? != Some(name.as_bytes()) {
+        return Err(Error::Header(format!(
+            "the header Mcp-Method must be there and say {name:?}, as the body does"
+        )));
+    }
+    let Some(target) = method.and_then(Method::target) else { return Ok(()) };
+    let body = message.in_params(target).and_then(json::string);
+    let header = single(headers, "mcp-name")?.map(|field| {
+        header::decode(field).ok_or_else(|| Error::Header("the header Mcp-Name is not well encoded".into()))
+    });
+    if header.transpose()? != body {
+        return Err(Error::Header(format!(
+            "the header Mcp-Name must be there and say what `{target}` in the body does"
+        )));
+    }
+    Ok(())
+}
+
+/// The value of a header that may be there once.
+fn single<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a [u8]>> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next().map(|value| value.as_bytes().trim_ascii());
+    match values.next() {
+        Some(_) => Err(Error::Header(format!("the header {name} may be there only once"))),
+        None => Ok(first),
+    }
+}
+
+/// The `Mcp-Param-…` headers, decoded.
+fn mirrored(headers: &HeaderMap) -> Result<Vec<(String, String)>> {
+    let mut found: Vec<(String, String)> = Vec::new();
+    for (name, value) in headers {
+        let Some(name) = name.as_str().strip_prefix("mcp-param-") else { continue };
+        let wrong = |what: &str| Error::Header(format!("the header Mcp-Param-{name} {what}"));
+        if found.iter().any(|(other, _)| other == name) {
+            return Err(wrong("may be there only once"));
+        }
+        let value = header::decode(value.as_bytes()).ok_or_else(|| wrong("is not well encoded"))?;
+        found.push((name.to_owned(), value.into_owned()));
+    }
+    Ok(found)
+}

@@ -1,0 +1,619 @@
+//! How does HTTP become calls, and replies HTTP?
+//!
+//! The order of checks is fixed, so that a refusal says the first thing that is wrong: host and
+//! origin, endpoint, size and type of the body, JSON, era, and then what the era asks for.
+//! (2026-07-28 "Streamable HTTP"; 2025-11-25 "Transports".)
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
+use http::{HeaderMap, HeaderValue, Method as Verb, Request, Response, StatusCode, header, request::Parts};
+use http_body::Body as HttpBody;
+use http_body_util::BodyExt as _;
+
+use super::{
+    Front,
+    body::{self, Body},
+    doors::{Doors, Refusal},
+    envelope::{self, Envelope},
+    legacy::{self, Asking},
+    pipe,
+    session::{Mode, Session},
+    stream as replay,
+    write::Asked,
+};
+use crate::{
+    call::{Event, Reply, Scope, Stage},
+    error::{Error, Result},
+    settings::Size,
+    wire::{
+        json::Limits,
+        mcp::{Era, Revision, code},
+        message::{self, Message},
+        sse,
+    },
+};
+
+const SESSION: &str = "mcp-session-id";
+const VERSION: &str = "mcp-protocol-version";
+/// After this long without an answer the client gets a stream, whose comments keep the
+/// connection from being taken for dead.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The HTTP face of the gateway.
+#[derive(Debug, Clone)]
+pub struct Http<S> {
+    front: Front<S>,
+    doors: Arc<Doors>,
+    body_limit: usize,
+}
+
+impl<S: Stage> Http<S> {
+    pub fn new(front: Front<S>, settings: &super::Settings) -> Self {
+        let super::Settings { address, admin: _, hosts, origins, body_limit: Size(body_limit), page_size: _ } =
+            settings;
+        Self { front, doors: Arc::new(Doors::new(*address, hosts, origins)), body_limit: *body_limit }
+    }
+
+    /// Answers one request.
+    pub async fn handle<B>(self, request: Request<B>) -> Response<Body>
+    where
+        B: HttpBody<Data = Bytes> + Unpin,
+    {
+        let (parts, body) = request.into_parts();
+        if let Err(refusal) = self.doors.check(&parts.uri, &parts.headers) {
+            return refused(refusal);
+        }
+        let path = parts.uri.path();
+        match endpoint(path) {
+            Some(Endpoint::Mcp(scope)) => match parts.method {
+                Verb::POST => self.post(&parts, scope, body).await,
+                Verb::GET => self.get(&parts, &scope),
+                Verb::DELETE => self.delete(&parts, &scope),
+                _ => not_allowed("GET, POST, DELETE"),
+            },
+            Some(Endpoint::Sse(scope)) if parts.method == Verb::GET => pipe::open_sse(&self.front, scope),
+            Some(Endpoint::Messages) if parts.method == Verb::POST => self.message(&parts, body).await,
+            Some(Endpoint::Health) if parts.method == Verb::GET => body::plain(StatusCode::OK, "ok"),
+            Some(Endpoint::Sse(_) | Endpoint::Health) => not_allowed("GET"),
+            Some(Endpoint::Messages) => not_allowed("POST"),
+            None => body::plain(StatusCode::NOT_FOUND, "There is nothing here. MCP is at /mcp."),
+        }
+    }
+
+    async fn post<B>(&self, parts: &Parts, scope: Scope, body: B) -> Response<Body>
+    where
+        B: HttpBody<Data = Bytes> + Unpin,
+    {
+        if let Err(refusal) = acceptable(&parts.headers) {
+            return refusal;
+        }
+        let text = match read(body, &parts.headers, self.body_limit).await {
+            Ok(text) => text,
+            Err(refusal) => return refusal,
+        };
+        match message::batch(&text, &Limits::REQUEST) {
+            Ok(None) => {}
+            Ok(Some(batch)) => return self.batch(parts, &scope, batch).await,
+            Err(malformed) => return error_response(&malformed.into(), None, Era::Modern),
+        }
+        match Message::parse(text, &Limits::REQUEST) {
+            Ok(message) => self.one(parts, scope, message).await,
+            Err(malformed) => {
+                let error = Error::from(malformed);
+                let id = if let Error::NotRpc { id, .. } = &error { id.clone() } else { None };
+                error_response(&error, id.as_deref(), Era::Modern)
+            }
+        }
+    }
+
+    async fn one(&self, parts: &Parts, scope: Scope, message: Message) -> Response<Body> {
+        let envelope = Envelope::read(&message);
+        if envelope.is_modern() {
+            return match message.kind() {
+                message::Kind::Request => self.modern(parts, scope, message, envelope).await,
+                message::Kind::Notification => body::empty(StatusCode::ACCEPTED),
+                message::Kind::Response => {
+                    let what = "clients of revision 2026-07-28 send no responses";
+                    error_response(&Error::NotRpc { what, id: None }, None, Era::Modern)
+                }
+            };
+        }
+        if message.kind() == message::Kind::Request
+            && let Some(version) = modern_header(&parts.headers)
+        {
+            let id = message.id();
+            let error = if message.method().as_deref() == Some("initialize") {
+                Error::Header(format!(
+                    "`initialize` is not of the revision that the header MCP-Protocol-Version says, {version}"
+                ))
+            } else {
+                let wanted =
+                    "io.modelcontextprotocol/protocolVersion and io.modelcontextprotocol/clientCapabilities";
+                Error::Envelope(format!(
+                    "a request of revision {version} must have {wanted} in `params._meta`"
+                ))
+            };
+            return error_response(&error, id, Era::Modern);
+        }
+        self.legacy(parts, scope, message).await
+    }
+
+    /// A request that speaks for itself. The client going away drops the call and thereby
+    /// cancels it, as the revision wants.
+    async fn modern(
+        &self,
+        parts: &Parts,
+        scope: Scope,
+        message: Message,
+        envelope: Envelope,
+    ) -> Response<Body> {
+        let id = message.id_bytes().unwrap_or_default();
+        let call = match envelope::call(message, envelope, scope, self.front.caller(), Some(&parts.headers)) {
+            Ok(call) => call,
+            Err(error) => return error_response(&error, Some(&id), Era::Modern),
+        };
+        let asked = Asked { id, method: call.method, client: call.client.clone() };
+        let mut run = self.front.run(call);
+        if !takes_events(&parts.headers) {
+            return whole(&asked, run.await).await;
+        }
+        match tokio::time::timeout(PATIENCE, &mut run).await {
+            Ok(Ok(Reply::Whole(answer))) => {
+                let (status, text) = asked.response(Ok(answer));
+                body::json(status, text)
+            }
+            Ok(Ok(Reply::Stream(events))) => body::events(written(asked, events).boxed(), || {}),
+            Ok(Err(error)) => {
+                let (status, text) = asked.response(Err(&error));
+                body::json(status, text)
+            }
+            Err(_) => {
+                let events = run.map(|reply| match reply {
+                    Ok(Reply::Whole(answer)) => stream::iter([Ok(Event::Answer(answer))]).boxed(),
+                    Ok(Reply::Stream(events)) => events,
+                    Err(error) => stream::iter([Err(error)]).boxed(),
+                });
+                body::events(written(asked, events.flatten_stream().boxed()).boxed(), || {})
+            }
+        }
+    }
+
+    async fn legacy(&self, parts: &Parts, scope: Scope, message: Message) -> Response<Body> {
+        let opening =
+            message.method().as_deref() == Some("initialize") && message.kind() == message::Kind::Request;
+        let id = message.id_bytes();
+        let session = if opening { self.open(parts, scope) } else { self.session(parts, &scope) };
+        let session = match session {
+            Ok(session) => session,
+            Err(refusal) => return refusal.into_response(id.as_deref()),
+        };
+        match message.kind() {
+            message::Kind::Notification => {
+                legacy::notice(&session, &message);
+                body::empty(StatusCode::ACCEPTED)
+            }
+            // Nothing was asked of the client, so there is nothing to answer.
+            message::Kind::Response => body::empty(StatusCode::ACCEPTED),
+            message::Kind::Request => {
+                let mut response = match self.front.ask(&session, message) {
+                    Ok(asking) => answer(asking, &session, takes_events(&parts.headers)).await,
+                    Err(error) => error_response(&error, id.as_deref(), Era::Legacy),
+                };
+                if opening {
+                    self.name_session(&session, &mut response);
+                }
+                response
+            }
+        }
+    }
+
+    /// Tells the client of its new session, or forgets it if it came to nothing.
+    fn name_session(&self, session: &Session, response: &mut Response<Body>) {
+        if session.client().is_none() {
+            self.front.sessions.close(&session.id);
+        } else if self.front.sessions.mode() == Mode::PerClient
+            && let Ok(id) = HeaderValue::from_str(&session.id)
+        {
+            response.headers_mut().insert(SESSION, id);
+        }
+    }
+
+    fn open(&self, parts: &Parts, scope: Scope) -> Result<Arc<Session>, NoSession> {
+        match self.front.sessions.mode() {
+            // An id in the request is of an earlier session, which the client gives up.
+            Mode::PerClient => {
+                let own = replay::Stream::new(0);
+                self.front.sessions.open(self.front.caller(), scope, own).map_err(NoSession::Full)
+            }
+            Mode::Single => match parts.headers.get(SESSION) {
+                Some(_) => Err(NoSession::Unknown),
+                None => Ok(self.front.sessions.renew_single(&self.front.caller(), &scope)),
+            },
+        }
+    }
+
+    fn session(&self, parts: &Parts, scope: &Scope) -> Result<Arc<Session>, NoSession> {
+        let session = match parts.headers.get(SESSION) {
+            Some(id) => {
+                let id = id.to_str().map_err(|_| NoSession::Unknown)?;
+                self.front.sessions.find(id, &self.front.caller(), scope).ok_or(NoSession::Unknown)?
+            }
+            None if self.front.sessions.mode() == Mode::Single => {
+                let session = self.front.sessions.single(&self.front.caller(), scope);
+                // Such clients may not greet at all; they are taken as they come.
+                session.introduce(legacy::nobody(Revision::NEWEST_LEGACY));
+                session
+            }
+            None => return Err(NoSession::Missing),
+        };
+        match parts.headers.get(VERSION) {
+            // Before 2025-06-18 there was no such header, so its absence says nothing.
+            None => Ok(session),
+            Some(version) => {
+                let known = version.to_str().ok().and_then(Revision::parse);
+                known.filter(|known| known.era() == Era::Legacy).map(|_| session).ok_or(NoSession::Version)
+            }
+        }
+    }
+
+    /// Several messages at once, which revision 2025-03-26 has.
+    async fn batch(&self, parts: &Parts, scope: &Scope, batch: Vec<Bytes>) -> Response<Body> {
+        let refuse = |what| error_response(&Error::NotRpc { what, id: None }, None, Era::Legacy);
+        let session = match self.session(parts, scope) {
+            Ok(session) => session,
+            Err(_) => return refuse("a batch of messages is taken only on a session of revision 2025-03-26"),
+        };
+        if !session.client().is_some_and(|client| client.revision == Revision::V2025_03_26) {
+            return refuse("a batch of messages is taken only on a session of revision 2025-03-26");
+        }
+        if batch.is_empty() {
+            return refuse("a batch has at least one message");
+        }
+        let mut waiting = Vec::new();
+        for text in batch {
+            match pipe::take(&self.front, &session, text) {
+                pipe::Taken::Nothing => {}
+                pipe::Taken::Answer(text) => waiting.push(std::future::ready(Some(text)).boxed()),
+                pipe::Taken::Asking(asking) => waiting.push(last_of(asking).boxed()),
+            }
+        }
+        if waiting.is_empty() {
+            return body::empty(StatusCode::ACCEPTED);
+        }
+        let answers = detached(futures_util::future::join_all(waiting)).await;
+        let mut out = BytesMut::from(&b"["[..]);
+        for (index, text) in answers.into_iter().flatten().enumerate() {
+            if index > 0 {
+                out.extend_from_slice(b",");
+            }
+            out.extend_from_slice(&text);
+        }
+        out.extend_from_slice(b"]");
+        body::json(200, out)
+    }
+
+    /// Opens the session's own stream, or goes on with the stream of an earlier event.
+    fn get(&self, parts: &Parts, scope: &Scope) -> Response<Body> {
+        let accept =
+            parts.headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+        if !accept.contains("text/event-stream") && !accept.contains("*/*") {
+            return body::plain(
+                StatusCode::NOT_ACCEPTABLE,
+                "This is an MCP endpoint: POST JSON-RPC here, or GET with Accept: text/event-stream on a session.",
+            );
+        }
+        if !parts.headers.contains_key(SESSION) && self.front.sessions.mode() == Mode::PerClient {
+            return not_allowed("POST");
+        }
+        let session = match self.session(parts, scope) {
+            Ok(session) => session,
+            Err(refusal) => return refusal.into_response(None),
+        };
+        let last = parts.headers.get("last-event-id").and_then(|id| id.to_str().ok());
+        let (stream, after) = match last.map(replay::parse_id) {
+            None => (Arc::clone(&session.own), None),
+            Some(id) => match id.and_then(|(number, event)| Some((session.stream(number)?, event))) {
+                Some((stream, event)) => (stream, Some(event)),
+                None => {
+                    let error = Error::Params("Last-Event-ID names no event that is still kept here".into());
+                    return body::json(400, error.response(None, Era::Legacy));
+                }
+            },
+        };
+        let events = stream.events(after);
+        body::events(events, move || session.touch())
+    }
+
+    fn delete(&self, parts: &Parts, scope: &Scope) -> Response<Body> {
+        if !parts.headers.contains_key(SESSION) {
+            return not_allowed("POST");
+        }
+        match self.session(parts, scope) {
+            Ok(session) => {
+                self.front.sessions.close(&session.id);
+                body::empty(StatusCode::OK)
+            }
+            Err(refusal) => refusal.into_response(None),
+        }
+    }
+
+    /// A message of the old HTTP+SSE pair. The answer goes out on the session's stream.
+    async fn message<B>(&self, parts: &Parts, body: B) -> Response<Body>
+    where
+        B: HttpBody<Data = Bytes> + Unpin,
+    {
+        let id = parts.uri.query().and_then(|query| query.strip_prefix("session="));
+        let session = id.and_then(|id| self.front.sessions.by_address(id, &self.front.caller()));
+        let Some(session) = session else {
+            return body::plain(StatusCode::NOT_FOUND, "There is no such session; begin with GET /sse.");
+        };
+        match read(body, &parts.headers, self.body_limit).await {
+            Ok(text) => match pipe::receive(&self.front, &session, text) {
+                Ok(()) => body::plain(StatusCode::ACCEPTED, "Accepted"),
+                Err(error) => error_response(&error, None, Era::Legacy),
+            },
+            Err(refusal) => refusal,
+        }
+    }
+}
+
+enum Endpoint {
+    Mcp(Scope),
+    Sse(Scope),
+    Messages,
+    Health,
+}
+
+fn endpoint(path: &str) -> Option<Endpoint> {
+    let one = |name: &str| (!name.is_empty() && !name.contains('/')).then(|| Scope::One(name.into()));
+    match path {
+        "/mcp" | "/mcp/" => Some(Endpoint::Mcp(Scope::All)),
+        "/sse" => Some(Endpoint::Sse(Scope::All)),
+        "/messages" => Some(Endpoint::Messages),
+        "/health" => Some(Endpoint::Health),
+        _ => match (path.strip_prefix("/mcp/"), path.strip_prefix("/sse/")) {
+            (Some(name), _) => one(name).map(Endpoint::Mcp),
+            (None, Some(name)) => one(name).map(Endpoint::Sse),
+            (None, None) => None,
+        },
+    }
+}
+
+/// Why there is no session to a request, in the words of the implementations that clients know.
+enum NoSession {
+    Missing,
+    Unknown,
+    Version,
+    Full(Error),
+}
+
+impl NoSession {
+    fn into_response(self, id: Option<&[u8]>) -> Response<Body> {
+        let (status, code, why) = match self {
+            Self::Missing => {
+                (400, code::TRANSPORT, "the header Mcp-Session-Id is missing; begin with `initialize`")
+            }
+            Self::Unknown => {
+                (404, code::SESSION_NOT_FOUND, "there is no such session; begin anew with `initialize`")
+            }
+            Self::Version => {
+                (400, code::TRANSPORT, "the header MCP-Protocol-Version names no revision that has sessions")
+            }
+            Self::Full(error) => {
+                let mut response = error_response(&error, id, Era::Legacy);
+                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("10"));
+                return response;
+            }
+        };
+        let mut text = b"{\"jsonrpc\":\"2.0\",".to_vec();
+        if let Some(id) = id {
+            text.extend_from_slice(&[b"\"id\":", id, b","].concat());
+        }
+        text.extend_from_slice(format!("\"error\":{{\"code\":{code},\"message\":\"{why}\"}}}}").as_bytes());
+        body::json(status, text)
+    }
+}
+
+fn error_response(error: &Error, id: Option<&[u8]>, era: Era) -> Response<Body> {
+    body::json(error.codes(era).0, error.response(id, era))
+}
+
+fn refused(refusal: Refusal) -> Response<Body> {
+    let why = match refusal {
+        Refusal::Host => {
+            "This gateway does not go by that name. If it should, add the name to `listen.hosts`."
+        }
+        Refusal::Origin => {
+            "Pages of that origin may not call this gateway. If they should, add it to `listen.origins`."
+        }
+    };
+    body::plain(StatusCode::FORBIDDEN, why)
+}
+
+fn not_allowed(allowed: &'static str) -> Response<Body> {
+    let mut response = body::empty(StatusCode::METHOD_NOT_ALLOWED);
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
+/// Is the body JSON, and will the client take JSON back?
+fn acceptable(headers: &HeaderMap) -> Result<(), Response<Body>> {
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let kind = text(header::CONTENT_TYPE).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    if !kind.eq_ignore_ascii_case("application/json") {
+        let why = "The body must be JSON, sent with Content-Type: application/json.";
+        return Err(body::plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
+    }
+    match text(header::ACCEPT) {
+        Some(accept)
+            if !["application/json", "application/*", "*/*"].iter().any(|kind| accept.contains(kind)) =>
+        {
+            let why =
+                "The answer is JSON or an event stream; send Accept: application/json, text/event-stream.";
+            Err(body::plain(StatusCode::NOT_ACCEPTABLE, why))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn takes_events(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    accept.contains("text/event-stream") || accept.contains("*/*")
+}
+
+/// The revision of the modern era that a header names, if it does.
+fn modern_header(headers: &HeaderMap) -> Option<&str> {
+    let version = headers.get(VERSION)?.to_str().ok()?;
+    let legacy = Revision::parse(version).is_some_and(|revision| revision.era() == Era::Legacy);
+    // A revision that is newer than we know is modern as well.
+    (!legacy && version >= Revision::NEWEST.name()).then_some(version)
+}
+
+/// A whole body, unless it is too long.
+async fn read<B>(mut body: B, headers: &HeaderMap, limit: usize) -> Result<Bytes, Response<Body>>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+{
+    let too_long = || {
+        let why = format!("The body is over {} (listen.body_limit).", Size(limit));
+        body::plain(StatusCode::PAYLOAD_TOO_LARGE, &why)
+    };
+    let announced =
+        headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|length| length > limit) {
+        return Err(too_long());
+    }
+    let mut first = Bytes::new();
+    let mut all = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let cut_off = |_| body::plain(StatusCode::BAD_REQUEST, "The body was cut off.");
+        let Ok(data) = frame.map_err(cut_off)?.into_data() else { continue };
+        if first.len() + all.len() + data.len() > limit {
+            return Err(too_long());
+        }
+        if first.is_empty() && all.is_empty() {
+            first = data;
+        } else {
+            all.extend_from_slice(&std::mem::take(&mut first));
+            all.extend_from_slice(&data);
+        }
+    }
+    Ok(if all.is_empty() { first } else { all.freeze() })
+}
+
+/// The events of a modern reply: notifications, then the response.
+fn written(asked: Asked, events: crate::call::Events) -> impl futures_util::Stream<Item = Bytes> + Send {
+    events.map(move |event| match event {
+        Ok(Event::Notification(text)) => sse::message(None, &text),
+        Ok(Event::Answer(answer)) => sse::message(None, &asked.response(Ok(answer)).1),
+        Err(error) => sse::message(None, &asked.response(Err(&error)).1),
+    })
+}
+
+/// The response to a client that takes no events: what comes before it is left out.
+async fn whole(asked: &Asked, reply: Result<Reply>) -> Response<Body> {
+    let answer = match reply {
+        Ok(Reply::Whole(answer)) => Ok(answer),
+        Ok(Reply::Stream(mut events)) => loop {
+            match events.next().await {
+                Some(Ok(Event::Notification(_))) => {}
+                Some(Ok(Event::Answer(answer))) => break Ok(answer),
+                Some(Err(error)) => break Err(error),
+                None => return cancelled(),
+            }
+        },
+        Err(error) => Err(error),
+    };
+    let (status, text) = asked.response(answer.as_ref().map(Clone::clone));
+    body::json(status, text)
+}
+
+/// A request that its client has cancelled gets no response, but the HTTP exchange has to end.
+fn cancelled() -> Response<Body> {
+    body::events(stream::empty().boxed(), || {})
+}
+
+/// The answer to a request on a session. A client that goes away does not cancel it: it may
+/// come back for the rest of a stream, and has a message of its own for cancelling.
+async fn answer(asking: Asking, session: &Arc<Session>, events: bool) -> Response<Body> {
+    let Asking { asked, reply } = asking;
+    if !events {
+        let work = async move {
+            match reply.await {
+                Some(reply) => whole(&asked, reply).await,
+                None => cancelled(),
+            }
+        };
+        return detached(work).await;
+    }
+    let mut reply = Detached(Some(reply));
+    let first = tokio::time::timeout(PATIENCE, &mut reply).await;
+    let rest = match first {
+        Ok(None) => return cancelled(),
+        Ok(Some(Ok(Reply::Stream(events)))) => std::future::ready(Some(Ok(Reply::Stream(events)))).boxed(),
+        Ok(Some(Ok(Reply::Whole(answer)))) => {
+            let (status, text) = asked.response(Ok(answer));
+            return body::json(status, text);
+        }
+        Ok(Some(Err(error))) => {
+            let (status, text) = asked.response(Err(&error));
+            return body::json(status, text);
+        }
+        Err(_) => match reply.0.take() {
+            Some(rest) => rest,
+            None => return cancelled(),
+        },
+    };
+    let stream = session.open_stream();
+    let opening = asked.client.revision >= Revision::V2025_11_25;
+    let asking = Asking { asked, reply: rest };
+    let writer = Arc::clone(&stream);
+    tokio::spawn(async move {
+        legacy::pump(asking, &writer).await;
+        writer.end();
+    });
+    let first = stream::iter(opening.then(|| stream.opening()));
+    let session = Arc::clone(session);
+    body::events(first.chain(stream.events(Some(0))).boxed(), move || session.touch())
+}
+
+/// The response to a request of a batch, without what comes before it.
+async fn last_of(asking: Asking) -> Option<Bytes> {
+    let stream = replay::Stream::pipe();
+    legacy::pump(asking, &stream).await;
+    stream.end();
+    stream.follow(None).map(|(_, text)| text).collect::<Vec<_>>().await.pop()
+}
+
+/// Work that goes on when nobody waits for it any more.
+struct Detached<T: Send + 'static>(Option<BoxFuture<'static, T>>);
+
+fn detached<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Detached<T> {
+    Detached(Some(work.boxed()))
+}
+
+impl<T: Send + 'static> Future for Detached<T> {
+    type Output = T;
+
+    fn poll(mut self: std::pin::Pin<&mut Self>, context: &mut std::task::Context<'_>) -> std::task::Poll<T> {
+        let work = self.0.as_mut().expect("it is not polled after its end");
+        let done = work.poll_unpin(context);
+        if done.is_ready() {
+            self.0 = None;
+        }
+        done
+    }
+}
+
+impl<T: Send + 'static> Drop for Detached<T> {
+    fn drop(&mut self) {
+        if let Some(work) = self.0.take()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(work.map(drop));
+        }
+    }
+}

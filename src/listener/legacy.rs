@@ -1,0 +1,196 @@
+//! What do the messages of a session mean (revisions 2024-11-05 to 2025-11-25)?
+//!
+//! Requests of a session become calls here, and what concerns the session alone is answered
+//! here. How the messages came, over HTTP or a pipe, makes no difference.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, future::BoxFuture};
+
+use super::{
+    Front,
+    envelope::Envelope,
+    session::{Pending, Session},
+    stream::Stream,
+    write::Asked,
+};
+use crate::{
+    call::{Answer, Call, Client, Event, Reply, Stage},
+    error::{Error, Result},
+    wire::{
+        json,
+        mcp::{Era, Level, Method, Revision},
+        message::Message,
+    },
+};
+
+/// A request under way, and how to write its answer.
+pub struct Asking {
+    pub asked: Asked,
+    /// Resolves to nothing when the client has cancelled the request.
+    pub reply: BoxFuture<'static, Option<Result<Reply>>>,
+}
+
+impl<S: Stage> Front<S> {
+    /// Begins a request on a session. Its answer stays under way until `reply` is dropped.
+    pub fn ask(&self, session: &Arc<Session>, message: Message) -> Result<Asking> {
+        let name = message.method().unwrap_or_default().into_owned();
+        let id = message.id_bytes().unwrap_or_default();
+        let method = Method::parse(&name).filter(|method| method.exists_in(Era::Legacy));
+        if method == Some(Method::Initialize) {
+            return self.initialize(session, message, id);
+        }
+        let client = session.client().cloned();
+        let early = || Error::NotRpc { what: "the first request must be `initialize`", id: Some(id.clone()) };
+        let client = match client {
+            Some(client) => client,
+            None if method == Some(Method::Ping) => nobody(Revision::NEWEST_LEGACY),
+            None => return Err(early()),
+        };
+        let method = method.ok_or(Error::UnknownMethod(name))?;
+        let asked = Asked { id: id.clone(), method, client: client.clone() };
+        let here = match method {
+            Method::Ping => Some(Ok(())),
+            Method::SetLevel => Some(set_level(session, &message)),
+            Method::Subscribe | Method::Unsubscribe => {
+                Some(Err(Error::UnknownMethod(method.name().to_owned())))
+            }
+            _ => None,
+        };
+        if let Some(done) = here {
+            let reply = done.map(|()| Reply::Whole(Answer::Result(Bytes::from_static(b"{}"))));
+            return Ok(Asking { asked, reply: Box::pin(std::future::ready(Some(reply))) });
+        }
+        let pending = session.begin(id)?;
+        let progress = Envelope::read(&message).progress;
+        let call = Call {
+            caller: session.caller.clone(),
+            scope: session.scope.clone(),
+            method,
+            message,
+            client,
+            log_level: session.level(),
+            progress,
+            mirrored: None,
+        };
+        Ok(Asking { asked, reply: cancellable(self.run(call), pending) })
+    }
+
+    fn initialize(&self, session: &Arc<Session>, message: Message, id: Bytes) -> Result<Asking> {
+        if session.client().is_some() {
+            return Err(Error::NotRpc { what: "this session was initialized before", id: Some(id) });
+        }
+        let client = introduction(&message)?;
+        let asked = Asked { id, method: Method::Initialize, client: client.clone() };
+        let call = Call {
+            caller: session.caller.clone(),
+            scope: session.scope.clone(),
+            method: Method::Initialize,
+            message,
+            client: client.clone(),
+            log_level: None,
+            progress: None,
+            mirrored: None,
+        };
+        let (run, session) = (self.run(call), Arc::clone(session));
+        let reply = async move {
+            let reply = run.await;
+            if reply.is_ok() {
+                session.introduce(client);
+            }
+            Some(reply)
+        };
+        Ok(Asking { asked, reply: Box::pin(reply) })
+    }
+}
+
+/// A notification of the client's.
+pub fn notice(session: &Session, message: &Message) {
+    // `initialized` tells us nothing new, and roots are asked for when they are needed.
+    if message.method().as_deref() == Some("notifications/cancelled")
+        && let Some(id) = message.in_params("requestId")
+    {
+        session.cancel(id);
+    }
+}
+
+/// What the client says of itself. A revision we do not know, or one that has no handshake, is
+/// answered with our newest that has one, and the client decides whether to go on.
+fn introduction(message: &Message) -> Result<Client> {
+    let wants = |what: &str| Error::Params(format!("initialize wants {what}"));
+    let version = message.in_params("protocolVersion").and_then(json::string);
+    let version = version.ok_or_else(|| wants("the parameter `protocolVersion`, a text"))?;
+    let revision = Revision::parse(&version).filter(|revision| revision.era() == Era::Legacy);
+    let object = |name: &str| {
+        let value = message.in_params(name).filter(|value| value.starts_with(b"{"));
+        value.map(Bytes::copy_from_slice).ok_or_else(|| wants(&format!("the parameter `{name}`, an object")))
+    };
+    Ok(Client {
+        revision: revision.unwrap_or(Revision::NEWEST_LEGACY),
+        capabilities: object("capabilities")?,
+        info: object("clientInfo")?,
+    })
+}
+
+/// A client that has not introduced itself.
+pub fn nobody(revision: Revision) -> Client {
+    Client { revision, capabilities: Bytes::from_static(b"{}"), info: Bytes::from_static(b"{}") }
+}
+
+fn set_level(session: &Session, message: &Message) -> Result<()> {
+    let level = message.in_params("level").and_then(json::string).and_then(|name| Level::parse(&name));
+    let wrong = || {
+        Error::Params(
+            "`level` must be one of debug, info, notice, warning, error, critical, alert and emergency"
+                .into(),
+        )
+    };
+    session.set_level(level.ok_or_else(wrong)?);
+    Ok(())
+}
+
+/// A call that ends when its client cancels it. The rest of a streamed reply is under way too.
+pub fn cancellable(
+    run: BoxFuture<'static, Result<Reply>>,
+    pending: Pending,
+) -> BoxFuture<'static, Option<Result<Reply>>> {
+    Box::pin(async move {
+        let reply = tokio::select! {
+            biased;
+            () = pending.token.cancelled() => return None,
+            reply = run => reply,
+        };
+        match reply {
+            Ok(Reply::Stream(events)) => {
+                let token = pending.token.clone();
+                let ended = async move {
+                    token.cancelled().await;
+                    drop(pending);
+                };
+                Some(Ok(Reply::Stream(events.take_until(ended).boxed())))
+            }
+            other => Some(other),
+        }
+    })
+}
+
+/// Writes what is left of an answer to a stream: notifications, then the response. After a
+/// cancellation there is none.
+pub async fn pump(asking: Asking, stream: &Stream) {
+    let Asking { asked, reply } = asking;
+    let answer = match reply.await {
+        None => return,
+        Some(Ok(Reply::Whole(answer))) => Ok(answer),
+        Some(Ok(Reply::Stream(mut events))) => loop {
+            match events.next().await {
+                None => return,
+                Some(Ok(Event::Notification(text))) => stream.push(text),
+                Some(Ok(Event::Answer(answer))) => break Ok(answer),
+                Some(Err(error)) => break Err(error),
+            }
+        },
+        Some(Err(error)) => Err(error),
+    };
+    stream.push(asked.response(answer.as_ref().map(Clone::clone)).1);
+}

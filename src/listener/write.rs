@@ -1,0 +1,66 @@
+//! What does an answer look like to the client that asked?
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+
+use crate::{
+    backend::handshake_info,
+    call::{Answer, Client},
+    error::Error,
+    wire::{
+        mcp::{Era, Method, code},
+        project::{self, Reader},
+    },
+};
+
+/// Who asked, and what for.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// The id as the client wrote it.
+    pub id: Bytes,
+    pub method: Method,
+    pub client: Client,
+}
+
+impl Asked {
+    fn era(&self) -> Era {
+        self.client.revision.era()
+    }
+
+    /// The response, and the HTTP status it goes with.
+    pub fn response(&self, answer: Result<Answer, &Error>) -> (u16, Bytes) {
+        match answer {
+            Ok(Answer::Result(text)) => {
+                let mut out = BytesMut::with_capacity(text.len() + self.id.len() + 40);
+                out.put_slice(b"{\"jsonrpc\":\"2.0\",\"id\":");
+                out.put_slice(&self.id);
+                out.put_slice(b",\"result\":");
+                out.put_slice(&text);
+                out.put_u8(b'}');
+                (200, out.freeze())
+            }
+            Ok(Answer::Response { message, written_in, wrapped }) => {
+                let unknown = message.in_error("code") == Some(code::METHOD_NOT_FOUND.to_string().as_bytes());
+                let status = if unknown && self.era() == Era::Modern { 404 } else { 200 };
+                let info = server_info();
+                let reader = Reader {
+                    revision: self.client.revision,
+                    id: &self.id,
+                    server_info: info,
+                    method: self.method,
+                    wrapped,
+                };
+                (status, project::response(&message, written_in, &reader).into())
+            }
+            Err(error) => {
+                let (status, _) = error.codes(self.era());
+                (status, error.response(Some(&self.id), self.era()).into())
+            }
+        }
+    }
+}
+
+/// This gateway as a JSON object, written once.
+fn server_info() -> &'static str {
+    static INFO: std::sync::LazyLock<String> = std::sync::LazyLock::new(handshake_info);
+    &INFO
+}

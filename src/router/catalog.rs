@@ -1,0 +1,288 @@
+//! What do all backends offer, right now as far as is known?
+//!
+//! Each backend has a task that reads its lists: when a connection is made, when the backend
+//! says that a list changed, and again after a failure. What was read last is shown until
+//! something newer is known, over restarts too: a backend that starts, hangs or is dead costs
+//! nobody a moment, only its own tools their freshness.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant, SystemTime},
+};
+
+use arc_swap::ArcSwap;
+use serde::Serialize;
+use tokio::sync::{broadcast, mpsc, watch};
+
+use super::{
+    offering::{self, Offering},
+    view::{Note, Snapshot, Upstream},
+};
+use crate::{
+    backend::{Notice, State, Status},
+    call::Scope,
+    store::Store,
+    wire::mcp::{Era, List},
+};
+
+/// Changes that come within this time are told as one.
+const DEBOUNCE: Duration = Duration::from_millis(100);
+/// The pause after a failed reading; it doubles up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// A backend and what the catalog needs to keep it.
+pub struct Source {
+    pub upstream: Arc<Upstream>,
+    /// Tells this backend from another one of the same name in an earlier configuration.
+    pub fingerprint: String,
+    /// What the backend itself has to say.
+    pub notices: mpsc::UnboundedReceiver<Notice>,
+}
+
+#[derive(Debug)]
+pub struct Catalog {
+    snapshot: ArcSwap<Snapshot>,
+    shelves: Vec<Shelf>,
+    store: Store,
+    /// Signals that the snapshot may differ from what was announced.
+    dirty: watch::Sender<u64>,
+    changes: broadcast::Sender<BTreeSet<List>>,
+    /// How many backends have been read, or have failed to be, at least once.
+    settled: watch::Sender<usize>,
+}
+
+/// What is known of one backend.
+#[derive(Debug)]
+struct Shelf {
+    upstream: Arc<Upstream>,
+    fingerprint: String,
+    offering: ArcSwap<Offering>,
+    reading: Mutex<Reading>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Reading {
+    /// When the lists were last read whole; none if what is shown was kept from earlier.
+    at: Option<SystemTime>,
+    problem: Option<String>,
+    /// What is shown comes from an earlier run of the gateway.
+    kept: bool,
+    settled: bool,
+}
+
+/// One backend, for people.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    pub name: Arc<str>,
+    #[serde(flatten)]
+    pub status: Status,
+    pub tools: usize,
+    pub prompts: usize,
+    pub resources: usize,
+    /// What is listed was last confirmed before the connection was lost, or not at all yet.
+    pub stale: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<String>,
+}
+
+impl Catalog {
+    /// A catalog of these backends, with what is known of them from earlier. Reading begins at
+    /// once, in tasks that end with the catalog.
+    pub async fn start(sources: Vec<Source>, store: Store) -> Arc<Self> {
+        let mut shelves = Vec::new();
+        let mut receivers = Vec::new();
+        for Source { upstream, fingerprint, notices } in sources {
+            let kept = store.catalog(&upstream.name, &fingerprint).await;
+            let kept = kept.and_then(|text| Offering::from_json(&text));
+            let reading = Reading { kept: kept.is_some(), ..Reading::default() };
+            let offering = ArcSwap::from_pointee(kept.unwrap_or_default());
+            shelves.push(Shelf { upstream, fingerprint, offering, reading: Mutex::new(reading) });
+            receivers.push(notices);
+        }
+        let catalog = Arc::new(Self {
+            snapshot: ArcSwap::from_pointee(snapshot(&shelves)),
+            shelves,
+            store,
+            dirty: watch::Sender::new(0),
+            changes: broadcast::Sender::new(64),
+            settled: watch::Sender::new(0),
+        });
+        for (index, notices) in receivers.into_iter().enumerate() {
+            tokio::spawn(Arc::clone(&catalog).keep_reading(index, notices));
+        }
+        tokio::spawn(announce(Arc::downgrade(&catalog), catalog.dirty.subscribe()));
+        catalog
+    }
+
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Tells which lists have changed, as clients see them.
+    pub fn changes(&self) -> broadcast::Receiver<BTreeSet<List>> {
+        self.changes.subscribe()
+    }
+
+    /// Waits until every backend has answered or failed once, but no longer than this.
+    pub async fn settle(&self, longest: Duration) {
+        let mut settled = self.settled.subscribe();
+        let all = self.shelves.len();
+        let _ = tokio::time::timeout(longest, settled.wait_for(|count| *count >= all)).await;
+    }
+
+    /// Is anything known from an earlier run, or has every backend been heard of?
+    pub fn is_known(&self) -> bool {
+        self.shelves.iter().all(|shelf| {
+            let reading = shelf.reading();
+            reading.kept || reading.settled
+        })
+    }
+
+    pub fn reports(&self) -> Vec<Report> {
+        self.shelves.iter().map(Shelf::report).collect()
+    }
+
+    pub fn notes(&self) -> Vec<Note> {
+        self.snapshot.load().notes.clone()
+    }
+
+    /// Ends all connections and children in good order.
+    pub async fn close(&self) {
+        futures_util::future::join_all(self.shelves.iter().map(|shelf| shelf.upstream.backend.close())).await;
+        self.store.close().await;
+    }
+
+    async fn keep_reading(self: Arc<Self>, index: usize, mut notices: mpsc::UnboundedReceiver<Notice>) {
+        let weak = Arc::downgrade(&self);
+        drop(self);
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let Some(catalog) = weak.upgrade() else { return };
+            let read = catalog.read(index).await;
+            drop(catalog);
+            // What the backend said about its connection while it was read is what we know.
+            let mut again = false;
+            while let Ok(notice) = notices.try_recv() {
+                again |= matches!(notice, Notice::Changed(_));
+            }
+            if again {
+                tokio::time::sleep(DEBOUNCE).await;
+                continue;
+            }
+            if read {
+                pause = FIRST_PAUSE;
+                if notices.recv().await.is_none() {
+                    return;
+                }
+                tokio::time::sleep(DEBOUNCE).await;
+                while notices.try_recv().is_ok() {}
+            } else {
+                let _ = tokio::time::timeout(pause, notices.recv()).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+
+    /// Reads one backend's lists; says whether that worked.
+    async fn read(&self, index: usize) -> bool {
+        let shelf = &self.shelves[index];
+        let name = &shelf.upstream.name;
+        let begun = Instant::now();
+        let read = offering::read(&*shelf.upstream.backend, name).await;
+        let ok = read.is_ok();
+        match read {
+            Ok(offering) => {
+                shelf.set_reading(|reading| {
+                    reading.at = Some(SystemTime::now());
+                    reading.problem = None;
+                });
+                if **shelf.offering.load() != offering {
+                    let tools = offering.list(List::Tools).len();
+                    tracing::info!(
+                        backend = &**name,
+                        tools,
+                        took_ms = begun.elapsed().as_millis(),
+                        "catalog read"
+                    );
+                    self.store.keep_catalog(name, &shelf.fingerprint, &offering.to_json()).await;
+                    shelf.offering.store(Arc::new(offering));
+                    self.rebuild();
+                }
+            }
+            Err(error) => {
+                tracing::debug!(backend = &**name, %error, "catalog not read");
+                shelf.set_reading(|reading| reading.problem = Some(error.to_string()));
+            }
+        }
+        if !std::mem::replace(&mut shelf.reading.lock().expect(LOCK).settled, true) {
+            self.settled.send_modify(|count| *count += 1);
+        }
+        ok
+    }
+
+    fn rebuild(&self) {
+        self.snapshot.rcu(|_| snapshot(&self.shelves));
+        self.dirty.send_modify(|count| *count += 1);
+    }
+}
+
+const LOCK: &str = "no code panics while it holds this lock";
+
+impl Shelf {
+    fn reading(&self) -> Reading {
+        self.reading.lock().expect(LOCK).clone()
+    }
+
+    fn set_reading(&self, change: impl FnOnce(&mut Reading)) {
+        change(&mut self.reading.lock().expect(LOCK));
+    }
+
+    fn report(&self) -> Report {
+        let mut status = self.upstream.backend.status();
+        let reading = self.reading();
+        let offering = self.offering.load();
+        if status.problem.is_none() {
+            status.problem = reading.problem;
+        }
+        Report {
+            name: Arc::clone(&self.upstream.name),
+            stale: reading.at.is_none() || status.state != State::Ready,
+            tools: offering.list(List::Tools).len(),
+            prompts: offering.list(List::Prompts).len(),
+            resources: offering.list(List::Resources).len() + offering.list(List::Templates).len(),
+            faults: offering.faults.clone(),
+            status,
+        }
+    }
+}
+
+fn snapshot(shelves: &[Shelf]) -> Snapshot {
+    let offered: Vec<_> =
+        shelves.iter().map(|shelf| (Arc::clone(&shelf.upstream), shelf.offering.load_full())).collect();
+    Snapshot::build(&offered)
+}
+
+/// Tells of changes once they have come to rest, and only of those that can be seen.
+async fn announce(catalog: std::sync::Weak<Catalog>, mut dirty: watch::Receiver<u64>) {
+    let Some(mut announced) = catalog.upgrade().map(|catalog| catalog.snapshot()) else { return };
+    while dirty.changed().await.is_ok() {
+        tokio::time::sleep(DEBOUNCE).await;
+        dirty.mark_unchanged();
+        let Some(catalog) = catalog.upgrade() else { return };
+        let now = catalog.snapshot();
+        let differs = |list: &List| match (announced.view(&Scope::All), now.view(&Scope::All)) {
+            (Some(before), Some(after)) => {
+                !before.listing(*list, Era::Legacy).same_as(after.listing(*list, Era::Legacy))
+            }
+            (None, None) => false,
+            (Some(_), None) | (None, Some(_)) => true,
+        };
+        let changed: BTreeSet<_> = List::ALL.into_iter().filter(differs).collect();
+        if !changed.is_empty() {
+            let _ = catalog.changes.send(changed); // Nobody may be listening.
+        }
+        announced = now;
+    }
+}

@@ -1,0 +1,247 @@
+//! Which backend is a call for?
+//!
+//! The last stage: lists and discovery are answered from the catalog, everything with a target
+//! goes to the backend that the name stands for. A name that stands for nothing and one that
+//! may not be seen get the same answer.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, future::BoxFuture};
+use serde_json::json;
+use tower::Service;
+
+pub mod catalog; // what all backends offer, kept fresh
+mod cursor; //      where the next page begins
+pub mod names; //   backend__tool, both ways
+mod offering; //    what one backend offers
+pub mod own; //     the gateway's own tools
+mod uris; //        resources that go by another spelling
+pub mod view; //    what a client sees
+
+use crate::{
+    backend::{Ask, handshake_info},
+    call::{Answer, Call, Event, Reply, Scope},
+    error::{Error, Result},
+    wire::{
+        json,
+        mcp::{Era, List, Method, Revision},
+    },
+};
+use catalog::Catalog;
+use cursor::Cursors;
+use view::{Route, View};
+
+/// Routes calls by the catalog.
+#[derive(Debug, Clone)]
+pub struct Router {
+    catalog: Arc<Catalog>,
+    cursors: Arc<Cursors>,
+    page_size: usize,
+}
+
+impl Router {
+    /// `cursor_key` is a secret that stays the same over restarts.
+    pub fn new(catalog: Arc<Catalog>, cursor_key: &[u8], page_size: usize) -> Self {
+        Self { catalog, cursors: Arc::new(Cursors::new(cursor_key)), page_size }
+    }
+
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
+    async fn route(self, call: Call) -> Result<Reply> {
+        let snapshot = self.catalog.snapshot();
+        let view = snapshot.view(&call.scope).ok_or(Error::NoEndpoint)?;
+        if let Some(list) = call.method.list() {
+            return self.list(view, list, &call).map(Reply::Whole);
+        }
+        match call.method {
+            Method::ToolsCall | Method::PromptsGet | Method::ResourcesRead => {
+                let target = text_param(&call, call.method.target().unwrap_or_default())?;
+                let route = view.route(call.method, &target);
+                let route = route.ok_or_else(|| Error::unknown(call.method, &target))?;
+                repeated_rightly(&route, &call)?;
+                forward(route, call, view).await
+            }
+            Method::Complete => complete(view, call).await,
+            Method::Discover => Ok(Reply::Whole(self.discover(view))),
+            Method::Initialize => Ok(Reply::Whole(initialize(view, &call))),
+            Method::Ping
+            | Method::SetLevel
+            | Method::Subscribe
+            | Method::Unsubscribe
+            | Method::Listen
+            | Method::ToolsList
+            | Method::PromptsList
+            | Method::ResourcesList
+            | Method::TemplatesList => Err(Error::UnknownMethod(call.method.name().to_owned())),
+        }
+    }
+
+    fn list(&self, view: &View, list: List, call: &Call) -> Result<Answer> {
+        let after = match call.message.in_params("cursor") {
+            None | Some(b"null") => None,
+            Some(cursor) => {
+                let cursor =
+                    json::string(cursor).ok_or_else(|| Error::Params("`cursor` must be a text".into()))?;
+                let read = self.cursors.read(&cursor, list, &call.scope, &call.caller);
+                Some(read.ok_or(Error::Cursor)?)
+            }
+        };
+        let era = call.client.revision.era();
+        let cursor = |last: &str| self.cursors.after(last, list, &call.scope, &call.caller);
+        let page = view.listing(list, era).page(list, era, after.as_deref(), self.page_size, cursor);
+        Ok(Answer::Result(page))
+    }
+
+    fn discover(&self, view: &View) -> Answer {
+        let mut text = format!("{{{}", view::head_of_modern());
+        text.push_str(&format!("\"supportedVersions\":[\"{}\"],", Revision::NEWEST));
+        text.push_str(&introduction(view, Era::Modern));
+        text.push('}');
+        Answer::Result(Bytes::from(text))
+    }
+}
+
+/// The answer to `initialize`. The revision was agreed on before.
+fn initialize(view: &View, call: &Call) -> Answer {
+    let revision = call.client.revision;
+    let text = format!(
+        "{{\"protocolVersion\":\"{revision}\",\"serverInfo\":{},{}}}",
+        handshake_info(),
+        introduction(view, Era::Legacy)
+    );
+    Answer::Result(Bytes::from(text))
+}
+
+/// What a client is told before it asks for anything, as members of an object.
+///
+/// Everything is declared, whatever backends there are just now: a client of the legacy era
+/// hears of capabilities once, and an empty list is no lie.
+fn introduction(view: &View, era: Era) -> String {
+    let changing = match era {
+        Era::Legacy => json!({ "listChanged": true }),
+        // Changes are told on a subscription, which is not served yet.
+        Era::Modern => json!({}),
+    };
+    let capabilities = json!({
+        "tools": changing, "prompts": changing, "resources": changing, "completions": {}, "logging": {},
+    });
+    let mut text = format!("\"capabilities\":{capabilities}");
+    if !view.instructions.is_empty() {
+        text.push_str(&format!(",\"instructions\":{}", json::quoted(&view.instructions)));
+    }
+    text
+}
+
+/// A text that must be among the parameters.
+fn text_param(call: &Call, name: &str) -> Result<String> {
+    let value = call.message.in_params(name).and_then(json::string);
+    let missing = || Error::Params(format!("{} wants the parameter `{name}`, a text", call.method.name()));
+    value.map(|text| text.into_owned()).ok_or_else(missing)
+}
+
+/// Do the headers that repeat arguments say what the arguments do (revision 2026-07-28)?
+fn repeated_rightly(route: &Route, call: &Call) -> Result<()> {
+    let Some(headers) = &call.mirrored else { return Ok(()) };
+    let arguments = call.message.in_params("arguments").unwrap_or_default();
+    for mirrored in &*route.mirrored {
+        let header = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(&mirrored.header));
+        let header = header.map(|(_, value)| value.as_str());
+        let Some(body) = mirrored.value(arguments) else { continue };
+        let same = header == Some(&body)
+            // 42 and 42.0 are one number.
+            || header.and_then(|text| text.parse::<f64>().ok()).is_some_and(|n| body.parse() == Ok(n));
+        if !same {
+            let (name, path) = (&mirrored.header, mirrored.path.join("."));
+            return Err(Error::Header(format!(
+                "the header Mcp-Param-{name} must be there and say what the argument {path:?} does"
+            )));
+        }
+    }
+    Ok(())
+}
+
+async fn forward(route: Route, call: Call, view: &View) -> Result<Reply> {
+    let Route { upstream, target, mirrored, wrapped } = route;
+    let method = call.method;
+    let asked = (method == Method::ResourcesRead).then(|| text_param(&call, "uri").unwrap_or_default());
+    // A resource read under a spelling of ours comes back under that spelling.
+    let respelled = asked.is_some_and(|asked| asked != *target);
+    let apart = view.has_apart() || respelled;
+    let reply =
+        upstream.backend.answer(Ask { call, target: Some(Arc::clone(&target)), mirrored, wrapped }).await?;
+    if !apart {
+        return Ok(reply);
+    }
+    let own: uris::Apart = uris::Apart::new(view, &upstream, respelled.then_some(target));
+    Ok(match reply {
+        Reply::Whole(answer) => Reply::Whole(own.respell(answer, method)),
+        Reply::Stream(events) => {
+            let respell = move |event| match event {
+                Ok(Event::Answer(answer)) => Ok(Event::Answer(own.respell(answer, method))),
+                other => other,
+            };
+            Reply::Stream(events.map(respell).boxed())
+        }
+    })
+}
+
+/// A completion goes to whoever has the prompt or the template; a backend without completions
+/// has none to offer, which is no error.
+async fn complete(view: &View, call: Call) -> Result<Reply> {
+    let reference = call.message.in_params("ref").unwrap_or_default();
+    let member = |name: &str| {
+        let found = json::members(reference).into_iter().find(|member| member.key_in(reference) == name)?;
+        json::string(found.value.of(reference)).map(|text| text.into_owned())
+    };
+    let route = match member("type").as_deref() {
+        Some("ref/prompt") => {
+            let name = member("name").ok_or_else(|| Error::Params("`ref` wants a `name`".into()))?;
+            view.prompt(&name).ok_or(Error::UnknownPrompt(name))?
+        }
+        Some("ref/resource") => {
+            let uri = member("uri").ok_or_else(|| Error::Params("`ref` wants a `uri`".into()))?;
+            // Up to 2025-11-25 too, a completion's unknown reference is an invalid parameter.
+            view.resource(&uri).ok_or_else(|| Error::Params(format!("there is no resource {uri:?}")))?
+        }
+        _ => return Err(Error::Params("`ref` must be of the type ref/prompt or ref/resource".into())),
+    };
+    let offer = route.upstream.backend.offer();
+    let completes = offer.is_none_or(|offer| {
+        let text = offer.capabilities.as_bytes();
+        // Revision 2024-11-05 had the method before there was a capability to declare.
+        offer.revision == Revision::V2024_11_05
+            || json::members(text).iter().any(|member| member.key_in(text) == "completions")
+    });
+    if !completes {
+        let nothing = match call.client.revision.era() {
+            Era::Legacy => "{\"completion\":{\"values\":[]}}".to_owned(),
+            Era::Modern => format!(
+                "{{\"resultType\":\"complete\",\"completion\":{{\"values\":[]}},\"_meta\":{{\"{}\":{}}}}}",
+                crate::wire::mcp::meta::SERVER_INFO,
+                handshake_info()
+            ),
+        };
+        return Ok(Reply::Whole(Answer::Result(nothing.into())));
+    }
+    forward(route, call, view).await
+}
+
+impl Service<Call> for Router {
+    type Response = Reply;
+    type Error = Error;
+    type Future = BoxFuture<'static, Result<Reply>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, call: Call) -> Self::Future {
+        Box::pin(self.clone().route(call))
+    }
+}

@@ -1,0 +1,220 @@
+//! What can a client ask the gateway itself?
+//!
+//! The backend `waystation`: three tools that say what is connected, how it is, and why a tool
+//! is there or is not. It answers like any other backend, so every client can use it.
+
+use std::{
+    sync::{Arc, OnceLock, Weak},
+    time::{Instant, SystemTime},
+};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use serde_json::{Value, json};
+
+use super::catalog::Catalog;
+use crate::{
+    backend::{Ask, Backend, Offer, State, Status, handshake_info},
+    call::{Answer, Reply, Scope},
+    error::{Error, Result},
+    wire::{
+        json,
+        mcp::{Era, Method, Revision},
+    },
+};
+
+/// The name of this backend; no other may have it.
+pub const NAME: &str = "waystation";
+
+/// What an operator wants to know of the gateway as a whole.
+#[derive(Debug)]
+pub struct Own {
+    started: Instant,
+    since: SystemTime,
+    address: String,
+    catalog: OnceLock<Weak<Catalog>>,
+}
+
+impl Own {
+    /// `address` is where clients connect.
+    pub fn new(address: String) -> Arc<Self> {
+        Arc::new(Self {
+            started: Instant::now(),
+            since: SystemTime::now(),
+            address,
+            catalog: OnceLock::new(),
+        })
+    }
+
+    /// Shows it the catalog, which it is itself in.
+    pub fn watch(&self, catalog: &Arc<Catalog>) {
+        let _ = self.catalog.set(Arc::downgrade(catalog));
+    }
+
+    fn catalog(&self) -> Option<Arc<Catalog>> {
+        self.catalog.get()?.upgrade()
+    }
+
+    /// How the gateway and its backends are.
+    pub fn status(&self) -> Value {
+        let reports = self.catalog().map(|catalog| catalog.reports()).unwrap_or_default();
+        let ready = reports.iter().filter(|report| report.status.state == State::Ready).count();
+        let stale: Vec<_> = reports.iter().filter(|report| report.stale).map(|report| &report.name).collect();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "address": self.address,
+            "uptime_s": self.started.elapsed().as_secs(),
+            "ready": ready,
+            "tools": reports.iter().map(|report| report.tools).sum::<usize>(),
+            "stale": stale,
+            "backends": reports,
+        })
+    }
+
+    fn backends(&self) -> Value {
+        let Some(catalog) = self.catalog() else { return json!({ "backends": [] }) };
+        let snapshot = catalog.snapshot();
+        let mut tools: Vec<_> =
+            snapshot.view(&Scope::All).into_iter().flat_map(|view| view.tools()).collect();
+        tools.sort_unstable_by_key(|(name, _)| *name);
+        let backends = catalog.reports().into_iter().map(|report| {
+            let own = tools.iter().filter(|(_, route)| route.upstream.name == report.name);
+            let names: Vec<_> = own.map(|(name, _)| name).collect();
+            json!({ "name": report.name, "state": report.status.state, "stale": report.stale, "tools": names })
+        });
+        json!({ "backends": backends.collect::<Vec<_>>() })
+    }
+
+    /// Why a tool is there, or is not.
+    fn explain(&self, tool: &str) -> Value {
+        let Some(catalog) = self.catalog() else { return json!({ "tool": tool, "found": false }) };
+        let snapshot = catalog.snapshot();
+        let reports = catalog.reports();
+        let route = snapshot.view(&Scope::All).and_then(|view| view.route(Method::ToolsCall, tool));
+        if let Some(route) = route {
+            let report = reports.iter().find(|report| report.name == route.upstream.name);
+            return json!({
+                "tool": tool, "found": true, "backend": route.upstream.name, "name_there": route.target,
+                "state": report.map(|report| report.status.state),
+                "problem": report.and_then(|report| report.status.problem.clone()),
+            });
+        }
+        let notes: Vec<_> = snapshot.notes.iter().filter(|note| {
+            note.name == tool || tool.ends_with(&format!("__{}", note.name)) || note.shown_as.as_deref() == Some(tool)
+        }).map(|note| json!({ "backend": note.backend, "name_there": note.name, "shown_as": note.shown_as, "why": note.why })).collect();
+        let why = if notes.is_empty() { self.why_not(tool, &reports) } else { "see notes".into() };
+        json!({ "tool": tool, "found": false, "why": why, "notes": notes })
+    }
+
+    fn why_not(&self, tool: &str, reports: &[super::catalog::Report]) -> String {
+        let Some((prefix, name)) = tool.split_once("__") else {
+            return "names here begin with their backend's, as in files__read_file; tools/list has them all"
+                .into();
+        };
+        match reports.iter().find(|report| *report.name == *prefix) {
+            None => {
+                format!("there is no backend named {prefix:?}; check the [backends] tables of routes.toml")
+            }
+            Some(report) if report.stale => {
+                let problem = report.status.problem.as_deref().unwrap_or("it has not answered yet");
+                format!(
+                    "the backend {prefix:?} is not ready, and when it last was it had no tool {name:?}: {problem}"
+                )
+            }
+            Some(_) => format!("the backend {prefix:?} is ready and has no tool named {name:?}"),
+        }
+    }
+
+    fn call(&self, ask: &Ask) -> Result<Reply> {
+        let arguments = ask.call.message.in_params("arguments").unwrap_or(b"{}");
+        let value = match ask.target.as_deref().unwrap_or_default() {
+            "status" => self.status(),
+            "backends" => self.backends(),
+            "explain" => {
+                let tool =
+                    json::members(arguments).into_iter().find(|member| member.key_in(arguments) == "tool");
+                let tool = tool.and_then(|member| {
+                    json::string(member.value.of(arguments)).map(|text| text.into_owned())
+                });
+                let missing = || Error::Params("explain wants the argument `tool`, a tool's name".into());
+                self.explain(&tool.ok_or_else(missing)?)
+            }
+            other => return Err(Error::UnknownTool(other.to_owned())),
+        };
+        let text = serde_json::to_string_pretty(&value).expect("a JSON value can be written");
+        Ok(self.result(json!({ "content": [{ "type": "text", "text": text }], "structuredContent": value })))
+    }
+
+    fn result(&self, mut result: Value) -> Reply {
+        // Written in words of the modern era, and projected like any other backend's.
+        result["resultType"] = "complete".into();
+        let text = format!("{{\"jsonrpc\":\"2.0\",\"id\":0,\"result\":{result}}}");
+        let message = crate::wire::message::Message::parse(text.into(), &json::Limits::REPLY);
+        let message = message.expect("what we wrote is a message");
+        Reply::Whole(Answer::Response { message, written_in: Era::Modern, wrapped: false })
+    }
+}
+
+fn tools() -> Value {
+    let nothing = json!({ "type": "object", "properties": {}, "additionalProperties": false });
+    let reading = json!({ "readOnlyHint": true, "openWorldHint": false });
+    json!([
+        {
+            "name": "backends", "title": "Backends and their tools",
+            "description": "Lists the servers behind this gateway, the state of each, and the names of its tools.",
+            "inputSchema": nothing, "annotations": reading,
+        },
+        {
+            "name": "explain", "title": "Why is a tool there, or not?",
+            "description": "Says which backend a tool belongs to and how it is called there, or why there is no such tool.",
+            "inputSchema": {
+                "type": "object", "required": ["tool"], "additionalProperties": false,
+                "properties": { "tool": { "type": "string", "description": "A tool's name, such as files__read_file." } },
+            },
+            "annotations": reading,
+        },
+        {
+            "name": "status", "title": "Status of the gateway",
+            "description": "Says how the gateway and each server behind it are: connected or not and why, protocol revision, number of tools.",
+            "inputSchema": nothing, "annotations": reading,
+        },
+    ])
+}
+
+impl Backend for Own {
+    fn answer(&self, ask: Ask) -> BoxFuture<'_, Result<Reply>> {
+        let reply = match ask.call.method {
+            Method::ToolsList => {
+                Ok(Reply::Whole(Answer::Result(Bytes::from(json!({ "tools": tools() }).to_string()))))
+            }
+            Method::ToolsCall => self.call(&ask),
+            other => Err(Error::UnknownMethod(other.name().to_owned())),
+        };
+        Box::pin(std::future::ready(reply))
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            state: State::Ready,
+            transport: "built-in",
+            revision: Some(Revision::NEWEST.to_string()),
+            problem: None,
+            connections: 0,
+            since: self.since,
+        }
+    }
+
+    fn offer(&self) -> Option<Arc<Offer>> {
+        Some(Arc::new(Offer {
+            era: Era::Modern,
+            revision: Revision::NEWEST,
+            capabilities: "{\"tools\":{}}".into(),
+            server_info: handshake_info(),
+            instructions: None,
+        }))
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+}
