@@ -132,13 +132,25 @@ fn blank(text: &mut String, at: usize) -> bool {
     true
 }
 
-/// A complaint about what is no TOML.
+/// A complaint about what is no TOML: the parser's words, or plainer ones where they puzzle.
 fn syntax(message: &str) -> Complaint {
     let (what, expected) = message.split_once(", expected ").unwrap_or((message, ""));
-    let instead = match expected {
-        "" => String::new(),
-        "literal string" => "put the text between quotes: \"…\"".into(),
-        expected => format!("write {expected}"),
+    let expected = format!("write {expected}");
+    let (what, instead) = match what {
+        "string values must be quoted" => ("a text without quotes", "put it between quotes: \"…\""),
+        "invalid float" | "invalid boolean" | "invalid integer" => {
+            ("neither a number nor a text in quotes", "put a text between quotes: \"…\"")
+        }
+        "invalid basic string" | "invalid literal string" => {
+            ("a text without an end", "put a quote behind it")
+        }
+        "duplicate key" => ("stands here a second time", "write all of it in one place"),
+        "key with no value" => ("a key without a value", "write key = value"),
+        "invalid key-value pair" => {
+            ("no TOML", "write key = value; a client's JSON is turned into TOML by: waystation import FILE")
+        }
+        what if expected == "write nothing" || expected == "write " => (what, ""),
+        what => (what, expected.as_str()),
     };
     Complaint::new("", what, instead)
 }
