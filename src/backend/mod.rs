@@ -113,7 +113,8 @@ pub enum State {
     Down,
 }
 
-/// `[backends.NAME]` in `routes.toml`: an MCP server. Give `command` or `url`.
+/// `[backends.NAME]`: an MCP server. Give `command` for a program to start, or `url` for a server
+/// that runs already.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
@@ -141,9 +142,10 @@ pub struct Settings {
     /// What its tools and prompts are called after: `<prefix>__<tool>`. By default the name of
     /// this table; `""` leaves the names as they are.
     pub prefix: Option<String>,
-    /// How long making a connection may take, the handshake included.
+    /// How long making a connection may take, the handshake included; 30 seconds by default,
+    /// since a package runner may have to fetch the server first.
     pub connect_timeout: Option<Duration>,
-    /// False leaves the backend out, as if the table were not there.
+    /// `false` leaves the backend out, as if the table were not there.
     pub enabled: Option<bool>,
 }
 
@@ -174,6 +176,7 @@ impl Settings {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TransportKind {
+    /// It is found out.
     #[default]
     Auto,
     /// Streamable HTTP, of either era.
@@ -185,6 +188,7 @@ pub enum TransportKind {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum EraKind {
+    /// It is asked.
     #[default]
     Auto,
     /// Revisions 2024-11-05 to 2025-11-25, with a handshake.

@@ -29,7 +29,7 @@ pub mod stdio; //   a line in, a line out
 mod stream; //      what was sent, and could be sent again
 mod write; //       what an answer looks like
 
-/// `[listen]` in `routes.toml`.
+/// `[listen]`: where clients reach the gateway, and what it takes from them.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
