@@ -1,7 +1,9 @@
 //! An MCP gateway: one endpoint in front of many MCP servers.
 
+pub mod app;
 pub mod backend;
 pub mod call;
+pub mod cli;
 pub mod config;
 pub mod error;
 pub mod listener;
