@@ -3,12 +3,13 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// `[log]` in `routes.toml`. The log goes to the standard error output.
+/// `[log]`: what is logged. The log goes to the standard error output.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     /// `error`, `warn`, `info`, `debug` or `trace`, or a filter such as `waystation=debug,hyper=warn`.
     pub level: String,
+    /// How a line looks.
     pub format: Format,
 }
 

@@ -27,7 +27,6 @@ mod server; //        an MCP server, over any of these
 mod stdio; //         child processes
 pub mod transport; // what a connection must be able to do
 
-pub use handshake::client_info as handshake_info;
 pub use mirror::Mirrored;
 
 /// Something that answers calls.
@@ -114,7 +113,8 @@ pub enum State {
     Down,
 }
 
-/// `[backends.NAME]` in `routes.toml`: an MCP server. Give `command` or `url`.
+/// `[backends.NAME]`: an MCP server. Give `command` for a program to start, or `url` for a server
+/// that runs already.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
@@ -142,9 +142,10 @@ pub struct Settings {
     /// What its tools and prompts are called after: `<prefix>__<tool>`. By default the name of
     /// this table; `""` leaves the names as they are.
     pub prefix: Option<String>,
-    /// How long making a connection may take, the handshake included.
+    /// How long making a connection may take, the handshake included; 30 seconds by default,
+    /// since a package runner may have to fetch the server first.
     pub connect_timeout: Option<Duration>,
-    /// False leaves the backend out, as if the table were not there.
+    /// `false` leaves the backend out, as if the table were not there.
     pub enabled: Option<bool>,
 }
 
@@ -152,11 +153,30 @@ impl Settings {
     /// How long a connection may take where nothing is said: a package runner may have to
     /// fetch the server first.
     pub const CONNECT_TIMEOUT: Duration = Duration::seconds(30);
+
+    /// The backend that these settings describe, or what is wrong with them. Connects nowhere.
+    pub fn build(self, name: &str, notices: Notices) -> Result<Arc<dyn Backend>, String> {
+        let timeout = self.connect_timeout.unwrap_or(Self::CONNECT_TIMEOUT).0;
+        let (ways, kind): (Vec<Arc<dyn transport::Connect>>, _) = match (&self.command, &self.url) {
+            (Some(command), None) => {
+                let command = stdio::Command::new(command, &self).map_err(|faults| faults.join("; "))?;
+                (vec![Arc::new(stdio::Stdio::new(name, command)?)], "stdio")
+            }
+            (None, Some(url)) => {
+                let kind = if self.transport == TransportKind::Sse { "sse" } else { "http" };
+                (over_http(url, self.transport, &self.headers)?, kind)
+            }
+            (Some(_), Some(_)) | (None, None) => return Err("give either `command` or `url`".into()),
+        };
+        let era = self.era;
+        Ok(server::Server::new(server::Parts { name: name.into(), ways, kind, era, timeout, notices }))
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TransportKind {
+    /// It is found out.
     #[default]
     Auto,
     /// Streamable HTTP, of either era.
@@ -168,10 +188,34 @@ pub enum TransportKind {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum EraKind {
+    /// It is asked.
     #[default]
     Auto,
     /// Revisions 2024-11-05 to 2025-11-25, with a handshake.
     Legacy,
     /// Revision 2026-07-28 and later, without one.
     Modern,
+}
+
+fn over_http(
+    url: &str,
+    transport: TransportKind,
+    headers: &BTreeMap<String, Text>,
+) -> Result<Vec<Arc<dyn transport::Connect>>, String> {
+    let parsed: ::http::Uri = url.parse().map_err(|_| "`url` is no address".to_owned())?;
+    if !matches!(parsed.scheme_str(), Some("http" | "https")) {
+        return Err("`url` must begin with http:// or https://".into());
+    }
+    let resolved: Vec<_> = headers
+        .iter()
+        .map(|(name, text)| Ok((name.as_str(), text.resolve()?)))
+        .collect::<Result<_, String>>()?;
+    let configured = http::headers(resolved.iter().map(|(name, text)| (*name, text.text.as_str())))?;
+    let streamable = || {
+        Ok::<_, String>(Arc::new(http::Http::new(&parsed, configured.clone())?) as Arc<dyn transport::Connect>)
+    };
+    Ok(match transport {
+        TransportKind::Streamable | TransportKind::Auto => vec![streamable()?],
+        TransportKind::Sse => return Err("not built yet".into()),
+    })
 }

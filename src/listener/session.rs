@@ -26,7 +26,7 @@ use crate::{
     wire::mcp::Level,
 };
 
-/// `[session]` in `routes.toml`.
+/// `[session]`: what is kept for clients that speak a revision older than 2026-07-28.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
@@ -43,8 +43,10 @@ pub struct Settings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
+    /// Each client has a session of its own.
     #[default]
     PerClient,
+    /// Clients that bring no session id share one.
     Single,
 }
 

@@ -24,7 +24,7 @@ use crate::{
     wire::{json, mcp::Method},
 };
 
-/// `[deadline]` in `routes.toml`.
+/// `[deadline]`: how long a call may take.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
@@ -40,7 +40,9 @@ pub struct Settings {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Times {
+    /// How long the backend may give no sign of life; as for all tools where it is not said.
     pub idle: Option<Duration>,
+    /// How long the call may take in all; as for all tools where it is not said.
     pub total: Option<Duration>,
 }
 

@@ -1,0 +1,163 @@
+//! The gateway as a program: sockets, signals, and what is printed at the start.
+
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use hyper::service::service_fn;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulShutdown},
+};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::{console, engine::Waystation, listener::doors::Doors};
+
+/// How long backends may take until the first words are printed.
+const FIRST_WORDS: Duration = Duration::from_millis(700);
+/// How long requests under way may take after the signal to stop.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How long a client may take to send the head of a request.
+const HEAD: Duration = Duration::from_secs(10);
+
+/// The sockets, bound before anything is started, so that their addresses are known.
+pub struct Sockets {
+    public: TcpListener,
+    admin: TcpListener,
+}
+
+impl Sockets {
+    pub async fn bind(listen: &crate::listener::Settings) -> io::Result<Self> {
+        let bind = |address: SocketAddr| async move {
+            let bound = TcpListener::bind(address).await;
+            bound.map_err(|why| io::Error::new(why.kind(), format!("cannot listen on {address}: {why}")))
+        };
+        Ok(Self { public: bind(listen.address).await?, admin: bind(listen.admin).await? })
+    }
+
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.public.local_addr()
+    }
+}
+
+/// Serves until `stop` is done and the requests then under way have been answered.
+pub async fn serve(gateway: Waystation, sockets: Sockets, stop: impl Future<Output = ()>) {
+    let Sockets { public, admin } = sockets;
+    let doors = admin.local_addr().ok().map(|address| Doors::new(address, &[], &[]));
+    let admin = tokio::spawn(serve_admin(gateway.clone(), admin, Arc::new(doors)));
+    let graceful = GracefulShutdown::new();
+    let server = server();
+    tokio::pin!(stop);
+    loop {
+        let stream = tokio::select! {
+            accepted = public.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(why) => {
+                    // Most often too many open files; the next moment may be better.
+                    tracing::warn!(%why, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+            () = &mut stop => break,
+        };
+        let gateway = gateway.clone();
+        stream.set_nodelay(true).ok();
+        let service = service_fn(move |request| {
+            let gateway = gateway.clone();
+            async move { Ok::<_, std::convert::Infallible>(gateway.handle(request).await) }
+        });
+        let connection = server.serve_connection(TokioIo::new(stream), service).into_owned();
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            if let Err(why) = connection.await {
+                tracing::debug!(%why, "a client's connection ended early");
+            }
+        });
+    }
+    drop(public);
+    gateway.end_streams();
+    if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
+        tracing::warn!("some requests were still under way and have been cut off");
+    }
+    admin.abort();
+    gateway.close().await;
+}
+
+fn server() -> auto::Builder<TokioExecutor> {
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(64 << 10);
+    server.http2().timer(TokioTimer::new()).max_concurrent_streams(100);
+    server
+}
+
+async fn serve_admin(gateway: Waystation, socket: TcpListener, doors: Arc<Option<Doors>>) {
+    while let Ok((stream, _)) = socket.accept().await {
+        tokio::spawn(answer_admin(gateway.clone(), stream, Arc::clone(&doors)));
+    }
+}
+
+async fn answer_admin(gateway: Waystation, stream: TcpStream, doors: Arc<Option<Doors>>) {
+    let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+        let known = doors
+            .as_ref()
+            .as_ref()
+            .is_some_and(|doors| doors.check(request.uri(), request.headers()).is_ok());
+        let mut response = console::handle(&request, || gateway.status());
+        if !known {
+            response = http::Response::new("This address does not go by that name.\n".into());
+            *response.status_mut() = http::StatusCode::FORBIDDEN;
+        }
+        async move { Ok::<_, std::convert::Infallible>(response) }
+    });
+    let mut server = hyper::server::conn::http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(HEAD);
+    if let Err(why) = server.serve_connection(TokioIo::new(stream), service).await {
+        tracing::debug!(%why, "an operator's connection ended early");
+    }
+}
+
+/// Builds and starts a gateway, serves it and says so, until the process is told to stop.
+pub async fn run(gateway: Waystation, sockets: Sockets) -> io::Result<()> {
+    let address = sockets.address()?;
+    let admin = sockets.admin.local_addr()?;
+    let greeting = {
+        let gateway = gateway.clone();
+        tokio::spawn(async move {
+            gateway.settle(FIRST_WORDS).await;
+            println!("{}", greeting(address, admin, &gateway.status()));
+        })
+    };
+    serve(gateway, sockets, stop_signal()).await;
+    greeting.abort();
+    Ok(())
+}
+
+/// Done when the process is asked to stop.
+pub async fn stop_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut term) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = term.recv() => {}
+    }
+}
+
+fn greeting(address: SocketAddr, admin: SocketAddr, status: &serde_json::Value) -> String {
+    use std::fmt::Write as _;
+    let mut text = format!("\nWaystation {} is listening.\n\n", env!("CARGO_PKG_VERSION"));
+    let _ = writeln!(text, "  MCP endpoint   http://{address}/mcp");
+    let _ = writeln!(text, "  status         http://{admin}/status\n");
+    let backends = status["backends"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let widest = backends.iter().filter_map(|one| one["name"].as_str()).map(str::len).max().unwrap_or(0);
+    for one in backends {
+        let name = one["name"].as_str().unwrap_or_default();
+        let state = one["state"].as_str().unwrap_or_default();
+        let tools = one["tools"].as_u64().unwrap_or_default();
+        let problem = one["problem"].as_str().map(|problem| format!("  {problem}")).unwrap_or_default();
+        let _ = writeln!(text, "  {name:widest$}   {state:8}   {tools:>4} tools{problem}");
+    }
+    let _ = write!(
+        text,
+        "\nFor a client's configuration:\n\n  {{ \"mcpServers\": {{ \"waystation\": {{ \"type\": \"http\", \"url\": \"http://{address}/mcp\" }} }} }}\n"
+    );
+    text
+}

@@ -1,0 +1,79 @@
+//! Do the documents that are made from the code say what the code says?
+//!
+//! `REWRITE_DOCS=1 cargo test --test it docs` writes them anew.
+
+use std::{fs, path::Path};
+
+use waystation::config::{BUILT_IN, Config, Environment, manual, schema};
+
+fn compare(file: &str, made: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    if std::env::var_os("REWRITE_DOCS").is_some() {
+        fs::write(&path, made).unwrap();
+    }
+    let shipped = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        shipped == made,
+        "{file} is not what the code makes; write it anew: REWRITE_DOCS=1 cargo test --test it docs"
+    );
+}
+
+#[test]
+fn the_schema_shipped_is_that_of_the_code() {
+    compare("docs/routes.schema.json", &schema::text());
+}
+
+#[test]
+fn the_page_of_keys_is_that_of_the_code() {
+    compare("docs/configuration.md", &manual::text());
+}
+
+/// routes.toml with every key set that is commented out.
+fn uncommented() -> String {
+    let key = |line: &str| {
+        line.starts_with('#')
+            && line[1..].starts_with(|c: char| c.is_ascii_lowercase() || c == '[' || c == '"')
+    };
+    BUILT_IN.lines().map(|line| if key(line) { &line[1..] } else { line }).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn routes_toml_runs_as_shipped_and_needs_nothing() {
+    let (config, _) = Config::parse("routes.toml", BUILT_IN, &Environment::default()).unwrap();
+    assert_eq!(config, Config::default());
+}
+
+#[test]
+fn routes_toml_is_right_in_every_line_that_is_commented_out() {
+    let secrets = Environment::from_iter([("GITHUB_TOKEN", "x"), ("DOCS_TOKEN", "y")]);
+    let (config, _) = Config::parse("routes.toml", &uncommented(), &secrets).unwrap();
+    let usual = Config::default();
+    assert_eq!((config.listen, config.session, config.log), (usual.listen, usual.session, usual.log));
+    assert_eq!((config.deadline.idle, config.deadline.total), (usual.deadline.idle, usual.deadline.total));
+    assert_eq!(config.backends.len(), 3);
+}
+
+#[test]
+fn routes_toml_names_every_key_there_is() {
+    let document: toml_edit::DocumentMut = uncommented().parse().unwrap();
+    let mut keys = 0;
+    for (table, key) in schema::root().keys() {
+        let entries: Vec<_> = match key.entries() {
+            None => vec![&document[table]],
+            Some(_) => document[table].as_table().unwrap().iter().map(|(_, entry)| entry).collect(),
+        };
+        for (name, _) in key.entries().unwrap_or(key).keys() {
+            assert!(
+                entries.iter().any(|entry| entry.get(name).is_some()),
+                "{table}.{name} is not in routes.toml"
+            );
+            keys += 1;
+        }
+    }
+    assert!(keys > 20, "{keys}");
+}
+
+#[test]
+fn editors_find_the_schema_in_the_first_line() {
+    assert_eq!(BUILT_IN.lines().next(), Some("#:schema ./docs/routes.schema.json"));
+}

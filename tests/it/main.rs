@@ -1,0 +1,4 @@
+//! The gateway from outside.
+
+mod config;
+mod docs;
