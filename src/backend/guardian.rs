@@ -74,6 +74,7 @@ struct Inner {
 struct State {
     groups: BTreeSet<i32>,
     line: Option<Line>,
+    /// Guardians that died young since one did not. [`HOPELESS`] also if one did not start.
     died_young: u32,
 }
 
@@ -146,6 +147,7 @@ impl Inner {
     /// Starts the guardian process, tells it all groups and has a thread wait for its end.
     fn start(self: &Arc<Self>, state: &mut State) {
         if let Err(why) = self.try_start(state) {
+            state.died_young = HOPELESS;
             tracing::warn!(%why, "no guardian: child processes may outlive a gateway that is killed");
         }
     }
@@ -245,9 +247,14 @@ fn groups_left(input: impl Read) -> BTreeSet<i32> {
     groups
 }
 
+/// A number as a group that may be signalled. The numbers up to 1 are none: to the kernel they
+/// mean our own group, or everything there is.
+fn group_of(number: i32) -> Option<Pid> {
+    if number > 1 { Pid::from_raw(number) } else { None }
+}
+
 /// Asks all groups to end, and ends those that are still there after the grace.
 fn end(groups: BTreeSet<i32>, grace: Duration) {
-    // To signal the group 1 is to signal everything there is.
     let mut groups: Vec<Pid> =
         groups.into_iter().filter(|group| *group > 1).filter_map(Pid::from_raw).collect();
     let deadline = Instant::now() + grace;
@@ -265,4 +272,129 @@ fn end(groups: BTreeSet<i32>, grace: Duration) {
         groups.retain(still_there);
     }
     signal(&groups, Signal::KILL);
+}
+
+#[cfg(test)]
+pub mod tests {
+    use std::{os::unix::fs::PermissionsExt as _, path::Path};
+
+    use super::*;
+
+    #[test]
+    fn the_groups_left_are_those_that_did_not_leave() {
+        let left = |text: &str| groups_left(text.as_bytes()).into_iter().collect::<Vec<_>>();
+        assert!(left("").is_empty());
+        assert_eq!(left("+12\n+34\n+56\n-34\n"), [12, 56]);
+        assert_eq!(left("-12\n+12\n+12\n"), [12]);
+        assert_eq!(left("+12\n+345"), [12]); // Half a number is another number.
+        assert_eq!(left("+12\nrubbish\n\n+\n+x\n+9999999999999\n+34\n"), [12, 34]);
+    }
+
+    #[test]
+    fn numbers_that_mean_more_than_one_group_are_not_signalled() {
+        assert!([-5, -1, 0, 1].into_iter().all(|number| group_of(number).is_none()));
+        assert!(group_of(2).is_some());
+    }
+
+    /// A shell in a group of its own, and a thread that reaps it.
+    fn group(script: &str) -> (i32, thread::JoinHandle<std::process::ExitStatus>) {
+        let mut shell = Command::new("sh");
+        let shell = shell.arg("-c").arg(script).process_group(0).stdout(Stdio::piped());
+        let mut child = shell.spawn().unwrap();
+        // It has written when its traps are set.
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        (child.id().cast_signed(), thread::spawn(move || child.wait().unwrap()))
+    }
+
+    #[test]
+    fn groups_are_asked_and_then_killed() {
+        use std::os::unix::process::ExitStatusExt as _;
+        let (polite, asked) = group("echo x; exec sleep 600");
+        end(BTreeSet::from([polite]), Duration::from_secs(10));
+        assert_eq!(asked.join().unwrap().signal(), Some(15));
+        let (stubborn, killed) = group("trap '' TERM; echo x; while :; do sleep 600; done");
+        let started = Instant::now();
+        end(BTreeSet::from([stubborn]), Duration::from_millis(100));
+        assert!(started.elapsed() >= Duration::from_millis(100));
+        assert_eq!(killed.join().unwrap().signal(), Some(9));
+    }
+
+    /// Says to a copy of this program that it is to be a guardian.
+    const ROLE: &str = "WAYSTATION_TEST_GUARDIAN";
+
+    /// Not a test: the guardian that [`program`] starts.
+    #[test]
+    fn plays_guardian() {
+        if std::env::var_os(ROLE).is_some() {
+            run();
+        }
+    }
+
+    /// A program that is a guardian, in the folder.
+    pub fn program(folder: &Path) -> PathBuf {
+        let path = folder.join("guardian");
+        let me = std::env::current_exe().unwrap();
+        let test = "backend::guardian::tests::plays_guardian";
+        let script = format!("#!/bin/sh\n{ROLE}=1 exec '{}' --exact {test} --nocapture\n", me.display());
+        // Under another name first: what any process has open for writing cannot be executed.
+        std::fs::write(path.with_extension("new"), script).unwrap();
+        let copied = Command::new("cp").arg(path.with_extension("new")).arg(&path).status().unwrap();
+        assert!(copied.success());
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    fn until(what: &str, done: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !done() {
+            assert!(Instant::now() < deadline, "{what}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn a_guardian_ends_what_is_left_at_the_end_of_its_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let guardian = Guardian::new(program(folder.path()));
+        let (left, ended) = group("echo x; exec sleep 600");
+        let (other, survives) = group("echo x; exec sleep 600");
+        let watches =
+            (guardian.watch(Pid::from_raw(left).unwrap()), guardian.watch(Pid::from_raw(other).unwrap()));
+        drop(watches.1);
+        // As the kernel does when the gateway is killed.
+        guardian.0.state().line = None;
+        ended.join().unwrap();
+        assert!(!survives.is_finished());
+        end(BTreeSet::from([other]), GRACE);
+        survives.join().unwrap();
+    }
+
+    #[test]
+    fn a_guardian_that_dies_has_a_successor_that_knows_what_it_knew() {
+        let folder = tempfile::tempdir().unwrap();
+        let guardian = Guardian::new(program(folder.path()));
+        let (left, ended) = group("echo x; exec sleep 600");
+        let _watch = guardian.watch(Pid::from_raw(left).unwrap());
+        let pid = || guardian.0.state().line.as_ref().map(|line| line.pid);
+        let first = pid().unwrap();
+        rustix::process::kill_process(first, Signal::KILL).unwrap();
+        until("there is no successor", || pid().is_some_and(|pid| pid != first));
+        until("the first is not reaped", || rustix::process::test_kill_process(first).is_err());
+        assert!(!ended.is_finished());
+        guardian.0.state().line = None;
+        ended.join().unwrap();
+    }
+
+    #[test]
+    fn a_program_that_is_no_guardian_is_not_started_for_ever() {
+        let guardian = Guardian::new("/bin/false".into());
+        let (group, ended) = group("echo x; exec sleep 600");
+        let _watch = guardian.watch(Pid::from_raw(group).unwrap());
+        until("it is still tried", || {
+            let state = guardian.0.state();
+            state.died_young >= HOPELESS && state.line.is_none()
+        });
+        end(BTreeSet::from([group]), GRACE);
+        ended.join().unwrap();
+    }
 }

@@ -154,3 +154,119 @@ fn resembles_message(line: &[u8]) -> bool {
     let object = line.strip_prefix(b"[").map_or(line, <[u8]>::trim_ascii_start);
     object.starts_with(b"{") && memchr::memmem::find(object, b"\"jsonrpc\"").is_some()
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncWriteExt as _, DuplexStream, duplex},
+        task::JoinHandle,
+    };
+
+    use super::*;
+    use crate::backend::{stdio::stderr::in_pieces, transport::Incoming};
+
+    /// A child's end of the pipe, and ours.
+    fn open() -> (DuplexStream, Arc<Mux>, JoinHandle<End>) {
+        let (child, ours) = duplex(1 << 20);
+        let mux = Mux::new(Arc::new(|_| {}));
+        let stderr = Stderr::new("b".into(), in_pieces(["hush"].into_iter()));
+        let output = Output::new("b".into(), Arc::clone(&mux), stderr);
+        (child, mux, tokio::spawn(output.read(ours)))
+    }
+
+    /// What the request 1 gets when the child writes these lines, a second apart.
+    async fn answer(lines: &[&str]) -> Result<String, String> {
+        let (mut child, mux, _reader) = open();
+        let ticket = mux.register(1).unwrap();
+        let lines: Vec<_> = lines.iter().map(|line| format!("{line}\n")).collect();
+        tokio::spawn(async move {
+            for line in lines {
+                child.write_all(line.as_bytes()).await.unwrap();
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            std::future::pending::<()>().await;
+        });
+        let answer = tokio::time::timeout(Duration::from_secs(60), ticket.incoming()).await;
+        match answer.map_err(|_| "nothing".to_owned())?.map_err(|trouble| trouble.why)? {
+            Incoming::Whole(message) => Ok(String::from_utf8(message.result().unwrap().to_vec()).unwrap()),
+            Incoming::Stream(_) => panic!("there is no progress here"),
+        }
+    }
+
+    const CHANGED: &str = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
+    const ANSWER: &str = r#"{"jsonrpc":"2.0","id":1,"result":{}}"#;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_printed_among_the_messages_does_no_harm() {
+        for noise in ["Server started", "[INFO] ready", r#"{"level":30,"msg":"hi"}"#, "\u{1b}[1mhi", "\r"] {
+            assert_eq!(answer(&[noise, ANSWER]).await.unwrap(), "{}", "{noise}");
+            assert_eq!(answer(&[CHANGED, noise, noise, ANSWER]).await.unwrap(), "{}", "{noise}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_banner_is_no_answer_however_long_the_server_takes() {
+        assert_eq!(answer(&["Server started"]).await.unwrap_err(), "nothing");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_resembles_a_message_and_is_none_is_an_error_at_once() {
+        for (line, why) in [
+            (r#"{"jsonrpc":"2.0","id":1,"result":{}"#, "too early"),
+            (r#"{"jsonrpc":"2.0","id":1,"result":{"a":1,"a":2}}"#, "twice"),
+            (r#"{"jsonrpc":"2.0","id":1}"#, "`method` is missing"),
+            (r#"{"id":1,"result":{}}"#, "`jsonrpc` must be"),
+            (r#"[{"jsonrpc":"2.0","id":1]"#, "at byte 24"),
+        ] {
+            let wrong = answer(&[line]).await.unwrap_err();
+            assert!(
+                wrong.starts_with("what it sent is not a JSON") && wrong.contains(why),
+                "{line}: {wrong}"
+            );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_after_something_strange_makes_it_the_answer() {
+        let wrong = answer(&[CHANGED, "Error: hush"]).await.unwrap_err();
+        assert_eq!(wrong, "what it sent is no message, and nothing came in the 5 s since: Error: …");
+    }
+
+    #[tokio::test]
+    async fn only_the_request_that_a_malformed_answer_names_fails() {
+        let (mut child, mux, _reader) = open();
+        let (first, second) = (mux.register(1).unwrap(), mux.register(2).unwrap());
+        child.write_all(b"{\"jsonrpc\":\"2.0\",\"id\":2,\"result\":{\"a\":{},\"a\":1}}\n").await.unwrap();
+        assert!(second.incoming().await.is_err());
+        child.write_all(ANSWER.as_bytes()).await.unwrap();
+        child.write_all(b"\n").await.unwrap();
+        assert!(first.incoming().await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn lines_may_come_in_any_pieces_up_to_their_bound() {
+        let (mut child, mux, reader) = open();
+        let ticket = mux.register(1).unwrap();
+        for byte in ANSWER.bytes().chain(*b"\r\n") {
+            child.write_all(&[byte]).await.unwrap();
+        }
+        assert!(matches!(ticket.incoming().await, Ok(Incoming::Whole(_))));
+        let longest = format!("{}{ANSWER}\n", " ".repeat(LONGEST_LINE - ANSWER.len() - 1));
+        let ticket = mux.register(1).unwrap();
+        child.write_all(longest.as_bytes()).await.unwrap();
+        assert!(matches!(ticket.incoming().await, Ok(Incoming::Whole(_))));
+        let _ = child.write_all(&vec![b'x'; LONGEST_LINE + 1]).await;
+        assert_eq!(reader.await.unwrap(), End::LineTooLong);
+    }
+
+    #[tokio::test]
+    async fn a_line_that_is_cut_off_is_none() {
+        let (mut child, mux, reader) = open();
+        let ticket = mux.register(1).unwrap();
+        child.write_all(ANSWER.as_bytes()).await.unwrap();
+        drop(child);
+        assert_eq!(reader.await.unwrap(), End::Closed);
+        mux.end(Trouble::new(Kind::Lost, "gone"));
+        assert_eq!(ticket.incoming().await.err().unwrap().why, "gone");
+    }
+}

@@ -180,8 +180,10 @@ impl Care {
             end = End::Left(manner);
         }
         if matches!(end, End::Left(_)) {
-            settle(&mut self.reader).await; // The answer may be in the pipe,
-            settle(&mut self.listener).await; // and the reason.
+            // Whom it left behind has the pipes open. The last answer may be in one, and in the
+            // other the reason.
+            process.ask_to_leave();
+            tokio::join!(settle(&mut self.reader), settle(&mut self.listener));
         }
         let why = self.why(&end);
         tracing::debug!(backend = &*self.backend, "{why}");
@@ -189,7 +191,7 @@ impl Care {
         self.leave.cancel();
         let step = match end {
             End::Asked | End::Input | End::Output(output::End::Closed) => Step::Wait,
-            End::Left(_) => Step::Ask, // Whom it left behind.
+            End::Left(_) => Step::Ask,
             End::Output(output::End::LineTooLong) => Step::Kill,
         };
         process.end(step).await;

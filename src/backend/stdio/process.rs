@@ -82,7 +82,7 @@ impl Process {
         for step in [Step::Wait, Step::Ask, Step::Kill].into_iter().filter(|step| *step >= from) {
             match step {
                 Step::Wait => {}
-                Step::Ask => self.signal(Signal::TERM),
+                Step::Ask => self.ask_to_leave(),
                 Step::Kill => self.signal(Signal::KILL),
             }
             if timeout(PATIENCE, self.gone()).await.is_ok() {
@@ -91,6 +91,11 @@ impl Process {
             }
         }
         tracing::warn!("a child process cannot be killed; the kernel holds it");
+    }
+
+    /// Tells the whole group, without waiting.
+    pub fn ask_to_leave(&self) {
+        self.signal(Signal::TERM);
     }
 
     fn signal(&self, signal: Signal) {
