@@ -1,47 +1,263 @@
-//! The stages, put in their order.
-//!
-//! HOOK(app): these are the faces that the command line expects; what is behind them is to come.
+//! The gateway as a program: sockets, signals, and what is printed at the start.
 
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use hyper::service::service_fn;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulShutdown},
+};
+use tokio::{
+    io::BufReader,
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Complaint, Complaints, Config};
+use crate::{
+    backend::guardian,
+    config::{Complaint, Complaints, Config},
+    console,
+    engine::{Fault, Plan, Waystation},
+    listener::doors::Doors,
+    telemetry,
+};
+
+/// How long backends may take until the first words are printed.
+const FIRST_WORDS: Duration = Duration::from_millis(700);
+/// How long backends may take on the first run before a client on a pipe is served.
+const FIRST_LIST: Duration = Duration::from_secs(5);
+/// How long they may take before a gateway that is started for one command is asked.
+const ALL_BACKENDS: Duration = Duration::from_secs(30);
+/// How long requests under way may take after the signal to stop.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How long a client may take to send the head of a request.
+const HEAD: Duration = Duration::from_secs(10);
+
+/// The sockets, bound before anything is started, so that their addresses are known.
+#[derive(Debug)]
+pub struct Sockets {
+    public: TcpListener,
+    admin: TcpListener,
+}
+
+impl Sockets {
+    pub async fn bind(listen: &crate::listener::Settings) -> io::Result<Self> {
+        let bind = |address: SocketAddr| async move {
+            let bound = TcpListener::bind(address).await;
+            bound.map_err(|why| io::Error::new(why.kind(), format!("cannot listen on {address}: {why}")))
+        };
+        Ok(Self { public: bind(listen.address).await?, admin: bind(listen.admin).await? })
+    }
+
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.public.local_addr()
+    }
+}
+
+/// Serves until `stop` is done and the requests then under way have been answered.
+pub async fn serve_on(gateway: Waystation, sockets: Sockets, stop: impl Future<Output = ()>) {
+    let Sockets { public, admin } = sockets;
+    let doors = admin.local_addr().ok().map(|address| Doors::new(address, &[], &[]));
+    let admin = tokio::spawn(serve_admin(gateway.clone(), admin, Arc::new(doors)));
+    let graceful = GracefulShutdown::new();
+    let server = server();
+    tokio::pin!(stop);
+    loop {
+        let stream = tokio::select! {
+            accepted = public.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(why) => {
+                    // Most often too many open files; the next moment may be better.
+                    tracing::warn!(%why, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+            () = &mut stop => break,
+        };
+        let gateway = gateway.clone();
+        stream.set_nodelay(true).ok();
+        let service = service_fn(move |request| {
+            let gateway = gateway.clone();
+            async move { Ok::<_, std::convert::Infallible>(gateway.handle(request).await) }
+        });
+        let connection = server.serve_connection(TokioIo::new(stream), service).into_owned();
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            if let Err(why) = connection.await {
+                tracing::debug!(%why, "a client's connection ended early");
+            }
+        });
+    }
+    drop(public);
+    gateway.end_streams();
+    if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
+        tracing::warn!("some requests were still under way and have been cut off");
+    }
+    admin.abort();
+    gateway.close().await;
+}
+
+fn server() -> auto::Builder<TokioExecutor> {
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(64 << 10);
+    server.http2().timer(TokioTimer::new()).max_concurrent_streams(100);
+    server
+}
+
+async fn serve_admin(gateway: Waystation, socket: TcpListener, doors: Arc<Option<Doors>>) {
+    while let Ok((stream, _)) = socket.accept().await {
+        tokio::spawn(answer_admin(gateway.clone(), stream, Arc::clone(&doors)));
+    }
+}
+
+async fn answer_admin(gateway: Waystation, stream: TcpStream, doors: Arc<Option<Doors>>) {
+    let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+        let known = doors
+            .as_ref()
+            .as_ref()
+            .is_some_and(|doors| doors.check(request.uri(), request.headers()).is_ok());
+        let mut response = console::handle(&request, || gateway.status());
+        if !known {
+            response = http::Response::new("This address does not go by that name.\n".into());
+            *response.status_mut() = http::StatusCode::FORBIDDEN;
+        }
+        async move { Ok::<_, std::convert::Infallible>(response) }
+    });
+    let mut server = hyper::server::conn::http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(HEAD);
+    if let Err(why) = server.serve_connection(TokioIo::new(stream), service).await {
+        tracing::debug!(%why, "an operator's connection ended early");
+    }
+}
 
 /// Builds everything and serves nothing, to hear of all that is wrong.
 pub fn check(config: &Config) -> Result<(), Complaints> {
-    let _ = config;
-    Ok(())
+    plan(config.clone()).map(drop)
 }
 
-/// Serves over HTTP until `stop`, and then until the calls under way are answered.
+fn plan(config: Config) -> Result<Plan, Complaints> {
+    let mut complaints = Complaints::default();
+    let faults = match Plan::build(config) {
+        Ok(plan) => return Ok(plan),
+        Err(faults) => faults,
+    };
+    for Fault { at, why } in faults {
+        complaints.push(Complaint::new(at, why, ""));
+    }
+    Err(complaints)
+}
+
+/// Serves over HTTP until `stop`, and then until the requests under way are answered.
 pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), Complaints> {
-    let _ = (config, stop);
-    not_yet()
+    telemetry::start(&config.log);
+    let plan = plan(config.clone())?;
+    let sockets = Sockets::bind(&config.listen).await.map_err(|why| {
+        let instead = "stop what listens there, or choose another address";
+        complaint(Complaint::new("listen", why, instead))
+    })?;
+    guard();
+    let gateway = plan.start().await;
+    let greeting = tokio::spawn(greet(gateway.clone(), sockets.address(), sockets.admin.local_addr()));
+    serve_on(gateway, sockets, stop.cancelled_owned()).await;
+    greeting.abort();
+    Ok(())
 }
 
 /// Serves one client over standard input and output until either ends or `stop`.
 pub async fn stdio(config: Config, stop: CancellationToken) -> Result<(), Complaints> {
-    let _ = (config, stop);
-    not_yet()
+    telemetry::start(&config.log);
+    let plan = plan(config)?;
+    guard();
+    let gateway = plan.start().await;
+    if !gateway.is_known() {
+        // Clients on a pipe mostly list once, at the start. After the first run what was known
+        // then is shown at once.
+        gateway.settle(FIRST_LIST).await;
+    }
+    let served = gateway.pipe(BufReader::new(tokio::io::stdin()), tokio::io::stdout());
+    tokio::select! {
+        served = served => if let Err(why) = served {
+            tracing::warn!(%why, "the client has gone");
+        },
+        () = stop.cancelled() => {}
+    }
+    gateway.close().await;
+    Ok(())
 }
 
 /// A gateway in this process.
 #[derive(Debug)]
-pub struct Running;
+pub struct Running {
+    stop: CancellationToken,
+    serving: JoinHandle<()>,
+}
 
 impl Running {
     /// Ends it in good order.
-    pub async fn stop(self) {}
+    pub async fn stop(self) {
+        self.stop.cancel();
+        let _ = self.serving.await;
+    }
 }
 
-/// Starts a gateway on a free port of this machine, and says under which address it answers, as
+/// Starts a gateway on free ports of this machine, and says under which address it answers, as
 /// in `http://127.0.0.1:49152`. Returns when each backend is ready or has failed.
-pub async fn ephemeral(config: Config) -> Result<(Running, String), Complaints> {
-    let _ = config;
-    not_yet()
+pub async fn ephemeral(mut config: Config) -> Result<(Running, String), Complaints> {
+    config.listen.address.set_port(0);
+    config.listen.admin.set_port(0);
+    telemetry::start(&telemetry::Settings { level: "error".into(), ..config.log.clone() });
+    let plan = plan(config.clone())?;
+    let bound = Sockets::bind(&config.listen).await;
+    let sockets = bound.map_err(|why| complaint(Complaint::new("listen", why, "choose another address")))?;
+    guard();
+    let address = sockets.address().map_err(|why| complaint(Complaint::new("listen", why, "")))?;
+    let gateway = plan.start().await;
+    gateway.settle(ALL_BACKENDS).await;
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn(serve_on(gateway, sockets, stop.clone().cancelled_owned()));
+    Ok((Running { stop, serving }, format!("http://{address}")))
 }
 
-fn not_yet<T>() -> Result<T, Complaints> {
+fn complaint(complaint: Complaint) -> Complaints {
     let mut complaints = Complaints::default();
-    complaints.push(Complaint::new("", "the gateway itself is not built in yet", ""));
-    Err(complaints)
+    complaints.push(complaint);
+    complaints
+}
+
+/// Makes sure that children end with us, however we end.
+fn guard() {
+    match guardian::this_program() {
+        Ok(program) => guardian::install(program),
+        Err(why) => tracing::warn!(%why, "no guardian for child processes"),
+    }
+}
+
+async fn greet(gateway: Waystation, address: io::Result<SocketAddr>, admin: io::Result<SocketAddr>) {
+    gateway.settle(FIRST_WORDS).await;
+    if let (Ok(address), Ok(admin)) = (address, admin) {
+        println!("{}", greeting(address, admin, &gateway.status()));
+    }
+}
+
+fn greeting(address: SocketAddr, admin: SocketAddr, status: &serde_json::Value) -> String {
+    use std::fmt::Write as _;
+    let mut text = format!("\nWaystation {} is listening.\n\n", env!("CARGO_PKG_VERSION"));
+    let _ = writeln!(text, "  MCP endpoint   http://{address}/mcp");
+    let _ = writeln!(text, "  status         http://{admin}/status\n");
+    let backends = status["backends"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let widest = backends.iter().filter_map(|one| one["name"].as_str()).map(str::len).max().unwrap_or(0);
+    for one in backends {
+        let name = one["name"].as_str().unwrap_or_default();
+        let state = one["state"].as_str().unwrap_or_default();
+        let tools = one["tools"].as_u64().unwrap_or_default();
+        let problem = one["problem"].as_str().map(|problem| format!("  {problem}")).unwrap_or_default();
+        let _ = writeln!(text, "  {name:widest$}   {state:8}   {tools:>4} tools{problem}");
+    }
+    let _ = write!(
+        text,
+        "\nFor a client's configuration:\n\n  {{ \"mcpServers\": {{ \"waystation\": {{ \"type\": \"http\", \"url\": \"http://{address}/mcp\" }} }} }}\n"
+    );
+    text
 }

@@ -27,6 +27,5 @@ fn guardian() -> Option<ExitCode> {
     if std::env::args_os().nth(1)? != "guardian" {
         return None;
     }
-    // HOOK(guardian): `Some(waystation::backend::guardian::run())` once it is there.
-    Some(ExitCode::FAILURE)
+    Some(waystation::backend::guardian::run())
 }

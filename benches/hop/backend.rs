@@ -108,7 +108,8 @@ pub fn serve() -> io::Result<()> {
 impl Server {
     fn new() -> Server {
         let tools = Value::Array(tools());
-        let modern = json!({"resultType": "complete", "ttlMs": 300_000, "cacheScope": "public", "tools": tools});
+        let modern =
+            json!({"resultType": "complete", "ttlMs": 300_000, "cacheScope": "public", "tools": tools});
         Server {
             sessions: RefCell::default(),
             opened: Cell::new(0),
@@ -141,14 +142,18 @@ impl Server {
         };
         if verb != "POST" {
             let closed = verb == "DELETE" && only != Some(Era::Modern) && self.close(request);
-            return write(output, None, &Outcome::empty(if closed { "200 OK" } else { "405 Method Not Allowed" }));
+            let status = if closed { "200 OK" } else { "405 Method Not Allowed" };
+            return write(output, None, &Outcome::empty(status));
         }
         let Ok(asked) = serde_json::from_slice::<Asked>(&request.body) else {
             return write(output, None, &Outcome::error("400 Bad Request", -32700, "not a request"));
         };
         let modern = match only {
             Some(era) => era == Era::Modern,
-            None => !asked.params.meta.version.is_empty() || request.header("mcp-protocol-version") == Some(MODERN),
+            None => {
+                !asked.params.meta.version.is_empty()
+                    || request.header("mcp-protocol-version") == Some(MODERN)
+            }
         };
         let outcome = if modern { self.modern(request, &asked) } else { self.legacy(request, &asked) };
         write(output, asked.id, &outcome);
@@ -210,7 +215,10 @@ impl Server {
         };
         let text = inside(&asked.params.arguments.text);
         let start = format!(r#"{{{kind}"content":[{{"type":"text","text":"{text}"#);
-        Outcome { pieces: [start.into(), rest.into(), r#""}],"isError":false}"#.into()], ..Outcome::result("") }
+        Outcome {
+            pieces: [start.into(), rest.into(), r#""}],"isError":false}"#.into()],
+            ..Outcome::result("")
+        }
     }
 
     fn open(&self) -> Outcome<'_> {
@@ -292,12 +300,12 @@ fn inside(text: &str) -> String {
 /// The two tools that are called here, and as many as a large real server has.
 fn tools() -> Vec<Value> {
     let verbs = ["create", "update", "delete", "get", "list", "search"];
-    let nouns = ["issue", "branch", "pull_request", "release", "workflow_run", "discussion", "label", "milestone"];
+    let nouns =
+        ["issue", "branch", "pull_request", "release", "workflow_run", "discussion", "label", "milestone"];
     let others = verbs.iter().flat_map(|verb| nouns.iter().map(move |noun| tool(verb, noun)));
     let text = json!({"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]});
-    let own = ["echo", "large"].map(|name| {
-        json!({"name": name, "description": "Says the given text again.", "inputSchema": text})
-    });
+    let own = ["echo", "large"]
+        .map(|name| json!({"name": name, "description": "Says the given text again.", "inputSchema": text}));
     own.into_iter().chain(others).take(TOOLS).collect()
 }
 

@@ -114,8 +114,11 @@ fn find<'a>(headers: &'a [u8], name: &str) -> Option<&'a str> {
     None
 }
 
-/// The data of every chunk from `at` on, and where the message ends.
-fn chunks(buffer: &[u8], mut at: usize) -> Result<Option<(Vec<Range<usize>>, usize)>, String> {
+/// The data of every chunk, and where the message ends.
+type Chunks = (Vec<Range<usize>>, usize);
+
+/// Reads chunks from `at` on; `None` while the last one is missing.
+fn chunks(buffer: &[u8], mut at: usize) -> Result<Option<Chunks>, String> {
     let mut pieces = Vec::new();
     loop {
         let Some(end) = end_of_line(buffer, at) else {

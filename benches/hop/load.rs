@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -21,7 +22,7 @@ use tokio::{
 use crate::{
     call::{self, Call, Era, Number, Target, Work},
     http1::{self, Message},
-    process,
+    process::Watched,
 };
 
 /// An answer that takes longer is a wrong one. It is watched over from outside the loop: a timer
@@ -46,6 +47,8 @@ pub struct Cost {
     pub cpu: f64,
     /// How much of one core the subject used.
     pub busy: f64,
+    /// How much of that core everything else used.
+    pub others: f64,
     /// Half of the calls took no longer, in microseconds.
     pub median: f64,
 }
@@ -59,8 +62,8 @@ struct Tally {
     nanoseconds: RefCell<Vec<u64>>,
 }
 
-/// Runs the job for `warm` and then measures it for `span`; `pids` are the subject's processes.
-pub async fn measure(job: Job, pids: &[u32], warm: Duration, span: Duration) -> Result<Cost, String> {
+/// Runs the job for `warm` and then measures it for `span`.
+pub async fn measure(job: Job, subject: &Watched, warm: Duration, span: Duration) -> Result<Cost, String> {
     let tally = Rc::new(Tally::default());
     let mut loops = JoinSet::new();
     for (number, client) in connect(job).await?.into_iter().enumerate() {
@@ -75,14 +78,15 @@ pub async fn measure(job: Job, pids: &[u32], warm: Duration, span: Duration) -> 
         });
     }
     sleep(warm).await;
-    let (begin, cpu) = (Instant::now(), process::cpu(pids));
+    let (begin, cpu, busy) = (Instant::now(), subject.cpu(), subject.busy());
     tally.counting.set(true);
     sleep(span).await;
     tally.counting.set(false);
-    let (elapsed, cpu) = (begin.elapsed(), process::cpu(pids).saturating_sub(cpu));
+    let (elapsed, cpu, busy) =
+        (begin.elapsed(), subject.cpu().saturating_sub(cpu), subject.busy().saturating_sub(busy));
     tally.over.set(true);
     timeout(PATIENCE, all(loops)).await.map_err(|_| LATE)??;
-    tally.cost(elapsed, cpu)
+    tally.cost(elapsed, cpu, busy)
 }
 
 /// Makes `count` calls, spread evenly over the connections.
@@ -119,7 +123,7 @@ async fn connect(job: Job) -> Result<Vec<Client>, String> {
 }
 
 impl Tally {
-    fn cost(&self, elapsed: Duration, cpu: Duration) -> Result<Cost, String> {
+    fn cost(&self, elapsed: Duration, cpu: Duration, busy: Duration) -> Result<Cost, String> {
         let mut times = self.nanoseconds.borrow_mut();
         if times.is_empty() {
             return Err("there was no answer at all while it was measured".into());
@@ -131,6 +135,7 @@ impl Tally {
             per_second: calls / seconds,
             cpu: cpu.as_secs_f64() * 1e6 / calls,
             busy: cpu.as_secs_f64() / seconds,
+            others: busy.saturating_sub(cpu).as_secs_f64() / seconds,
             median: float(*median) / 1e3,
         })
     }
@@ -179,6 +184,20 @@ impl Client {
 
     pub fn call(&self, job: Job) -> Call {
         Call::new(job.target, job.era, job.work, self.session.as_deref())
+    }
+
+    /// How many tools of backends a gateway lists for a new session; it may have some of its own.
+    pub async fn list(target: Target) -> Result<usize, String> {
+        let mut client = Client::open(target, Era::Legacy).await?;
+        let job = Job { target, era: Era::Legacy, work: Work::List, connections: 1 };
+        let answer = client.exchange(client.call(job).request(Number::first_of(0))).await?;
+        let message = call::message(&answer)?;
+        let tools = message["result"]["tools"].as_array();
+        let tools = tools.ok_or_else(|| format!("tools/list was answered with {}", answer.first_line))?;
+        let ours = |tool: &&Value| tool["name"].as_str().is_some_and(|name| name.starts_with("bench"));
+        let listed = tools.iter().filter(ours).count();
+        client.close(target).await?;
+        Ok(listed)
     }
 
     /// Makes one call and checks its answer.

@@ -111,23 +111,47 @@ impl Drop for Running {
     }
 }
 
-/// The processor time the processes have used up to now.
-pub fn cpu(pids: &[u32]) -> Duration {
-    let ticks = |pid: u32| -> Option<u32> {
-        let stat = stat(pid)?;
-        Some(stat.get(11)?.parse::<u32>().ok()? + stat.get(12)?.parse::<u32>().ok()?)
-    };
-    pids.iter().filter_map(|&pid| ticks(pid)).sum::<u32>() * TICK
+/// What is watched while a subject is measured: its processes, and the core they run on.
+#[derive(Clone, Default)]
+pub struct Watched {
+    pub pids: Vec<u32>,
+    pub core: Option<usize>,
 }
 
-/// The resident memory of the processes, in megabytes.
-pub fn memory(pids: &[u32]) -> f64 {
-    let kilobytes = |pid: &u32| -> Option<f64> {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-        line.split_whitespace().next()?.parse().ok()
-    };
-    pids.iter().filter_map(kilobytes).sum::<f64>() / 1024.0
+impl Watched {
+    /// The processor time the processes have used up to now.
+    pub fn cpu(&self) -> Duration {
+        let ticks = |pid: &u32| -> Option<u32> {
+            let stat = stat(*pid)?;
+            Some(stat.get(11)?.parse::<u32>().ok()? + stat.get(12)?.parse::<u32>().ok()?)
+        };
+        self.pids.iter().filter_map(ticks).sum::<u32>() * TICK
+    }
+
+    /// How long the core has not been idle up to now, whoever used it; also the host of a virtual machine.
+    pub fn busy(&self) -> Duration {
+        let ticks = || -> Option<u32> {
+            let stat = fs::read_to_string("/proc/stat").ok()?;
+            let name = format!("cpu{}", self.core?);
+            let mut fields =
+                stat.lines().find(|line| line.split(' ').next() == Some(&name))?.split(' ').skip(1);
+            let mut next = || fields.next()?.parse::<u32>().ok();
+            let working = next()? + next()? + next()?;
+            let _idle = next()? + next()?;
+            Some(working + next()? + next()? + next()?)
+        };
+        ticks().unwrap_or_default() * TICK
+    }
+
+    /// The resident memory of the processes, in megabytes.
+    pub fn memory(&self) -> f64 {
+        let kilobytes = |pid: &u32| -> Option<f64> {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+            line.split_whitespace().next()?.parse().ok()
+        };
+        self.pids.iter().filter_map(kilobytes).sum::<f64>() / 1024.0
+    }
 }
 
 /// The fields of `/proc/<pid>/stat` after the name, which may itself hold blanks: state, parent, …
@@ -140,5 +164,8 @@ fn stat(pid: u32) -> Option<Vec<String>> {
 fn signal(name: &str, pids: &[u32]) {
     let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
     // The shell's own `kill`: it is there even where no other is installed.
-    let _ = Command::new("sh").args(["-c", &format!("kill -{name} {}", pids.join(" "))]).stderr(Stdio::null()).status();
+    let _ = Command::new("sh")
+        .args(["-c", &format!("kill -{name} {}", pids.join(" "))])
+        .stderr(Stdio::null())
+        .status();
 }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::wire::{
     json,
-    mcp::{Era, Method, Revision, code},
+    mcp::{Era, INTRODUCTION, Method, Revision, code},
     message::{self, Message},
     project::Envelope,
 };
@@ -25,11 +25,6 @@ use crate::wire::{
 /// How long a server may think about `server/discover` before it is taken for one that does
 /// not know it. Official SDKs wait as long.
 const PROBE: Duration = Duration::from_secs(10);
-
-/// This gateway, as it introduces itself to servers and clients.
-pub fn client_info() -> String {
-    format!("{{\"name\":\"waystation\",\"version\":\"{}\"}}", env!("CARGO_PKG_VERSION"))
-}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -134,7 +129,7 @@ pub async fn initialize(transport: &dyn Transport, id: u64) -> Result<Offer, Tro
     let params = format!(
         "{{\"protocolVersion\":\"{}\",\"capabilities\":{{}},\"clientInfo\":{}}}",
         Revision::NEWEST_LEGACY,
-        client_info()
+        INTRODUCTION
     );
     let response = ask(transport, id, Method::Initialize, &params, None).await?;
     let found = response.result().and_then(|result| serde_json::from_slice::<Initialized<'_>>(result).ok());
@@ -171,10 +166,10 @@ pub async fn ask(
     revision: Option<Revision>,
 ) -> Result<Message, Trouble> {
     use futures_util::StreamExt as _;
-    let info = client_info();
     let params = match revision {
         Some(revision) => {
-            let envelope = Envelope { revision, capabilities: "{}", client_info: &info, log_level: None };
+            let envelope =
+                Envelope { revision, capabilities: "{}", client_info: INTRODUCTION, log_level: None };
             let members: Vec<_> = envelope.members();
             let members: Vec<(&str, &[u8])> =
                 members.iter().map(|(key, value)| (*key, value.as_bytes())).collect();

@@ -17,15 +17,16 @@ use crate::{
 };
 
 mod exchange; //      what comes back for a call
+pub mod guardian; //  the end of child processes when the gateway is killed
 mod handshake; //     which era a server speaks, and what it offers
 mod http; //          Streamable HTTP
 mod mirror; //        arguments that stand in headers too
 mod mux; //           one stream, many requests
 mod pool; //          connections to an HTTP server
 mod server; //        an MCP server, over any of these
+mod stdio; //         child processes
 pub mod transport; // what a connection must be able to do
 
-pub use handshake::client_info as handshake_info;
 pub use mirror::Mirrored;
 
 /// Something that answers calls.
@@ -152,6 +153,24 @@ impl Settings {
     /// How long a connection may take where nothing is said: a package runner may have to
     /// fetch the server first.
     pub const CONNECT_TIMEOUT: Duration = Duration::seconds(30);
+
+    /// The backend that these settings describe, or what is wrong with them. Connects nowhere.
+    pub fn build(self, name: &str, notices: Notices) -> Result<Arc<dyn Backend>, String> {
+        let timeout = self.connect_timeout.unwrap_or(Self::CONNECT_TIMEOUT).0;
+        let (ways, kind): (Vec<Arc<dyn transport::Connect>>, _) = match (&self.command, &self.url) {
+            (Some(command), None) => {
+                let command = stdio::Command::new(command, &self).map_err(|faults| faults.join("; "))?;
+                (vec![Arc::new(stdio::Stdio::new(name, command)?)], "stdio")
+            }
+            (None, Some(url)) => {
+                let kind = if self.transport == TransportKind::Sse { "sse" } else { "http" };
+                (over_http(url, self.transport, &self.headers)?, kind)
+            }
+            (Some(_), Some(_)) | (None, None) => return Err("give either `command` or `url`".into()),
+        };
+        let era = self.era;
+        Ok(server::Server::new(server::Parts { name: name.into(), ways, kind, era, timeout, notices }))
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -176,4 +195,27 @@ pub enum EraKind {
     Legacy,
     /// Revision 2026-07-28 and later, without one.
     Modern,
+}
+
+fn over_http(
+    url: &str,
+    transport: TransportKind,
+    headers: &BTreeMap<String, Text>,
+) -> Result<Vec<Arc<dyn transport::Connect>>, String> {
+    let parsed: ::http::Uri = url.parse().map_err(|_| "`url` is no address".to_owned())?;
+    if !matches!(parsed.scheme_str(), Some("http" | "https")) {
+        return Err("`url` must begin with http:// or https://".into());
+    }
+    let resolved: Vec<_> = headers
+        .iter()
+        .map(|(name, text)| Ok((name.as_str(), text.resolve()?)))
+        .collect::<Result<_, String>>()?;
+    let configured = http::headers(resolved.iter().map(|(name, text)| (*name, text.text.as_str())))?;
+    let streamable = || {
+        Ok::<_, String>(Arc::new(http::Http::new(&parsed, configured.clone())?) as Arc<dyn transport::Connect>)
+    };
+    Ok(match transport {
+        TransportKind::Streamable | TransportKind::Auto => vec![streamable()?],
+        TransportKind::Sse => return Err("not built yet".into()),
+    })
 }

@@ -98,14 +98,18 @@ impl Mux {
     }
 
     /// Something came for a request that is no message: the request fails, the others go on.
-    /// Without an id that can be read it is whoever waits alone, if anyone does.
-    pub fn reject(&self, trouble: &Trouble) {
-        let table = self.table();
-        if table.waiting.len() == 1 {
-            for receiver in table.waiting.values() {
-                let _ = receiver.send(Err(trouble.clone()));
-            }
+    /// Where it is not known whose it was, it is whose who waits alone, if anyone does.
+    pub fn reject(&self, id: Option<u64>, trouble: &Trouble) {
+        let Some(id) = id.or_else(|| self.alone()) else { return };
+        if let Some(receiver) = self.table().waiting.get(&id) {
+            let _ = receiver.send(Err(trouble.clone()));
         }
+    }
+
+    /// The request that waits, if it is just one.
+    pub fn alone(&self) -> Option<u64> {
+        let table = self.table();
+        table.waiting.keys().next().copied().filter(|_| table.waiting.len() == 1)
     }
 
     /// The connection has ended: whoever waits is told, and nobody can wait any more.
@@ -124,6 +128,25 @@ impl Mux {
 
 fn number(text: Option<&[u8]>) -> Option<u64> {
     std::str::from_utf8(text?).ok()?.parse().ok()
+}
+
+/// Which request is a text meant for that is no message? An id is believed only in its place
+/// in a text that can be read at all, since a result may well speak of other ids; and only
+/// where there is no method, since the server counts its own requests.
+pub fn meant_for(text: &[u8]) -> Option<u64> {
+    #[derive(serde::Deserialize)]
+    struct Response {
+        id: u64,
+        method: Option<serde::de::IgnoredAny>,
+    }
+    let found: Response = serde_json::from_slice(text).ok()?;
+    found.method.is_none().then_some(found.id)
+}
+
+/// What is wrong with a text that is no message, for the caller.
+pub fn rubbish(malformed: message::Malformed) -> Trouble {
+    let why = crate::error::Error::from(malformed);
+    Trouble::new(Kind::Rubbish, format!("what it sent is {why}"))
 }
 
 /// The right to what comes for one request. Dropping it gives the right up.

@@ -38,7 +38,7 @@ use crate::{
     error::{Error, Result},
     wire::{
         json,
-        mcp::{Era, Level, List, Method},
+        mcp::{Era, INTRODUCTION, Level, List, Method},
         message::{self, Message},
         project::{self, Envelope, Hop},
     },
@@ -323,11 +323,10 @@ impl Server {
             (None, Era::Legacy) => Some(Level::Info),
             (None, Era::Modern) => None,
         };
-        let info = handshake::client_info();
         let envelope = modern.then_some(Envelope {
             revision: link.offer.revision,
             capabilities: CAPABILITIES,
-            client_info: &info,
+            client_info: INTRODUCTION,
             log_level: level.map(Level::name),
         });
         let progress = call.progress.is_some();

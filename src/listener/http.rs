@@ -4,42 +4,39 @@
 //! origin, endpoint, size and type of the body, JSON, era, and then what the era asks for.
 //! (2026-07-28 "Streamable HTTP"; 2025-11-25 "Transports".)
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
+use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderValue, Method as Verb, Request, Response, StatusCode, header, request::Parts};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt as _;
 
 use super::{
     Front,
+    answer::{self, detached, last_of},
     body::{self, Body},
-    doors::{Doors, Refusal},
+    doors::Doors,
     envelope::{self, Envelope},
-    legacy::{self, Asking},
-    pipe,
+    legacy, pipe,
+    refusal::{NoSession, error_response, not_allowed, refused},
     session::{Mode, Session},
     stream as replay,
     write::Asked,
 };
 use crate::{
-    call::{Event, Reply, Scope, Stage},
+    call::{Scope, Stage},
     error::{Error, Result},
     settings::Size,
     wire::{
         json::Limits,
-        mcp::{Era, Revision, code},
+        mcp::{Era, Revision},
         message::{self, Message},
-        sse,
     },
 };
 
 const SESSION: &str = "mcp-session-id";
 const VERSION: &str = "mcp-protocol-version";
-/// After this long without an answer the client gets a stream, whose comments keep the
-/// connection from being taken for dead.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The HTTP face of the gateway.
 #[derive(Debug, Clone)]
@@ -57,7 +54,7 @@ impl<S: Stage> Http<S> {
     }
 
     /// Answers one request.
-    pub async fn handle<B>(self, request: Request<B>) -> Response<Body>
+    pub async fn handle<B>(&self, request: Request<B>) -> Response<Body>
     where
         B: HttpBody<Data = Bytes> + Unpin,
     {
@@ -155,29 +152,7 @@ impl<S: Stage> Http<S> {
             Err(error) => return error_response(&error, Some(&id), Era::Modern),
         };
         let asked = Asked { id, method: call.method, client: call.client.clone() };
-        let mut run = self.front.run(call);
-        if !takes_events(&parts.headers) {
-            return whole(&asked, run.await).await;
-        }
-        match tokio::time::timeout(PATIENCE, &mut run).await {
-            Ok(Ok(Reply::Whole(answer))) => {
-                let (status, text) = asked.response(Ok(answer));
-                body::json(status, text)
-            }
-            Ok(Ok(Reply::Stream(events))) => body::events(written(asked, events).boxed(), || {}),
-            Ok(Err(error)) => {
-                let (status, text) = asked.response(Err(&error));
-                body::json(status, text)
-            }
-            Err(_) => {
-                let events = run.map(|reply| match reply {
-                    Ok(Reply::Whole(answer)) => stream::iter([Ok(Event::Answer(answer))]).boxed(),
-                    Ok(Reply::Stream(events)) => events,
-                    Err(error) => stream::iter([Err(error)]).boxed(),
-                });
-                body::events(written(asked, events.flatten_stream().boxed()).boxed(), || {})
-            }
-        }
+        answer::modern(asked, self.front.run(call), takes_events(&parts.headers)).await
     }
 
     async fn legacy(&self, parts: &Parts, scope: Scope, message: Message) -> Response<Body> {
@@ -198,7 +173,7 @@ impl<S: Stage> Http<S> {
             message::Kind::Response => body::empty(StatusCode::ACCEPTED),
             message::Kind::Request => {
                 let mut response = match self.front.ask(&session, message) {
-                    Ok(asking) => answer(asking, &session, takes_events(&parts.headers)).await,
+                    Ok(asking) => answer::legacy(asking, &session, takes_events(&parts.headers)).await,
                     Err(error) => error_response(&error, id.as_deref(), Era::Legacy),
                 };
                 if opening {
@@ -381,63 +356,6 @@ fn endpoint(path: &str) -> Option<Endpoint> {
     }
 }
 
-/// Why there is no session to a request, in the words of the implementations that clients know.
-enum NoSession {
-    Missing,
-    Unknown,
-    Version,
-    Full(Error),
-}
-
-impl NoSession {
-    fn into_response(self, id: Option<&[u8]>) -> Response<Body> {
-        let (status, code, why) = match self {
-            Self::Missing => {
-                (400, code::TRANSPORT, "the header Mcp-Session-Id is missing; begin with `initialize`")
-            }
-            Self::Unknown => {
-                (404, code::SESSION_NOT_FOUND, "there is no such session; begin anew with `initialize`")
-            }
-            Self::Version => {
-                (400, code::TRANSPORT, "the header MCP-Protocol-Version names no revision that has sessions")
-            }
-            Self::Full(error) => {
-                let mut response = error_response(&error, id, Era::Legacy);
-                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("10"));
-                return response;
-            }
-        };
-        let mut text = b"{\"jsonrpc\":\"2.0\",".to_vec();
-        if let Some(id) = id {
-            text.extend_from_slice(&[b"\"id\":", id, b","].concat());
-        }
-        text.extend_from_slice(format!("\"error\":{{\"code\":{code},\"message\":\"{why}\"}}}}").as_bytes());
-        body::json(status, text)
-    }
-}
-
-fn error_response(error: &Error, id: Option<&[u8]>, era: Era) -> Response<Body> {
-    body::json(error.codes(era).0, error.response(id, era))
-}
-
-fn refused(refusal: Refusal) -> Response<Body> {
-    let why = match refusal {
-        Refusal::Host => {
-            "This gateway does not go by that name. If it should, add the name to `listen.hosts`."
-        }
-        Refusal::Origin => {
-            "Pages of that origin may not call this gateway. If they should, add it to `listen.origins`."
-        }
-    };
-    body::plain(StatusCode::FORBIDDEN, why)
-}
-
-fn not_allowed(allowed: &'static str) -> Response<Body> {
-    let mut response = body::empty(StatusCode::METHOD_NOT_ALLOWED);
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
-    response
-}
-
 /// Is the body JSON, and will the client take JSON back?
 fn acceptable(headers: &HeaderMap) -> Result<(), Response<Body>> {
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
@@ -502,118 +420,4 @@ where
         }
     }
     Ok(if all.is_empty() { first } else { all.freeze() })
-}
-
-/// The events of a modern reply: notifications, then the response.
-fn written(asked: Asked, events: crate::call::Events) -> impl futures_util::Stream<Item = Bytes> + Send {
-    events.map(move |event| match event {
-        Ok(Event::Notification(text)) => sse::message(None, &text),
-        Ok(Event::Answer(answer)) => sse::message(None, &asked.response(Ok(answer)).1),
-        Err(error) => sse::message(None, &asked.response(Err(&error)).1),
-    })
-}
-
-/// The response to a client that takes no events: what comes before it is left out.
-async fn whole(asked: &Asked, reply: Result<Reply>) -> Response<Body> {
-    let answer = match reply {
-        Ok(Reply::Whole(answer)) => Ok(answer),
-        Ok(Reply::Stream(mut events)) => loop {
-            match events.next().await {
-                Some(Ok(Event::Notification(_))) => {}
-                Some(Ok(Event::Answer(answer))) => break Ok(answer),
-                Some(Err(error)) => break Err(error),
-                None => return cancelled(),
-            }
-        },
-        Err(error) => Err(error),
-    };
-    let (status, text) = asked.response(answer.as_ref().map(Clone::clone));
-    body::json(status, text)
-}
-
-/// A request that its client has cancelled gets no response, but the HTTP exchange has to end.
-fn cancelled() -> Response<Body> {
-    body::events(stream::empty().boxed(), || {})
-}
-
-/// The answer to a request on a session. A client that goes away does not cancel it: it may
-/// come back for the rest of a stream, and has a message of its own for cancelling.
-async fn answer(asking: Asking, session: &Arc<Session>, events: bool) -> Response<Body> {
-    let Asking { asked, reply } = asking;
-    if !events {
-        let work = async move {
-            match reply.await {
-                Some(reply) => whole(&asked, reply).await,
-                None => cancelled(),
-            }
-        };
-        return detached(work).await;
-    }
-    let mut reply = Detached(Some(reply));
-    let first = tokio::time::timeout(PATIENCE, &mut reply).await;
-    let rest = match first {
-        Ok(None) => return cancelled(),
-        Ok(Some(Ok(Reply::Stream(events)))) => std::future::ready(Some(Ok(Reply::Stream(events)))).boxed(),
-        Ok(Some(Ok(Reply::Whole(answer)))) => {
-            let (status, text) = asked.response(Ok(answer));
-            return body::json(status, text);
-        }
-        Ok(Some(Err(error))) => {
-            let (status, text) = asked.response(Err(&error));
-            return body::json(status, text);
-        }
-        Err(_) => match reply.0.take() {
-            Some(rest) => rest,
-            None => return cancelled(),
-        },
-    };
-    let stream = session.open_stream();
-    let opening = asked.client.revision >= Revision::V2025_11_25;
-    let asking = Asking { asked, reply: rest };
-    let writer = Arc::clone(&stream);
-    tokio::spawn(async move {
-        legacy::pump(asking, &writer).await;
-        writer.end();
-    });
-    let first = stream::iter(opening.then(|| stream.opening()));
-    let session = Arc::clone(session);
-    body::events(first.chain(stream.events(Some(0))).boxed(), move || session.touch())
-}
-
-/// The response to a request of a batch, without what comes before it.
-async fn last_of(asking: Asking) -> Option<Bytes> {
-    let stream = replay::Stream::pipe();
-    legacy::pump(asking, &stream).await;
-    stream.end();
-    stream.follow(None).map(|(_, text)| text).collect::<Vec<_>>().await.pop()
-}
-
-/// Work that goes on when nobody waits for it any more.
-struct Detached<T: Send + 'static>(Option<BoxFuture<'static, T>>);
-
-fn detached<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Detached<T> {
-    Detached(Some(work.boxed()))
-}
-
-impl<T: Send + 'static> Future for Detached<T> {
-    type Output = T;
-
-    fn poll(mut self: std::pin::Pin<&mut Self>, context: &mut std::task::Context<'_>) -> std::task::Poll<T> {
-        let work = self.0.as_mut().expect("it is not polled after its end");
-        let done = work.poll_unpin(context);
-        if done.is_ready() {
-            self.0 = None;
-        }
-        done
-    }
-}
-
-impl<T: Send + 'static> Drop for Detached<T> {
-    fn drop(&mut self) {
-        if let Some(work) = self.0.take()
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            runtime.spawn(work.map(drop));
-        }
-    }
 }

@@ -16,12 +16,14 @@ use crate::{
     settings::Size,
 };
 
-mod body; //        what an HTTP answer consists of
-mod doors; //       who may reach the gateway, by host and origin
+mod answer; //      one text or a stream
+pub mod body; //    what an HTTP answer consists of
+pub mod doors; //   who may reach the gateway, by host and origin
 mod envelope; //    the modern era's requests
 pub mod http; //    POST /mcp and its neighbours
 mod legacy; //      the legacy era's requests
 mod pipe; //        requests and answers on one stream
+mod refusal; //     what a refusal looks like
 pub mod session; // what clients older than 2026-07-28 expect to be kept
 pub mod stdio; //   a line in, a line out
 mod stream; //      what was sent, and could be sent again
@@ -61,6 +63,8 @@ impl Default for Settings {
         }
     }
 }
+
+pub use pipe::changed;
 
 /// The stages, seen from where calls come in.
 #[derive(Debug, Clone)]

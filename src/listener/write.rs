@@ -3,11 +3,10 @@
 use bytes::{BufMut as _, Bytes, BytesMut};
 
 use crate::{
-    backend::handshake_info,
     call::{Answer, Client},
     error::Error,
     wire::{
-        mcp::{Era, Method, code},
+        mcp::{Era, INTRODUCTION, Method, code},
         project::{self, Reader},
     },
 };
@@ -41,11 +40,10 @@ impl Asked {
             Ok(Answer::Response { message, written_in, wrapped }) => {
                 let unknown = message.in_error("code") == Some(code::METHOD_NOT_FOUND.to_string().as_bytes());
                 let status = if unknown && self.era() == Era::Modern { 404 } else { 200 };
-                let info = server_info();
                 let reader = Reader {
                     revision: self.client.revision,
                     id: &self.id,
-                    server_info: info,
+                    server_info: INTRODUCTION,
                     method: self.method,
                     wrapped,
                 };
@@ -57,10 +55,4 @@ impl Asked {
             }
         }
     }
-}
-
-/// This gateway as a JSON object, written once.
-fn server_info() -> &'static str {
-    static INFO: std::sync::LazyLock<String> = std::sync::LazyLock::new(handshake_info);
-    &INFO
 }

@@ -33,6 +33,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// A backend and what the catalog needs to keep it.
+#[derive(Debug)]
 pub struct Source {
     pub upstream: Arc<Upstream>,
     /// Tells this backend from another one of the same name in an earlier configuration.

@@ -23,12 +23,12 @@ mod uris; //        resources that go by another spelling
 pub mod view; //    what a client sees
 
 use crate::{
-    backend::{Ask, handshake_info},
-    call::{Answer, Call, Event, Reply, Scope},
+    backend::Ask,
+    call::{Answer, Call, Event, Reply},
     error::{Error, Result},
     wire::{
         json,
-        mcp::{Era, List, Method, Revision},
+        mcp::{Era, INTRODUCTION, List, Method, Revision},
     },
 };
 use catalog::Catalog;
@@ -112,7 +112,7 @@ fn initialize(view: &View, call: &Call) -> Answer {
     let revision = call.client.revision;
     let text = format!(
         "{{\"protocolVersion\":\"{revision}\",\"serverInfo\":{},{}}}",
-        handshake_info(),
+        INTRODUCTION,
         introduction(view, Era::Legacy)
     );
     Answer::Result(Bytes::from(text))
@@ -224,7 +224,7 @@ async fn complete(view: &View, call: Call) -> Result<Reply> {
             Era::Modern => format!(
                 "{{\"resultType\":\"complete\",\"completion\":{{\"values\":[]}},\"_meta\":{{\"{}\":{}}}}}",
                 crate::wire::mcp::meta::SERVER_INFO,
-                handshake_info()
+                INTRODUCTION
             ),
         };
         return Ok(Reply::Whole(Answer::Result(nothing.into())));

@@ -14,12 +14,12 @@ use serde_json::{Value, json};
 
 use super::catalog::Catalog;
 use crate::{
-    backend::{Ask, Backend, Offer, State, Status, handshake_info},
+    backend::{Ask, Backend, Offer, State, Status},
     call::{Answer, Reply, Scope},
     error::{Error, Result},
     wire::{
         json,
-        mcp::{Era, Method, Revision},
+        mcp::{Era, INTRODUCTION, Method, Revision},
     },
 };
 
@@ -209,7 +209,7 @@ impl Backend for Own {
             era: Era::Modern,
             revision: Revision::NEWEST,
             capabilities: "{\"tools\":{}}".into(),
-            server_info: handshake_info(),
+            server_info: INTRODUCTION.to_owned(),
             instructions: None,
         }))
     }

@@ -16,11 +16,11 @@ use super::{
     offering::{Entry, Offering},
 };
 use crate::{
-    backend::{Backend, Mirrored, handshake_info},
+    backend::{Backend, Mirrored},
     call::Scope,
     wire::{
         json,
-        mcp::{Era, List, Method, meta},
+        mcp::{Era, INTRODUCTION, List, Method, meta},
         project,
     },
 };
@@ -387,6 +387,6 @@ pub fn head_of_modern() -> String {
     format!(
         "\"resultType\":\"complete\",\"ttlMs\":0,\"cacheScope\":\"private\",\"_meta\":{{\"{}\":{}}},",
         meta::SERVER_INFO,
-        handshake_info()
+        INTRODUCTION
     )
 }

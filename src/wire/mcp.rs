@@ -159,6 +159,10 @@ impl fmt::Display for Era {
     }
 }
 
+/// This gateway, as it introduces itself to clients and servers: a JSON object.
+pub const INTRODUCTION: &str =
+    concat!("{\"name\":\"waystation\",\"version\":\"", env!("CARGO_PKG_VERSION"), "\"}");
+
 /// A revision of the protocol, oldest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Revision {

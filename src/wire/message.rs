@@ -8,7 +8,10 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use super::json::{self, Fault, Limits, Member, Members, Span};
+use super::{
+    json::{self, Fault, Limits, Member, Members, Span},
+    mcp::meta,
+};
 
 /// Why a text is no message we can act on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +74,13 @@ impl Message {
             }
             if found.is_some_and(|name| name.as_bytes() != key) {
                 return Err("a member's name is spelled unusually; write it in lower case, without escapes");
+            }
+        }
+        let meta = self.in_params("_meta").unwrap_or_default();
+        for member in json::members(meta) {
+            let key = member.key.of(meta);
+            if meta::OF_A_HOP.iter().any(|name| name.as_bytes() != key && twins(name.as_bytes(), key)) {
+                return Err("a member of `_meta` is spelled unusually; write it as the specification does");
             }
         }
         if self.top("jsonrpc").map(|v| v.of(text)) != Some(b"\"2.0\"") {
@@ -208,12 +218,16 @@ pub fn batch(text: &Bytes, limits: &Limits) -> Result<Option<Vec<Bytes>>, Malfor
     Ok(Some(parts.collect()))
 }
 
-/// Do two keys differ in case or in escapes only?
+/// Do two keys differ at most in case or in escapes?
+///
+/// Case is folded as Go's decoder does it, which takes two letters outside of ASCII for theirs
+/// inside: the long s and the sign for kelvin.
 fn twins(name: &[u8], key: &[u8]) -> bool {
-    name.eq_ignore_ascii_case(key)
-        || (key.contains(&b'\\')
-            && json::string(&[b"\"", key, b"\""].concat())
-                .is_some_and(|plain| plain.as_bytes().eq_ignore_ascii_case(name)))
+    if key.is_ascii() && !key.contains(&b'\\') {
+        return name.eq_ignore_ascii_case(key);
+    }
+    let plain = json::string(&[b"\"", key, b"\""].concat()).map(|plain| plain.replace('\u{17f}', "s"));
+    plain.is_some_and(|plain| plain.replace('\u{212a}', "k").as_bytes().eq_ignore_ascii_case(name))
 }
 
 /// A string or an integer, as JSON-RPC and MCP want ids.
@@ -270,7 +284,7 @@ impl<'a> Splice<'a> {
 pub fn object_with(object: &[u8], leave_out: impl Fn(&str) -> bool, put: &[(&str, &[u8])]) -> Vec<u8> {
     let mut out = Vec::with_capacity(object.len() + 64);
     out.push(b'{');
-    let mut separate = |out: &mut Vec<u8>| {
+    let separate = |out: &mut Vec<u8>| {
         if out.len() > 1 {
             out.push(b',');
         }
@@ -348,6 +362,8 @@ mod tests {
         refused(r#"{"jsonrpc":"2.0","id":1,"method":"x","Params":{}}"#);
         refused(r#"{"jsonrpc":"2.0","id":1,"meth\u006fd":"x"}"#);
         refused(r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"name":"a","Name":"b"}}"#);
+        refused("{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"x\",\"param\u{17f}\":{}}");
+        refused(r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"progressTo\u212Aen":1}}}"#);
         let deep = r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"arguments":{"Name":1,"NAME":2}}}"#;
         assert!(parse(deep).is_ok());
     }

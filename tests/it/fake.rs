@@ -7,10 +7,11 @@
 //!
 //! It stops, with all its connections, when the value is dropped.
 
-#![allow(dead_code, reason = "a test uses the part of the fake that it needs")]
+#![allow(dead_code, unused_imports, reason = "a test uses the part of the fake that it needs")]
 
 mod answer;
 mod builder;
+mod envelope;
 mod fault;
 mod server;
 mod session;
@@ -191,11 +192,10 @@ impl Fake {
     }
 
     /// Sends a notification on the GET stream of each legacy session, on each stream of an HTTP+SSE pair and
-    /// on each `subscriptions/listen` whose filter has it, there with its subscription's id. Gives how many.
+    /// on each `subscriptions/listen` whose filter has it, there with its subscription's id. Gives to how many.
     pub fn notify(&self, notification: Value) -> usize {
         let listeners = self.shared.listeners();
-        listeners.iter().for_each(|listener| listener.send(&notification));
-        listeners.len()
+        listeners.iter().filter(|listener| listener.send(&notification)).count()
     }
 
     /// Sends these bytes as they are on each stream that [`Fake::notify`] would write to.

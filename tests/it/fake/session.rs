@@ -35,6 +35,15 @@ pub struct Listener {
     subscription: Option<(Value, Value)>,
 }
 
+/// Tells those who wait that a stream has ended.
+struct Leave(Arc<Shared>);
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        self.0.tell();
+    }
+}
+
 impl Session {
     pub fn listener(&self) -> Option<Listener> {
         let stream = lock(&self.stream).clone().filter(|stream| !stream.is_closed())?;
@@ -57,16 +66,17 @@ impl Listen {
 }
 
 impl Listener {
-    /// Sends a notification, if the subscription wants it.
-    pub fn send(&self, notification: &Value) {
+    /// Sends a notification, if the subscription wants it. Tells whether it did.
+    pub fn send(&self, notification: &Value) -> bool {
         let mut notification = notification.clone();
         if let Some((id, filter)) = &self.subscription {
             if !wants(filter, &notification) {
-                return;
+                return false;
             }
             notification["params"]["_meta"][SUBSCRIPTION] = id.clone();
         }
         self.send_raw(stream::event(notification.to_string().as_bytes()));
+        true
     }
 
     /// A listener that is gone in the meantime hears nothing.
@@ -88,7 +98,7 @@ fn wants(filter: &Value, notification: &Value) -> bool {
 }
 
 impl Shared {
-    pub fn open_session(&self) -> Arc<Session> {
+    pub fn open_session(self: &Arc<Self>) -> Arc<Session> {
         let id = format!("{}-session-{}", self.settings.name, self.next_number());
         let session = Arc::new(Session { id: id.clone(), ..Session::default() });
         lock(&self.sessions).insert(id, session.clone());
@@ -120,7 +130,7 @@ impl Shared {
     }
 
     /// The GET stream of a session; a second one beside it is refused.
-    pub fn open_get_stream(&self, session: &Session) -> Answered {
+    pub fn open_get_stream(self: &Arc<Self>, session: &Session) -> Answered {
         if !self.settings.get_stream {
             return stream::empty(StatusCode::METHOD_NOT_ALLOWED);
         }
@@ -128,24 +138,24 @@ impl Shared {
             let text = "Conflict: Only one SSE stream is allowed per session";
             return *refusal(StatusCode::CONFLICT, -32000, text);
         }
-        let (sender, response) = stream::events_from_outside(None);
+        let (sender, response) = stream::events_from_outside(None, Leave(self.clone()));
         *lock(&session.stream) = Some(sender);
         self.tell();
         response
     }
 
     /// The stream of an HTTP+SSE pair, which begins with where to post.
-    pub fn open_pair(&self) -> Answered {
+    pub fn open_pair(self: &Arc<Self>) -> Answered {
         let session = self.open_session();
         let endpoint = format!("event: endpoint\ndata: /messages?session={}\n\n", session.id);
-        let (sender, response) = stream::events_from_outside(Some(endpoint.into()));
+        let (sender, response) = stream::events_from_outside(Some(endpoint.into()), Leave(self.clone()));
         *lock(&session.stream) = Some(sender);
         self.tell();
         response
     }
 
     /// `subscriptions/listen`: the acknowledgement, and then what the filter lets through.
-    pub fn open_listen(&self, id: &Value, params: &Value) -> Answered {
+    pub fn open_listen(self: &Arc<Self>, id: &Value, params: &Value) -> Answered {
         let filter = params["notifications"].clone();
         let acknowledged = json!({
             "jsonrpc": "2.0",
@@ -153,7 +163,7 @@ impl Shared {
             "params": { "notifications": filter, "_meta": { SUBSCRIPTION: id } },
         });
         let first = stream::event(acknowledged.to_string().as_bytes());
-        let (stream, response) = stream::events_from_outside(Some(first));
+        let (stream, response) = stream::events_from_outside(Some(first), Leave(self.clone()));
         lock(&self.listens).push(Listen { id: id.clone(), filter, stream });
         self.tell();
         response

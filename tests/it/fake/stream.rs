@@ -96,17 +96,17 @@ fn lines(message: &[u8]) -> Vec<&[u8]> {
     lines
 }
 
-/// A stream of events, to be written to from elsewhere; it ends when the last sender is gone.
-pub fn events_from_outside(first: Option<Bytes>) -> (UnboundedSender<Bytes>, Answered) {
+/// A stream of events, to be written to from elsewhere; it ends when the last sender is gone, and `held` with it.
+pub fn events_from_outside(
+    first: Option<Bytes>,
+    held: impl Send + Unpin + 'static,
+) -> (UnboundedSender<Bytes>, Answered) {
     let (sender, receiver) = unbounded_channel();
-    let first = stream::iter(first);
-    (sender, streamed(EVENTS, first.chain(Receiver(receiver)).map(Ok)))
+    let inner = stream::iter(first).chain(Receiver(receiver)).map(Ok);
+    (sender, streamed(EVENTS, Held { inner, _held: held }))
 }
 
-pub fn streamed(
-    kind: &str,
-    bytes: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
-) -> Answered {
+pub fn streamed(kind: &str, bytes: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Answered {
     let body = StreamBody::new(bytes.map(|bytes| bytes.map(Frame::data)));
     answered(StatusCode::OK, kind, body.boxed_unsync())
 }

@@ -1,0 +1,285 @@
+//! COMPOSITION ROOT, and the face for programs that embed the gateway: every part is built
+//! here, and the stages are put in their order.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use waystation::{config::Config, engine::Plan};
+//!
+//! let plan = Plan::build(Config::default()).map_err(|faults| format!("{faults:?}"))?;
+//! let gateway = plan.start().await;
+//! // `gateway` is a tower Service from HTTP requests to HTTP responses.
+//! # drop(gateway); Ok(()) }
+//! ```
+
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use aws_lc_rs::digest;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{Request, Response};
+use tokio::{
+    io::{AsyncBufRead, AsyncWrite},
+    sync::mpsc,
+};
+use tower::{Layer as _, Service};
+
+use crate::{
+    backend::{self, Notice, Notices},
+    config::Config,
+    listener::{
+        self, Front,
+        body::Body,
+        http::Http,
+        session::{self, Sessions},
+        stdio,
+    },
+    middleware::deadline::{Deadline, DeadlineLayer},
+    router::{
+        Router,
+        catalog::{Catalog, Source},
+        own::{self, Own},
+        view::Upstream,
+    },
+    store::{self, Store},
+};
+
+/// What a call passes on its way to a backend, first to last.
+type Stack = Deadline<Router>;
+
+fn stack(deadline: DeadlineLayer, router: Router) -> Stack {
+    // Outermost, so that the time spent anywhere counts.
+    deadline.layer(router)
+}
+
+/// What is wrong with a part, and in which table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    pub at: String,
+    pub why: String,
+}
+
+/// A gateway with every part built, and nothing started.
+#[derive(Debug)]
+pub struct Plan {
+    sources: Vec<Source>,
+    own: Arc<Own>,
+    store: store::Settings,
+    listen: listener::Settings,
+    session: session::Settings,
+    deadline: DeadlineLayer,
+}
+
+impl Plan {
+    /// Builds every part before giving up on any, so that all that is wrong comes at once.
+    /// Nothing is opened, connected or started.
+    pub fn build(config: Config) -> Result<Self, Vec<Fault>> {
+        let Config { listen, session, deadline, store, log: _, backends } = config;
+        let own = Own::new(listen.address.to_string());
+        let mut sources = vec![built_in(&own)];
+        let mut faults = Vec::new();
+        for (name, settings) in backends {
+            if settings.enabled == Some(false) {
+                continue;
+            }
+            match source(&name, settings) {
+                Ok(source) => sources.push(source),
+                Err(why) => faults.push(Fault { at: format!("backends.{name}"), why }),
+            }
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        Ok(Self { sources, own, store, listen, session, deadline: DeadlineLayer::new(deadline) })
+    }
+
+    /// Opens the store and begins to read what the backends offer.
+    pub async fn start(self) -> Waystation {
+        let Self { sources, own, store, listen, session, deadline } = self;
+        let store = open(&store).await;
+        let key = store.cursor_key().await.unwrap_or_else(|why| {
+            tracing::warn!(%why, "cursors will not outlive this run");
+            random_key()
+        });
+        let catalog = Catalog::start(sources, store).await;
+        own.watch(&catalog);
+        let router = Router::new(Arc::clone(&catalog), &key, listen.page_size);
+        let sessions = Sessions::new(session);
+        let front = Front::new(stack(deadline, router), Arc::clone(&sessions));
+        let tasks = vec![
+            tokio::spawn(sweep(Arc::clone(&sessions))).abort_handle(),
+            tokio::spawn(tell(Arc::clone(&catalog), Arc::clone(&sessions))).abort_handle(),
+        ];
+        let http = Http::new(front.clone(), &listen);
+        let tasks = Arc::new(Tasks(tasks));
+        Waystation { http, front, catalog, own, listen: Arc::new(listen), tasks }
+    }
+}
+
+/// The store, or one that keeps nothing where no file can be had: the gateway is of use
+/// without it, only forgetful.
+async fn open(settings: &store::Settings) -> Store {
+    match Store::open(settings).await {
+        Ok(store) => store,
+        Err(why) => {
+            tracing::warn!(%why, "nothing will be kept over a restart");
+            Store::in_memory().await.expect("a database in memory can be opened")
+        }
+    }
+}
+
+fn random_key() -> Vec<u8> {
+    let mut key = [0u8; 32];
+    aws_lc_rs::rand::fill(&mut key).expect("the system has random numbers");
+    key.to_vec()
+}
+
+fn built_in(own: &Arc<Own>) -> Source {
+    let (_, notices) = mpsc::unbounded_channel();
+    let upstream = Upstream {
+        name: own::NAME.into(),
+        prefix: own::NAME.into(),
+        backend: Arc::clone(own) as Arc<dyn backend::Backend>,
+    };
+    Source { upstream: Arc::new(upstream), fingerprint: env!("CARGO_PKG_VERSION").into(), notices }
+}
+
+fn source(name: &str, settings: backend::Settings) -> Result<Source, String> {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let notices: Notices = Arc::new(move |notice: Notice| {
+        let _ = sender.send(notice); // Fails when the catalog has gone.
+    });
+    let prefix = settings.prefix.clone().unwrap_or_else(|| name.to_owned());
+    let fingerprint = fingerprint(&settings);
+    let backend = settings.build(name, notices)?;
+    let upstream = Arc::new(Upstream { name: name.into(), prefix, backend });
+    Ok(Source { upstream, fingerprint, notices: receiver })
+}
+
+/// What makes a backend this one. Names of variables count and not what they hold.
+fn fingerprint(settings: &backend::Settings) -> String {
+    let text = serde_json::to_string(settings).unwrap_or_default();
+    let digest = digest::digest(&digest::SHA256, text.as_bytes());
+    digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+async fn sweep(sessions: Arc<Sessions>) {
+    let mut every = tokio::time::interval(sessions.sweep_every());
+    loop {
+        every.tick().await;
+        sessions.sweep();
+    }
+}
+
+/// Tells clients with sessions of changed lists.
+async fn tell(catalog: Arc<Catalog>, sessions: Arc<Sessions>) {
+    use tokio::sync::broadcast::error::RecvError;
+    let mut changes = catalog.changes();
+    loop {
+        match changes.recv().await {
+            Ok(lists) => {
+                let methods: std::collections::BTreeSet<_> =
+                    lists.iter().map(|list| list.changed()).collect();
+                for method in methods {
+                    sessions.tell_all(&listener::changed(method));
+                }
+            }
+            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+/// Tasks that end with the gateway.
+#[derive(Debug)]
+struct Tasks(Vec<tokio::task::AbortHandle>);
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        self.0.iter().for_each(tokio::task::AbortHandle::abort);
+    }
+}
+
+/// A gateway at work. Clones are the same gateway.
+#[derive(Debug, Clone)]
+pub struct Waystation {
+    http: Http<Stack>,
+    front: Front<Stack>,
+    catalog: Arc<Catalog>,
+    own: Arc<Own>,
+    listen: Arc<listener::Settings>,
+    #[expect(dead_code, reason = "held for its end")]
+    tasks: Arc<Tasks>,
+}
+
+impl Waystation {
+    /// Builds and starts a gateway.
+    pub async fn from_config(config: Config) -> Result<Self, Vec<Fault>> {
+        Ok(Plan::build(config)?.start().await)
+    }
+
+    /// Answers one HTTP request.
+    pub async fn handle<B>(&self, request: Request<B>) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Unpin,
+    {
+        self.http.handle(request).await
+    }
+
+    /// Serves one client on a pipe until its input ends.
+    pub async fn pipe<R, W>(&self, input: R, output: W) -> std::io::Result<()>
+    where
+        R: AsyncBufRead + Unpin,
+        W: AsyncWrite + Unpin + Send + 'static,
+    {
+        stdio::serve(&self.front, input, output, self.listen.body_limit.0).await
+    }
+
+    /// Waits until every backend has answered or failed once, but no longer than this.
+    pub async fn settle(&self, longest: Duration) {
+        self.catalog.settle(longest).await;
+    }
+
+    /// Is anything known of every backend, if only from an earlier run?
+    pub fn is_known(&self) -> bool {
+        self.catalog.is_known()
+    }
+
+    /// How the gateway and its backends are, as the tool `waystation__status` says it.
+    pub fn status(&self) -> serde_json::Value {
+        self.own.status()
+    }
+
+    /// Ends what clients have open, so that their connections can close.
+    pub fn end_streams(&self) {
+        self.front.sessions.close_all();
+    }
+
+    /// Ends connections to backends, and children, in good order.
+    pub async fn close(&self) {
+        self.end_streams();
+        self.catalog.close().await;
+    }
+}
+
+impl<B> Service<Request<B>> for Waystation
+where
+    B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let http = self.http.clone();
+        Box::pin(async move { Ok(http.handle(request).await) })
+    }
+}

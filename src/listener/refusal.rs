@@ -1,0 +1,69 @@
+//! What does a refusal look like over HTTP, before there is a call to answer?
+
+use http::{HeaderValue, Response, StatusCode, header};
+
+use super::{
+    body::{self, Body},
+    doors::Refusal,
+};
+use crate::{
+    error::Error,
+    wire::mcp::{Era, code},
+};
+
+/// Why there is no session to a request, in the words of the implementations that clients know.
+pub enum NoSession {
+    Missing,
+    Unknown,
+    Version,
+    Full(Error),
+}
+
+impl NoSession {
+    pub fn into_response(self, id: Option<&[u8]>) -> Response<Body> {
+        let (status, code, why) = match self {
+            Self::Missing => {
+                (400, code::TRANSPORT, "the header Mcp-Session-Id is missing; begin with `initialize`")
+            }
+            Self::Unknown => {
+                (404, code::SESSION_NOT_FOUND, "there is no such session; begin anew with `initialize`")
+            }
+            Self::Version => {
+                (400, code::TRANSPORT, "the header MCP-Protocol-Version names no revision that has sessions")
+            }
+            Self::Full(error) => {
+                let mut response = error_response(&error, id, Era::Legacy);
+                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("10"));
+                return response;
+            }
+        };
+        let mut text = b"{\"jsonrpc\":\"2.0\",".to_vec();
+        if let Some(id) = id {
+            text.extend_from_slice(&[b"\"id\":", id, b","].concat());
+        }
+        text.extend_from_slice(format!("\"error\":{{\"code\":{code},\"message\":\"{why}\"}}}}").as_bytes());
+        body::json(status, text)
+    }
+}
+
+pub fn error_response(error: &Error, id: Option<&[u8]>, era: Era) -> Response<Body> {
+    body::json(error.codes(era).0, error.response(id, era))
+}
+
+pub fn refused(refusal: Refusal) -> Response<Body> {
+    let why = match refusal {
+        Refusal::Host => {
+            "This gateway does not go by that name. If it should, add the name to `listen.hosts`."
+        }
+        Refusal::Origin => {
+            "Pages of that origin may not call this gateway. If they should, add it to `listen.origins`."
+        }
+    };
+    body::plain(StatusCode::FORBIDDEN, why)
+}
+
+pub fn not_allowed(allowed: &'static str) -> Response<Body> {
+    let mut response = body::empty(StatusCode::METHOD_NOT_ALLOWED);
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
+    response
+}
