@@ -2,7 +2,11 @@
 //!
 //! Results are kept as they were written, so that what is printed is what the server said.
 
-use std::{collections::HashSet, fmt, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    time::Duration,
+};
 
 use futures_util::StreamExt as _;
 use reqwest::{Response, header::HeaderMap};
@@ -117,25 +121,19 @@ impl Client {
 
     /// A whole list, page after page.
     pub async fn list(&self, list: List) -> Result<Vec<Box<RawValue>>, Fault> {
-        #[derive(Deserialize)]
-        struct Page {
-            #[serde(flatten)]
-            lists: std::collections::HashMap<String, Box<RawValue>>,
-        }
         let mut entries = Vec::new();
         let mut cursor: Option<String> = None;
         let mut seen = HashSet::new();
         for _ in 0..MOST_PAGES {
             let params = Params { cursor: cursor.as_deref(), ..Params::default() };
             let result = self.ask(list.method(), params, HeaderMap::new(), &mut |_| {}).await?;
-            let mut page: Page = parse(result.get())?;
-            let page_entries = page.lists.remove(list.member());
+            let page: HashMap<String, &RawValue> = parse(result.get())?;
+            let page_entries = page.get(list.member());
             let page_entries = page_entries.ok_or_else(|| {
                 Fault::Rubbish(format!("the answer to {} has no {:?}", list.method().name(), list.member()))
             })?;
             entries.extend(parse::<Vec<Box<RawValue>>>(page_entries.get())?);
-            let next =
-                page.lists.get("nextCursor").map(|next| parse::<Option<String>>(next.get())).transpose()?;
+            let next = page.get("nextCursor").map(|next| parse::<Option<String>>(next.get())).transpose()?;
             let Some(next) = next.flatten() else { return Ok(entries) };
             if !seen.insert(next.clone()) {
                 break;
@@ -205,9 +203,9 @@ impl Client {
         let kind =
             response.headers().get("content-type").and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         if kind.starts_with("text/event-stream") {
-            self.from_stream(response, heard).await
+            self.read_stream(response, heard).await
         } else {
-            self.from_body(response).await
+            self.read_body(response).await
         }
     }
 
@@ -216,7 +214,7 @@ impl Client {
         if why.is_connect() { Fault::Away(text) } else { Fault::Rubbish(text) }
     }
 
-    async fn from_body(&self, response: Response) -> Result<Box<RawValue>, Fault> {
+    async fn read_body(&self, response: Response) -> Result<Box<RawValue>, Fault> {
         let status = response.status();
         let mut text = Vec::new();
         let mut chunks = response.bytes_stream();
@@ -234,7 +232,7 @@ impl Client {
         }
     }
 
-    async fn from_stream(
+    async fn read_stream(
         &self,
         response: Response,
         heard: &mut (dyn FnMut(Progress) + Send),

@@ -7,7 +7,7 @@ use clap::Args;
 use super::{Outcome, complain, fail, note, print};
 use crate::config::{
     Complaint, Complaints, Environment, Place,
-    mcp_json::{self, Names, Purpose, Taken},
+    mcp_json::{self, Intake, Names, Purpose, Taken},
 };
 
 pub const EXAMPLES: &str = "\
@@ -27,14 +27,13 @@ pub struct Arguments {
 }
 
 pub fn import(arguments: &Arguments, environment: &Environment) -> Outcome {
-    let mut names = Names::new([]);
-    let mut taken = Taken::default();
+    let mut intake = Intake::new(Purpose::File, environment, Names::new([]));
     let mut complaints = Complaints::default();
     for file in &arguments.files {
         let name = file.display().to_string();
         match fs::read_to_string(file) {
             Ok(text) => {
-                let read = mcp_json::read(&name, &text, Purpose::File, environment, &mut names, &mut taken);
+                let read = intake.read(&name, &text);
                 read.err().into_iter().flatten().for_each(|complaint| complaints.push(complaint));
             }
             Err(why) => {
@@ -43,6 +42,7 @@ pub fn import(arguments: &Arguments, environment: &Environment) -> Outcome {
             }
         }
     }
+    let taken = intake.taken;
     explain(&taken);
     if !complaints.is_empty() {
         complain(&complaints);
