@@ -39,6 +39,10 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// What the server said it can do, once it has been reached.
     fn offer(&self) -> Option<Arc<Offer>>;
 
+    /// Tells which era it spoke in an earlier run. Only a hint: if it does not hold, the backend
+    /// is asked again.
+    fn expect(&self, _era: Era) {}
+
     /// Ends connections and children in good order.
     fn close(&self) -> BoxFuture<'_, ()>;
 }

@@ -424,6 +424,13 @@ impl Backend for Server {
         self.link.load().as_ref().map(|link| Arc::clone(&link.offer))
     }
 
+    fn expect(&self, era: Era) {
+        // Nobody holds the lock yet; if somebody does, they are finding it out.
+        if let Ok(mut known) = self.making.try_lock() {
+            known.era.get_or_insert(era);
+        }
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             if let Some(link) = self.link.swap(None) {
