@@ -94,13 +94,6 @@ impl Stdio {
         Ok(Self { name: name.into(), command: settings, secrets, stderr: Mutex::default() })
     }
 
-    /// What the child that was started last has last said on its error output, which is the
-    /// best explanation there is of one that does not answer.
-    pub fn last_words(&self) -> Option<String> {
-        let stderr = self.stderr.lock().expect("no code panics while it holds this lock");
-        stderr.as_ref()?.last()
-    }
-
     fn start(&self, inbox: Inbox) -> Result<Pipe, String> {
         warn_if_unguarded();
         let Command { command: name, args, env: _, cwd } = &self.command;
@@ -146,6 +139,12 @@ impl Connect for Stdio {
             let pipe = self.start(inbox).map_err(|why| Trouble::new(Kind::NotSent, why))?;
             Ok(Arc::new(pipe) as Arc<dyn Transport>)
         })
+    }
+
+    /// Those of the child that was started last.
+    fn last_words(&self) -> Option<String> {
+        let stderr = self.stderr.lock().expect("no code panics while it holds this lock");
+        stderr.as_ref()?.last()
     }
 
     /// Some servers leave, or hang, when they are asked anything before the handshake.
