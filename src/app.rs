@@ -7,18 +7,35 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
 };
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::BufReader,
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
 
-use crate::{console, engine::Waystation, listener::doors::Doors};
+use crate::{
+    backend::guardian,
+    config::{Complaint, Complaints, Config},
+    console,
+    engine::{Fault, Plan, Waystation},
+    listener::doors::Doors,
+    telemetry,
+};
 
 /// How long backends may take until the first words are printed.
 const FIRST_WORDS: Duration = Duration::from_millis(700);
+/// How long backends may take on the first run before a client on a pipe is served.
+const FIRST_LIST: Duration = Duration::from_secs(5);
+/// How long they may take before a gateway that is started for one command is asked.
+const ALL_BACKENDS: Duration = Duration::from_secs(30);
 /// How long requests under way may take after the signal to stop.
 const DRAIN: Duration = Duration::from_secs(10);
 /// How long a client may take to send the head of a request.
 const HEAD: Duration = Duration::from_secs(10);
 
 /// The sockets, bound before anything is started, so that their addresses are known.
+#[derive(Debug)]
 pub struct Sockets {
     public: TcpListener,
     admin: TcpListener,
@@ -39,7 +56,7 @@ impl Sockets {
 }
 
 /// Serves until `stop` is done and the requests then under way have been answered.
-pub async fn serve(gateway: Waystation, sockets: Sockets, stop: impl Future<Output = ()>) {
+pub async fn serve_on(gateway: Waystation, sockets: Sockets, stop: impl Future<Output = ()>) {
     let Sockets { public, admin } = sockets;
     let doors = admin.local_addr().ok().map(|address| Doors::new(address, &[], &[]));
     let admin = tokio::spawn(serve_admin(gateway.clone(), admin, Arc::new(doors)));
@@ -115,29 +132,112 @@ async fn answer_admin(gateway: Waystation, stream: TcpStream, doors: Arc<Option<
     }
 }
 
-/// Builds and starts a gateway, serves it and says so, until the process is told to stop.
-pub async fn run(gateway: Waystation, sockets: Sockets) -> io::Result<()> {
-    let address = sockets.address()?;
-    let admin = sockets.admin.local_addr()?;
-    let greeting = {
-        let gateway = gateway.clone();
-        tokio::spawn(async move {
-            gateway.settle(FIRST_WORDS).await;
-            println!("{}", greeting(address, admin, &gateway.status()));
-        })
+/// Builds everything and serves nothing, to hear of all that is wrong.
+pub fn check(config: &Config) -> Result<(), Complaints> {
+    plan(config.clone()).map(drop)
+}
+
+fn plan(config: Config) -> Result<Plan, Complaints> {
+    let mut complaints = Complaints::default();
+    let faults = match Plan::build(config) {
+        Ok(plan) => return Ok(plan),
+        Err(faults) => faults,
     };
-    serve(gateway, sockets, stop_signal()).await;
+    for Fault { at, why } in faults {
+        complaints.push(Complaint::new(at, why, ""));
+    }
+    Err(complaints)
+}
+
+/// Serves over HTTP until `stop`, and then until the requests under way are answered.
+pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), Complaints> {
+    telemetry::start(&config.log);
+    let plan = plan(config.clone())?;
+    let sockets = Sockets::bind(&config.listen).await.map_err(|why| {
+        let instead = "stop what listens there, or choose another address";
+        complaint(Complaint::new("listen", why, instead))
+    })?;
+    guard();
+    let gateway = plan.start().await;
+    let greeting = tokio::spawn(greet(gateway.clone(), sockets.address(), sockets.admin.local_addr()));
+    serve_on(gateway, sockets, stop.cancelled_owned()).await;
     greeting.abort();
     Ok(())
 }
 
-/// Done when the process is asked to stop.
-pub async fn stop_signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut term) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+/// Serves one client over standard input and output until either ends or `stop`.
+pub async fn stdio(config: Config, stop: CancellationToken) -> Result<(), Complaints> {
+    telemetry::start(&config.log);
+    let plan = plan(config)?;
+    guard();
+    let gateway = plan.start().await;
+    if !gateway.is_known() {
+        // Clients on a pipe mostly list once, at the start. After the first run what was known
+        // then is shown at once.
+        gateway.settle(FIRST_LIST).await;
+    }
+    let served = gateway.pipe(BufReader::new(tokio::io::stdin()), tokio::io::stdout());
     tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = term.recv() => {}
+        served = served => if let Err(why) = served {
+            tracing::warn!(%why, "the client has gone");
+        },
+        () = stop.cancelled() => {}
+    }
+    gateway.close().await;
+    Ok(())
+}
+
+/// A gateway in this process.
+#[derive(Debug)]
+pub struct Running {
+    stop: CancellationToken,
+    serving: JoinHandle<()>,
+}
+
+impl Running {
+    /// Ends it in good order.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        let _ = self.serving.await;
+    }
+}
+
+/// Starts a gateway on free ports of this machine, and says under which address it answers, as
+/// in `http://127.0.0.1:49152`. Returns when each backend is ready or has failed.
+pub async fn ephemeral(mut config: Config) -> Result<(Running, String), Complaints> {
+    config.listen.address.set_port(0);
+    config.listen.admin.set_port(0);
+    telemetry::start(&telemetry::Settings { level: "error".into(), ..config.log.clone() });
+    let plan = plan(config.clone())?;
+    let bound = Sockets::bind(&config.listen).await;
+    let sockets = bound.map_err(|why| complaint(Complaint::new("listen", why, "choose another address")))?;
+    guard();
+    let address = sockets.address().map_err(|why| complaint(Complaint::new("listen", why, "")))?;
+    let gateway = plan.start().await;
+    gateway.settle(ALL_BACKENDS).await;
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn(serve_on(gateway, sockets, stop.clone().cancelled_owned()));
+    Ok((Running { stop, serving }, format!("http://{address}")))
+}
+
+fn complaint(complaint: Complaint) -> Complaints {
+    let mut complaints = Complaints::default();
+    complaints.push(complaint);
+    complaints
+}
+
+/// Makes sure that children end with us, however we end.
+fn guard() {
+    match guardian::this_program() {
+        Ok(program) => guardian::install(program),
+        Err(why) => tracing::warn!(%why, "no guardian for child processes"),
+    }
+}
+
+async fn greet(gateway: Waystation, address: io::Result<SocketAddr>, admin: io::Result<SocketAddr>) {
+    gateway.settle(FIRST_WORDS).await;
+    if let (Ok(address), Ok(admin)) = (address, admin) {
+        println!("{}", greeting(address, admin, &gateway.status()));
     }
 }
 

@@ -27,3 +27,4 @@ pub mod telemetry; //  what is logged
 pub mod config; //     routes.toml, as it was written
 pub mod engine; //     the stages, put in their order
 pub mod app; //        sockets, signals, first words
+pub mod cli; //        what can be typed after `waystation`

@@ -28,3 +28,17 @@ impl Default for Settings {
         Self { level: "info".into(), format: Format::Text }
     }
 }
+
+/// Starts the log. Does nothing if there is one already.
+pub fn start(settings: &Settings) {
+    let Settings { level, format } = settings;
+    let filter = tracing_subscriber::EnvFilter::try_new(level).unwrap_or_else(|_| "info".into());
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Colours only where somebody looks.
+    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let started = match format {
+        Format::Text => log.with_ansi(colours).with_target(false).try_init(),
+        Format::Json => log.json().with_target(false).try_init(),
+    };
+    drop(started);
+}

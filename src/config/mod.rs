@@ -135,7 +135,8 @@ fn assemble(
         // What was taken out for its shape is not missing, and neither is what could not be read.
         let of_a_backend = matches!(path.as_slice(), [table, _] if table == "backends");
         let known = faults.iter().any(|fault| fault.path.starts_with(&path) || path.starts_with(&fault.path));
-        if !known && !(lines_missing && of_a_backend) {
+        let missing = lines_missing && of_a_backend;
+        if !(known || missing) {
             complaints.push(complaint.clone());
         }
     }
@@ -156,20 +157,19 @@ fn take_over(
     environment: &Environment,
     complaints: &mut Complaints,
 ) -> Vec<String> {
-    let mut taken = mcp_json::Taken::default();
     let prefixes = config.backends.values().filter_map(|settings| settings.prefix.as_deref());
-    let mut names = mcp_json::Names::new(config.backends.keys().map(String::as_str).chain(prefixes));
+    let names = mcp_json::Names::new(config.backends.keys().map(String::as_str).chain(prefixes));
+    let mut intake = mcp_json::Intake::new(mcp_json::Purpose::Use, environment, names);
     for file in files {
-        let name = file.display().to_string();
         let read = std::fs::read_to_string(file).map_err(|why| vec![unreadable(file, &why)]);
-        let read = read.and_then(|text| {
-            mcp_json::read(&name, &text, mcp_json::Purpose::Use, environment, &mut names, &mut taken)
-        });
+        let read = read.and_then(|text| intake.read(&file.display().to_string(), &text));
         read.err().into_iter().flatten().for_each(|complaint| complaints.push(complaint));
     }
+    let taken = intake.taken;
     for server in taken.servers {
         source.taken_over.push((server.name.clone(), server.place));
-        sense::backend(&server.name, &server.settings, environment, &|_| false, complaints);
+        let (name, settings) = (server.name.as_str(), &server.settings);
+        sense::Look { name, settings, environment, in_file: &|_| false, complaints }.through();
         config.backends.insert(server.name, server.settings);
     }
     taken.remarks

@@ -28,6 +28,8 @@ use crate::{
 
 /// Changes that come within this time are told as one.
 const DEBOUNCE: Duration = Duration::from_millis(100);
+/// How often the lists of a server are read that does not tell of changes.
+const REREAD: Duration = Duration::from_secs(60);
 /// The pause after a failed reading; it doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -174,8 +176,13 @@ impl Catalog {
             }
             if read {
                 pause = FIRST_PAUSE;
-                if notices.recv().await.is_none() {
-                    return;
+                // A modern server tells of changes on a subscription only, and we have none yet.
+                let modern = weak.upgrade().is_some_and(|catalog| catalog.is_modern(index));
+                let patience = if modern { REREAD } else { Duration::MAX };
+                match tokio::time::timeout(patience, notices.recv()).await {
+                    Ok(None) if modern => tokio::time::sleep(REREAD).await,
+                    Ok(None) => return,
+                    Ok(Some(_)) | Err(_) => {}
                 }
                 tokio::time::sleep(DEBOUNCE).await;
                 while notices.try_recv().is_ok() {}
@@ -184,6 +191,11 @@ impl Catalog {
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
+    }
+
+    fn is_modern(&self, index: usize) -> bool {
+        let offer = self.shelves[index].upstream.backend.offer();
+        offer.is_some_and(|offer| offer.era == Era::Modern)
     }
 
     /// Reads one backend's lists; says whether that worked.

@@ -1,4 +1,6 @@
 //! The gateway from outside.
 
+mod cli;
 mod config;
 mod docs;
+mod import;

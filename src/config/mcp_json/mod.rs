@@ -17,6 +17,7 @@ mod server; //    one entry
 mod write; //     as routes.toml
 
 pub use name::{Names, valid_name};
+pub use server::overriding;
 pub use write::write;
 
 /// What the servers are taken over for.
@@ -51,38 +52,41 @@ pub struct Server {
     pub place: Place,
 }
 
-/// Reads a file's servers, names them, and adds them to what was read before.
-pub fn read(
-    file: &str,
-    text: &str,
+/// Takes servers over, file after file.
+pub struct Intake<'a> {
     purpose: Purpose,
-    environment: &Environment,
-    names: &mut Names,
-    taken: &mut Taken,
-) -> Result<(), Vec<Complaint>> {
-    let json = jsonc::plain(text);
-    let found = find(&json).map_err(|fault| vec![fault.complaint(file, text)])?;
-    let mut complaints = Vec::new();
-    let mut seen: Vec<(String, Value)> = Vec::new();
-    for entry in found.entries {
-        // Several projects may have one server.
-        let one = (entry.name.clone(), serde_json::from_str(entry.json.get()).unwrap_or_default());
-        if seen.contains(&one) {
-            continue;
-        }
-        seen.push(one);
-        let range = entry.at..entry.at + 1;
-        let mut spot = quote::spot_in_broken(text, &range);
-        // The line may hold the whole server, secrets and all.
-        spot.quoted = format!("\"{}\": …", entry.name);
-        spot.marked = 0..entry.name.len() + 2;
-        let place = Place::File(file.to_owned(), Some(spot));
-        let mut reader = server::Reader { file, purpose, environment, inputs: &found.inputs, taken };
-        if let Err((what, instead)) = reader.read(&entry, names, place.clone()) {
-            complaints.push(Complaint::new(format!("\"{}\"", entry.name), what, instead).placed(place));
-        }
+    environment: &'a Environment,
+    names: Names,
+    pub taken: Taken,
+}
+
+impl<'a> Intake<'a> {
+    pub fn new(purpose: Purpose, environment: &'a Environment, names: Names) -> Self {
+        Self { purpose, environment, names, taken: Taken::default() }
     }
-    if complaints.is_empty() { Ok(()) } else { Err(complaints) }
+
+    /// Reads a file's servers, names them, and adds them to those that were read before.
+    pub fn read(&mut self, file: &str, text: &str) -> Result<(), Vec<Complaint>> {
+        let json = jsonc::plain(text);
+        let found = find(&json).map_err(|fault| vec![fault.complaint(file, text)])?;
+        let mut complaints = Vec::new();
+        let mut seen: Vec<(String, Value)> = Vec::new();
+        for entry in found.entries {
+            // Several projects may have one server.
+            let one = (entry.name.clone(), serde_json::from_str(entry.json.get()).unwrap_or_default());
+            if seen.contains(&one) {
+                continue;
+            }
+            seen.push(one);
+            let place = entry.place(file, text);
+            let (purpose, environment, taken) = (self.purpose, self.environment, &mut self.taken);
+            let mut reader = server::Reader { file, purpose, environment, inputs: &found.inputs, taken };
+            if let Err((what, instead)) = reader.read(&entry, &mut self.names, place.clone()) {
+                complaints.push(Complaint::new(format!("\"{}\"", entry.name), what, instead).placed(place));
+            }
+        }
+        if complaints.is_empty() { Ok(()) } else { Err(complaints) }
+    }
 }
 
 /// The servers of a file and what it says about them.
@@ -99,6 +103,16 @@ struct Entry<'a> {
     json: &'a RawValue,
     /// Where it stands in the text.
     at: usize,
+}
+
+impl Entry<'_> {
+    /// Its place, without its line, which may hold all of it, secrets and all.
+    fn place(&self, file: &str, text: &str) -> Place {
+        let mut spot = quote::spot_in_broken(text, &(self.at..self.at + 1));
+        spot.quoted = format!("\"{}\": …", self.name);
+        spot.marked = 0..self.name.len() + 2;
+        Place::File(file.to_owned(), Some(spot))
+    }
 }
 
 enum Fault {

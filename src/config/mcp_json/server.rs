@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value};
 
 use super::{
@@ -29,6 +30,9 @@ const OF_THE_CLIENT: [&str; 12] = [
     "timeout",
     "trust",
 ];
+
+/// Variables that name a place on this machine or whom it belongs to.
+const PLACES: [&str; 5] = ["HOME", "USER", "PWD", "TMPDIR", "APPDATA"];
 
 /// What is wrong, and what would be right.
 type Fault = (String, String);
@@ -82,6 +86,7 @@ impl Reader<'_> {
         };
         match (remote, command, url) {
             (true, _, Some(url)) => {
+                let url = self.without_user(server, url, members);
                 server.settings.url = self.plain(server, "url", &url)?;
                 if kind.as_deref() == Some("sse") {
                     server.settings.transport = TransportKind::Sse;
@@ -97,6 +102,25 @@ impl Reader<'_> {
             server.settings.cwd = self.plain(server, "cwd", &cwd)?.map(Into::into);
         }
         Ok(())
+    }
+
+    /// The URL, with the user and password in it put into a header, where no log shows them.
+    fn without_user(&mut self, server: &Server, url: String, members: &mut Map<String, Value>) -> String {
+        let Some(user) = secret::user_info(&url).filter(|user| !url[user.clone()].contains("${")) else {
+            return url;
+        };
+        let headers = members.entry("headers").or_insert_with(|| Value::Object(Map::new()));
+        if let Some(headers) = headers.as_object_mut() {
+            let value = format!("Basic {}", STANDARD.encode(percent_decoded(&url[user.clone()])));
+            headers.entry("Authorization").or_insert(Value::String(value));
+        }
+        if self.purpose == Purpose::Use {
+            return format!("{}{}", &url[..user.start], &url[user.end + 1..]);
+        }
+        let what = "user and password of its url are sent as a header; \
+                    the variable is what this prints: printf %s USER:PASSWORD | base64";
+        self.remark(server, what);
+        format!("{}{}", &url[..user.start], &url[user.end + 1..])
     }
 
     fn program(&mut self, server: &mut Server, command: &str, arguments: Option<Value>) -> Result<(), Fault> {
@@ -121,16 +145,15 @@ impl Reader<'_> {
 
     fn arguments(&mut self, server: &mut Server, arguments: &[String]) -> Result<(), Fault> {
         let templates: Vec<_> = arguments.iter().map(|argument| Template::parse(argument)).collect();
+        let written: Result<Vec<_>, _> =
+            templates.iter().map(|template| self.expand(template, "args")).collect();
         match self.purpose {
-            Purpose::Use => {
-                for template in &templates {
-                    server.settings.args.push(self.expand(template, "args")?);
-                }
-            }
+            Purpose::Use => server.settings.args = written?,
             Purpose::File => {
                 let secrets = secret::in_arguments(arguments.iter().map(String::as_str));
-                let written: Vec<_> = templates.iter().map(|template| template.expand(|_| None)).collect();
-                if secrets.contains(&true) || written.iter().any(Result::is_err) {
+                if let (Ok(written), false) = (written, secrets.contains(&true)) {
+                    server.settings.args = written;
+                } else {
                     let shown = arguments.iter().zip(&secrets).map(|(argument, secret)| {
                         if *secret { "\"…\"".to_owned() } else { format!("{argument:?}") }
                     });
@@ -140,8 +163,6 @@ impl Reader<'_> {
                         "args",
                         &format!("the arguments of {}, as a list: [{shown}]", server.name),
                     );
-                } else {
-                    server.settings.args = written.into_iter().filter_map(Result::ok).collect();
                 }
             }
         }
@@ -150,11 +171,11 @@ impl Reader<'_> {
 
     /// The value of a key that takes no reference.
     fn plain(&mut self, server: &mut Server, key: &'static str, text: &str) -> Result<Option<String>, Fault> {
-        let template = Template::parse(text);
+        let expanded = self.expand(&Template::parse(text), key);
         if self.purpose == Purpose::Use {
-            return self.expand(&template, key).map(Some);
+            return expanded.map(Some);
         }
-        match template.expand(|_| None) {
+        match expanded {
             Ok(plain) if !secret::looks_like(&plain) && secret::user_info(&plain).is_none() => {
                 Ok(Some(plain))
             }
@@ -170,7 +191,9 @@ impl Reader<'_> {
     }
 
     fn expand(&self, template: &Template, key: &str) -> Result<String, Fault> {
-        let known = |name: &str| self.environment.get(name).map(str::to_owned);
+        // What other variables hold may be secret, and must not get into a file.
+        let shown = |name: &str| self.purpose == Purpose::Use || PLACES.contains(&name);
+        let known = |name: &str| self.environment.get(name).filter(|_| shown(name)).map(str::to_owned);
         template.expand(known).map_err(|name| not_set(key, &name))
     }
 
@@ -295,6 +318,25 @@ pub fn overriding(name: &str, key: &str) -> String {
 
 fn not_set(key: &str, variable: &str) -> Fault {
     (format!("{key} needs the variable {variable}, which is not set"), "set it".into())
+}
+
+fn percent_decoded(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((first, behind)) = rest.split_first() {
+        let digits = behind.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.filter(|_| *first == b'%').and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &behind[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = behind;
+            }
+        }
+    }
+    bytes
 }
 
 /// A value as text; people write numbers and truths without quotes.

@@ -6,7 +6,7 @@
 mod backend;
 mod front;
 
-pub use backend::backend;
+pub use backend::Look;
 
 use std::collections::BTreeMap;
 
@@ -28,7 +28,7 @@ pub fn check(config: &Config, environment: &Environment, in_file: &dyn Fn(&str) 
     front::deadline(&config.deadline, &mut complaints);
     front::log(&config.log, &mut complaints);
     for (name, settings) in &config.backends {
-        backend(name, settings, environment, in_file, &mut complaints);
+        Look { name, settings, environment, in_file, complaints: &mut complaints }.through();
     }
     prefixes(config, &mut complaints);
     complaints

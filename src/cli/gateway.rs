@@ -1,0 +1,106 @@
+//! Which gateway is asked: the one that runs, or one for this command alone?
+
+use std::{future::Future, time::Duration};
+
+use clap::Args;
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use super::{Outcome, Sources, client::Client, complain, fail, note, stop};
+use crate::{
+    app,
+    config::{Config, Environment},
+};
+
+/// How long a gateway on this machine may take to accept a connection.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Clone, Args)]
+pub struct Target {
+    /// The endpoint to ask, such as http://127.0.0.1:8080/mcp [default: that of the
+    /// configuration; if nothing answers there, a gateway is started for this command].
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    #[command(flatten)]
+    pub sources: Sources,
+}
+
+/// Runs a command that asks a gateway, and ends what was started for it.
+pub fn ask<F>(
+    target: &Target,
+    common: Sources,
+    environment: Environment,
+    command: impl FnOnce(Asked) -> F,
+) -> Outcome
+where
+    F: Future<Output = Outcome>,
+{
+    let loaded = match &target.url {
+        Some(_) => None,
+        None => match target.sources.clone().or(common).load(&environment) {
+            Ok(loaded) => Some(loaded),
+            Err(outcome) => return outcome,
+        },
+    };
+    let url = target.url.clone();
+    stop::run(|stop| async move {
+        let (asked, own) = match (url, loaded) {
+            (Some(url), _) => (Asked { url, admin: None }, None),
+            (None, None) => unreachable!("without a URL the configuration was loaded"),
+            (None, Some(loaded)) => match find(&loaded.config).await {
+                Some(asked) => (asked, None),
+                None => match start(loaded.config).await {
+                    Ok((own, asked)) => (asked, Some(own)),
+                    Err(complaints) => return complain(&complaints.located(&loaded.source)),
+                },
+            },
+        };
+        let outcome = unless_stopped(stop, command(asked)).await;
+        if let Some(own) = own {
+            own.stop().await;
+        }
+        outcome
+    })
+}
+
+/// The gateway that is asked.
+#[derive(Debug)]
+pub struct Asked {
+    pub url: String,
+    /// Where it answers operators, if that is known.
+    pub admin: Option<String>,
+}
+
+impl Asked {
+    pub fn client(&self) -> Result<Client, Outcome> {
+        Client::new(self.url.clone()).map_err(fail)
+    }
+}
+
+/// The gateway of the configuration, if something listens at its address.
+async fn find(config: &Config) -> Option<Asked> {
+    let address = config.listen.address;
+    if address.port() == 0 {
+        return None;
+    }
+    let connected = tokio::time::timeout(PATIENCE, TcpStream::connect(address)).await;
+    let there = matches!(connected, Ok(Ok(_)));
+    there.then(|| Asked {
+        url: format!("http://{address}/mcp"),
+        admin: (config.listen.admin.port() != 0).then(|| format!("http://{}/status", config.listen.admin)),
+    })
+}
+
+async fn start(config: Config) -> Result<(app::Running, Asked), crate::config::Complaints> {
+    note(format_args!("no gateway at http://{}/mcp, starting one for this command", config.listen.address));
+    let (running, base) = app::ephemeral(config).await?;
+    let url = format!("{}/mcp", base.trim_end_matches('/'));
+    Ok((running, Asked { url, admin: None }))
+}
+
+async fn unless_stopped(stop: CancellationToken, command: impl Future<Output = Outcome>) -> Outcome {
+    tokio::select! {
+        outcome = command => outcome,
+        () = stop.cancelled() => Outcome::Failed,
+    }
+}

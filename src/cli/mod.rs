@@ -1,0 +1,220 @@
+//! What can be done from the command line?
+//!
+//! Each command is a file here; what they have in common is which configuration they read and
+//! how they tell what is wrong with it.
+
+use std::{
+    ffi::OsString,
+    io::{self, IsTerminal as _, Write as _},
+    path::PathBuf,
+};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{CONFIG_FILE, Complaints, Config, Environment, Loaded};
+
+mod arguments; // the arguments of a tool
+mod call; //      a tool
+mod check; //     a configuration
+mod client; //    requests to a gateway
+mod gateway; //   the one that is asked
+mod import; //    other programs' files
+mod list; //      tools, prompts and resources
+mod serve; //     a gateway, over HTTP or a pipe
+mod status; //    how the backends are
+mod stop; //      signals
+mod table; //     columns, and texts of strangers
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Done,
+    /// It was understood, tried, and did not succeed.
+    Failed,
+    /// The command line was not understood.
+    Usage,
+    /// Something is wrong with the configuration.
+    Configuration,
+}
+
+const ABOUT: &str = "One MCP endpoint in front of many MCP servers";
+
+const LONG_ABOUT: &str = "\
+One MCP endpoint in front of many MCP servers.
+
+Without a command it serves: clients find all servers of ./routes.toml at
+http://127.0.0.1:8080/mcp. Without that file it serves what is built in, which is enough to try it.";
+
+const EXAMPLES: &str = "\
+Examples:
+  waystation                                     serve what ./routes.toml says
+  waystation import ~/.claude.json > routes.toml take over the servers of another program
+  waystation check                               is routes.toml all right?
+  waystation list                                which tools are there?
+  waystation call time__get_current_time --arg timezone=Europe/Berlin
+
+The file routes.toml explains itself; all keys are in docs/configuration.md.";
+
+#[derive(Debug, Parser)]
+#[command(name = "waystation", version, about = ABOUT, long_about = LONG_ABOUT, after_help = EXAMPLES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    sources: Sources,
+}
+
+/// Where a configuration comes from.
+#[derive(Debug, Clone, Default, Args)]
+struct Sources {
+    /// The configuration [default: $WAYSTATION_CONFIG, else ./routes.toml, else built in].
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Adds the servers of another program's file, as it is: {"mcpServers": …} or VS Code's
+    /// mcp.json. May be given several times.
+    #[arg(long, value_name = "FILE")]
+    mcp_json: Vec<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve over HTTP [what is done without a command].
+    #[command(after_help = serve::EXAMPLES)]
+    Serve(Sources),
+    /// Serve one client over standard input and output.
+    #[command(after_help = serve::STDIO_EXAMPLES)]
+    Stdio(Sources),
+    /// Say all that is wrong with a configuration, and serve nothing.
+    #[command(after_help = check::EXAMPLES)]
+    Check(Sources),
+    /// List tools, prompts and resources.
+    #[command(after_help = list::EXAMPLES)]
+    List(list::Arguments),
+    /// Call a tool and print what it answers.
+    #[command(after_help = call::EXAMPLES)]
+    Call(call::Arguments),
+    /// Say how each backend is.
+    #[command(after_help = status::EXAMPLES)]
+    Status(status::Arguments),
+    /// Turn another program's file into a routes.toml.
+    #[command(after_help = import::EXAMPLES)]
+    Import(import::Arguments),
+    /// Print the JSON Schema of routes.toml, for editors.
+    #[command(after_help = "Example:\n  waystation schema > routes.schema.json")]
+    Schema {
+        /// Prints the page of all keys instead, docs/configuration.md.
+        #[arg(long, hide = true)]
+        markdown: bool,
+    },
+}
+
+/// Does what the command line says. `arguments` begins with the program's name.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Outcome {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let told = error.print();
+            return if error.use_stderr() || told.is_err() { Outcome::Usage } else { Outcome::Done };
+        }
+    };
+    let environment = Environment::of_process();
+    let common = arguments.sources;
+    match arguments.command {
+        None => serve::serve(&common, &environment),
+        Some(Command::Serve(sources)) => serve::serve(&sources.or(common), &environment),
+        Some(Command::Stdio(sources)) => serve::stdio(&sources.or(common), &environment),
+        Some(Command::Check(sources)) => check::check(&sources.or(common), &environment),
+        Some(Command::List(arguments)) => list::list(&arguments, common, environment),
+        Some(Command::Call(arguments)) => call::call(&arguments, common, environment),
+        Some(Command::Status(arguments)) => status::status(&arguments, common, environment),
+        Some(Command::Import(arguments)) => import::import(&arguments, &environment),
+        Some(Command::Schema { markdown: false }) => print(&crate::config::schema::text()),
+        Some(Command::Schema { markdown: true }) => print(&crate::config::manual::text()),
+    }
+}
+
+impl Sources {
+    /// What was said behind the command, and else what was said before it.
+    fn or(self, common: Self) -> Self {
+        let mcp_json = if self.mcp_json.is_empty() { common.mcp_json } else { self.mcp_json };
+        Self { config: self.config.or(common.config), mcp_json }
+    }
+
+    /// The configuration, with a note of what was changed on the way. What is wrong is told.
+    fn load(&self, environment: &Environment) -> Result<Loaded, Outcome> {
+        let named = environment.get(CONFIG_FILE).filter(|name| !name.is_empty()).map(PathBuf::from);
+        let file = self.config.clone().or(named);
+        let loaded = Config::load_with(file.as_deref(), &self.mcp_json, environment);
+        let loaded = loaded.map_err(|complaints| complain(&complaints))?;
+        for remark in &loaded.remarks {
+            note(remark);
+        }
+        Ok(loaded)
+    }
+}
+
+/// Tells all that is wrong: drawn on a terminal, and a line each for other programs.
+fn complain(complaints: &Complaints) -> Outcome {
+    let terminal = io::stderr().is_terminal();
+    let text = if terminal { complaints.drawn(table::colours()) } else { complaints.to_string() };
+    let _ = write!(io::stderr(), "{text}");
+    Outcome::Configuration
+}
+
+/// Says something that is not the command's output.
+fn note(what: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "note: {what}");
+}
+
+/// Says why a command did not succeed.
+fn fail(why: impl std::fmt::Display) -> Outcome {
+    let _ = writeln!(io::stderr(), "error: {why}");
+    Outcome::Failed
+}
+
+/// Writes the command's output. Whoever reads it may have read enough (`| head`).
+fn print(text: &str) -> Outcome {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Outcome::Done,
+        Err(why) if why.kind() == io::ErrorKind::BrokenPipe => Outcome::Done,
+        Err(why) => fail(format_args!("the output cannot be written: {why}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_commands_are_well_formed() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_configuration_may_be_named_before_or_behind_the_command() {
+        for line in ["waystation -c a list", "waystation list --config a"] {
+            let arguments = parse(line).unwrap();
+            let Some(Command::List(list)) = arguments.command else { panic!("{line}") };
+            let sources = list.target.sources.or(arguments.sources);
+            assert_eq!(sources.config, Some("a".into()), "{line}");
+        }
+    }
+
+    #[test]
+    fn every_command_has_an_example() {
+        let root = Arguments::command();
+        let commands: Vec<_> = root.get_subcommands().collect();
+        assert!(commands.len() > 6);
+        for command in commands {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains(&format!("waystation {}", command.get_name())), "{}", command.get_name());
+        }
+    }
+}

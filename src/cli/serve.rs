@@ -1,0 +1,44 @@
+//! `waystation serve` and `waystation stdio`: a gateway.
+
+use super::{Outcome, Sources, complain, stop};
+use crate::{app, config::Environment};
+
+pub const EXAMPLES: &str = "\
+Examples:
+  waystation serve --config /etc/waystation/routes.toml
+  waystation serve --mcp-json ~/.cursor/mcp.json     the servers of Cursor, behind one address
+
+Stop it with Ctrl-C: calls under way are answered first. Ctrl-C again ends it at once.";
+
+pub const STDIO_EXAMPLES: &str = "\
+Example, as an entry in a client's own file:
+  { \"mcpServers\": { \"all\": { \"command\": \"waystation\", \"args\": [\"stdio\", \"--config\", \"/home/me/routes.toml\"] } } }
+
+Nothing but the protocol is written to standard output; the log goes to standard error.
+To try it: waystation stdio --config routes.toml";
+
+pub fn serve(sources: &Sources, environment: &Environment) -> Outcome {
+    let loaded = match sources.load(environment) {
+        Ok(loaded) => loaded,
+        Err(outcome) => return outcome,
+    };
+    stop::run(|stop| async move {
+        match app::serve(loaded.config, stop).await {
+            Ok(()) => Outcome::Done,
+            Err(complaints) => complain(&complaints.located(&loaded.source)),
+        }
+    })
+}
+
+pub fn stdio(sources: &Sources, environment: &Environment) -> Outcome {
+    let loaded = match sources.load(environment) {
+        Ok(loaded) => loaded,
+        Err(outcome) => return outcome,
+    };
+    stop::run(|stop| async move {
+        match app::stdio(loaded.config, stop).await {
+            Ok(()) => Outcome::Done,
+            Err(complaints) => complain(&complaints.located(&loaded.source)),
+        }
+    })
+}
