@@ -67,8 +67,7 @@ impl Output {
         Self { backend, mux, stderr, has_spoken: false, noise: 0, suspicion: None }
     }
 
-    /// Delivers all lines until there are no more. Safe to abort between lines only in that
-    /// what was read and not delivered is lost.
+    /// Delivers every line as it ends, until no more come.
     pub async fn read(mut self, mut pipe: impl AsyncRead + Unpin) -> End {
         let mut buffer = BytesMut::with_capacity(CHUNK);
         let mut looked_at = 0;
