@@ -165,7 +165,7 @@ impl Settings {
         let (ways, kind): (Vec<Arc<dyn transport::Connect>>, _) = match (&self.command, &self.url) {
             (Some(command), None) => {
                 let command = stdio::Command::new(command, &self).map_err(|faults| faults.join("; "))?;
-                (vec![Arc::new(stdio::Stdio::new(name, command)?)], "stdio")
+                (vec![Arc::new(stdio::Stdio::new(name, command))], "stdio")
             }
             (None, Some(url)) => {
                 let kind = if self.transport == TransportKind::Sse { "sse" } else { "http" };

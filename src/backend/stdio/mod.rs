@@ -86,18 +86,18 @@ impl fmt::Debug for Stdio {
 }
 
 impl Stdio {
-    /// For the backend of this name. An error says what is missing on this machine.
-    pub fn new(name: &str, settings: Command) -> Result<Self, String> {
-        program::find(&settings)?;
+    /// For the backend of this name. Whether the program is there shows when it is started: one
+    /// that is missing costs only its own tools.
+    pub fn new(name: &str, settings: Command) -> Self {
         let secrets = settings.env.values().filter_map(|text| text.secret.as_deref());
         let secrets = stderr::in_pieces(secrets);
-        Ok(Self { name: name.into(), command: settings, secrets, stderr: Mutex::default() })
+        Self { name: name.into(), command: settings, secrets, stderr: Mutex::default() }
     }
 
     fn start(&self, inbox: Inbox) -> Result<Pipe, String> {
         warn_if_unguarded();
         let Command { command: name, args, env: _, cwd } = &self.command;
-        let program = program::find(&self.command)?; // Again: it may have been moved since.
+        let program = program::find(&self.command)?;
         let mut command = tokio::process::Command::new(program);
         command.args(args).env_clear().envs(self.command.environment());
         if let Some(cwd) = cwd {
@@ -188,7 +188,7 @@ mod tests {
     }
 
     fn stdio(script: &str) -> Stdio {
-        Stdio::new("shell", shell(script)).unwrap()
+        Stdio::new("shell", shell(script))
     }
 
     type Heard = mpsc::UnboundedReceiver<Message>;
@@ -264,7 +264,7 @@ mod tests {
         command.env.insert("GIVEN".into(), Text::Plain("plain".into()).resolve().unwrap());
         let hidden = Resolved { text: "Bearer hush".into(), secret: Some("hush".into()) };
         command.env.insert("TOKEN".into(), hidden);
-        let stdio = Stdio::new("shell", command).unwrap();
+        let stdio = Stdio::new("shell", command);
         let (transport, _heard) = connect(&stdio).await;
         let why = ask(&transport, 1).await.unwrap_err().why;
         assert!(why.starts_with("the process ended with exit status 3; it last said: "), "{why}");
@@ -292,11 +292,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_program_that_does_not_start_is_named_with_the_reason() {
-        assert!(Stdio::new("b", Command { command: "no-such-program".into(), ..shell("") }).is_err());
+        let missing = Stdio::new("b", Command { command: "no-such-program".into(), ..shell("") });
+        let trouble = missing.connect(Arc::new(|_| {})).await.unwrap_err();
+        assert!(trouble.why.contains("no-such-program"), "{}", trouble.why);
         let folder = tempfile::tempdir().unwrap();
         let script = folder.path().join("script");
         make_script(&script, "#!/no/such/interpreter\n");
-        let stdio = Stdio::new("b", Command { command: script.display().to_string(), ..shell("") }).unwrap();
+        let stdio = Stdio::new("b", Command { command: script.display().to_string(), ..shell("") });
         let trouble = stdio.connect(Arc::new(|_| {})).await.unwrap_err();
         assert_eq!(trouble.kind, Kind::NotSent);
         assert!(trouble.why.contains("interpreter"), "{}", trouble.why);
