@@ -1,10 +1,15 @@
 //! The gateway from outside.
 
+mod calls;
+mod cancel;
 mod catalog;
+mod children;
 mod config;
 mod docs;
 mod fake;
+mod golden;
 mod import;
+mod input;
 mod json {
     pub mod cases;
 }
