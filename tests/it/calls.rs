@@ -249,32 +249,34 @@ total = "30s"
 "*__progress" = { idle = "700ms", total = "1500ms" }
 "#;
 
-/// Slow, silent and talkative calls of each era of client to these backends.
+/// Slow, silent and talkative calls of each era of client to these backends, all at once.
 async fn check_deadlines(gateway: &Gateway, backends: &[&str]) {
-    for client in Client::both(gateway).await {
-        for backend in backends {
-            let who = format!("{} of {backend}", client.name());
-            let begun = Instant::now();
-            let silent = client.call(&format!("{backend}__slow"), json!({})).send().await;
-            let said = silent.error()["message"].as_str().unwrap().to_owned();
-            assert_eq!(silent.refusal(), (200, 504), "{who}");
-            assert!(said.contains("no sign of life for 0.3 s") && said.contains("__slow"), "{said}");
-            assert!(begun.elapsed() >= Duration::from_millis(300), "{who}");
+    let clients = Client::both(gateway).await;
+    let pairs = clients.iter().flat_map(|client| backends.iter().map(move |backend| (client, *backend)));
+    futures_util::future::join_all(pairs.map(|(client, backend)| check_deadlines_of(client, backend))).await;
+}
 
-            let params = |n: u64| {
-                json!({
-                    "name": format!("{backend}__progress"), "arguments": { "n": n, "every_ms": 150, "logs": 0 },
-                    "_meta": { "progressToken": 1 },
-                })
-            };
-            let alive = client.request("tools/call", params(6)).send().await.response();
-            assert_eq!(alive["result"]["content"][0]["text"], "6 steps", "{who}: {alive}");
-            let endless = client.request("tools/call", params(40)).send().await;
-            let error = endless.error();
-            assert_eq!(error["code"], 504, "{who}");
-            assert!(error["message"].as_str().unwrap().contains("not done after 1.5 s"), "{error}");
-        }
-    }
+async fn check_deadlines_of(client: &Client<'_>, backend: &str) {
+    let who = format!("{} of {backend}", client.name());
+    let begun = Instant::now();
+    let silent = client.call(&format!("{backend}__slow"), json!({})).send().await;
+    let said = silent.error()["message"].as_str().unwrap().to_owned();
+    assert_eq!(silent.refusal(), (200, 504), "{who}");
+    assert!(said.contains("no sign of life for 0.3 s") && said.contains("__slow"), "{said}");
+    assert!(begun.elapsed() >= Duration::from_millis(300), "{who}");
+
+    let params = |n: u64| {
+        json!({
+            "name": format!("{backend}__progress"), "arguments": { "n": n, "every_ms": 150, "logs": 0 },
+            "_meta": { "progressToken": 1 },
+        })
+    };
+    let alive = client.request("tools/call", params(6)).send().await.response();
+    assert_eq!(alive["result"]["content"][0]["text"], "6 steps", "{who}: {alive}");
+    let endless = client.request("tools/call", params(40)).send().await;
+    let error = endless.error();
+    assert_eq!(error["code"], 504, "{who}");
+    assert!(error["message"].as_str().unwrap().contains("not done after 1.5 s"), "{error}");
 }
 
 #[tokio::test]
