@@ -48,6 +48,19 @@ pub async fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
+/// Asks until there is a right answer; the test fails if there never is.
+pub async fn until_ok<F: Future<Output = Answer>>(ask: impl Fn() -> F) -> Value {
+    let begun = Instant::now();
+    loop {
+        let answer = ask().await;
+        if answer.response().get("error").is_none() {
+            return answer.result();
+        }
+        assert!(begun.elapsed() < PATIENCE, "in vain: {}", answer.text());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// A gateway that is still to be started.
 pub struct Setup {
     toml: String,
@@ -252,6 +265,11 @@ pub fn modern_message(id: Value, method: &str, mut params: Value) -> Value {
     }
     params["_meta"] = meta;
     json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params })
+}
+
+/// A `tools/call` of the modern era to a gateway anywhere.
+pub fn modern_call(address: SocketAddr, tool: &str, arguments: Value) -> Post {
+    modern(address, "/mcp", json!(1), "tools/call", json!({ "name": tool, "arguments": arguments }))
 }
 
 fn modern(address: SocketAddr, path: &str, id: Value, method: &str, params: Value) -> Post {

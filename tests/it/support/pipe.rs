@@ -95,7 +95,7 @@ impl Pipe {
         }
     }
 
-    /// Closes the input, and gives what still comes.
+    /// Closes the input, and gives the responses that still come.
     pub async fn end(mut self) -> Vec<Value> {
         drop(self.input.take());
         let mut rest = Vec::from(std::mem::take(&mut self.aside));
@@ -103,6 +103,7 @@ impl Pipe {
             rest.push(message);
         }
         self.served.await.expect("no panic").expect("the pipe ends well");
+        rest.retain(|message| message.get("method").is_none());
         rest
     }
 }
