@@ -32,7 +32,7 @@ use crate::{
 /// How long backends may take until the first words are printed.
 const FIRST_WORDS: Duration = Duration::from_millis(700);
 /// How long backends may take on the first run before a client on a pipe is served.
-const FIRST_LIST: Duration = Duration::from_secs(5);
+const FIRST_LIST: Duration = Duration::from_secs(15);
 /// How long they may take before a gateway that is started for one command is asked.
 const ALL_BACKENDS: Duration = Duration::from_secs(30);
 /// How long requests under way may take after the signal to stop.
