@@ -1,6 +1,12 @@
 //! The gateway as a program: sockets, signals, and what is printed at the start.
 
-use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    io::{self, Write as _},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use hyper::service::service_fn;
 use hyper_util::{
@@ -237,7 +243,9 @@ fn guard() {
 async fn greet(gateway: Waystation, address: io::Result<SocketAddr>, admin: io::Result<SocketAddr>) {
     gateway.settle(FIRST_WORDS).await;
     if let (Ok(address), Ok(admin)) = (address, admin) {
-        println!("{}", greeting(address, admin, &gateway.status()));
+        let text = greeting(address, admin, &gateway.status());
+        // Nobody may be reading, and that is no reason for `println!` to panic.
+        let _ = writeln!(io::stdout(), "{text}");
     }
 }
 

@@ -255,8 +255,7 @@ fn group_of(number: i32) -> Option<Pid> {
 
 /// Asks all groups to end, and ends those that are still there after the grace.
 fn end(groups: BTreeSet<i32>, grace: Duration) {
-    let mut groups: Vec<Pid> =
-        groups.into_iter().filter(|group| *group > 1).filter_map(Pid::from_raw).collect();
+    let mut groups: Vec<Pid> = groups.into_iter().filter_map(group_of).collect();
     let deadline = Instant::now() + grace;
     let signal = |groups: &[Pid], signal| {
         for group in groups {

@@ -19,7 +19,7 @@ use futures_util::{
 };
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method as Verb, Request, Response, StatusCode, Uri,
-    header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HOST},
+    header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST},
 };
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming as Body};
@@ -322,6 +322,16 @@ fn kind_of(response: &Response<Body>) -> Content {
     let value =
         response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let kind = value.split(';').next().unwrap_or_default().trim();
+    let encoding =
+        response.headers().get(CONTENT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or("identity");
+    if !encoding.eq_ignore_ascii_case("identity") {
+        // We ask for none, so what says that it is encoded cannot be read.
+        let encoding: String = encoding.chars().take(20).collect();
+        return Content::Other(format!(
+            "{} in the encoding {encoding}",
+            kind.chars().take(60).collect::<String>()
+        ));
+    }
     if kind.eq_ignore_ascii_case("application/json") {
         Content::Json
     } else if kind.eq_ignore_ascii_case("text/event-stream") {

@@ -24,6 +24,7 @@ mod mirror; //        arguments that stand in headers too
 mod mux; //           one stream, many requests
 mod pool; //          connections to an HTTP server
 mod server; //        an MCP server, over any of these
+mod sse; //           HTTP+SSE
 mod stdio; //         child processes
 pub mod transport; // what a connection must be able to do
 
@@ -38,6 +39,10 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 
     /// What the server said it can do, once it has been reached.
     fn offer(&self) -> Option<Arc<Offer>>;
+
+    /// Tells which era it spoke in an earlier run. Only a hint: if it does not hold, the backend
+    /// is asked again.
+    fn expect(&self, _era: Era) {}
 
     /// Ends connections and children in good order.
     fn close(&self) -> BoxFuture<'_, ()>;
@@ -160,11 +165,11 @@ impl Settings {
         let (ways, kind): (Vec<Arc<dyn transport::Connect>>, _) = match (&self.command, &self.url) {
             (Some(command), None) => {
                 let command = stdio::Command::new(command, &self).map_err(|faults| faults.join("; "))?;
-                (vec![Arc::new(stdio::Stdio::new(name, command)?)], "stdio")
+                (vec![Arc::new(stdio::Stdio::new(name, command))], "stdio")
             }
             (None, Some(url)) => {
                 let kind = if self.transport == TransportKind::Sse { "sse" } else { "http" };
-                (over_http(url, self.transport, &self.headers)?, kind)
+                (over_http(url, self.transport, &self.headers, timeout)?, kind)
             }
             (Some(_), Some(_)) | (None, None) => return Err("give either `command` or `url`".into()),
         };
@@ -201,6 +206,7 @@ fn over_http(
     url: &str,
     transport: TransportKind,
     headers: &BTreeMap<String, Text>,
+    timeout: std::time::Duration,
 ) -> Result<Vec<Arc<dyn transport::Connect>>, String> {
     let parsed: ::http::Uri = url.parse().map_err(|_| "`url` is no address".to_owned())?;
     if !matches!(parsed.scheme_str(), Some("http" | "https")) {
@@ -214,8 +220,13 @@ fn over_http(
     let streamable = || {
         Ok::<_, String>(Arc::new(http::Http::new(&parsed, configured.clone())?) as Arc<dyn transport::Connect>)
     };
+    let sse = || {
+        let sse = sse::Sse::new(&parsed, configured.clone(), timeout)?;
+        Ok::<_, String>(Arc::new(sse) as Arc<dyn transport::Connect>)
+    };
     Ok(match transport {
-        TransportKind::Streamable | TransportKind::Auto => vec![streamable()?],
-        TransportKind::Sse => return Err("not built yet".into()),
+        TransportKind::Streamable => vec![streamable()?],
+        TransportKind::Sse => vec![sse()?],
+        TransportKind::Auto => vec![streamable()?, sse()?],
     })
 }

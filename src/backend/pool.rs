@@ -131,7 +131,7 @@ impl Pool {
 }
 
 /// An I/O error without the address that some of them print.
-fn plain(why: &std::io::Error) -> String {
+pub fn plain(why: &std::io::Error) -> String {
     match why.kind() {
         std::io::ErrorKind::ConnectionRefused => "refused; is the server running?".into(),
         kind => kind.to_string(),

@@ -157,8 +157,7 @@ impl Server {
             return Err(Trouble::new(Kind::NotSent, problem.unwrap_or_else(|| "not connected".into())));
         }
         let made = tokio::time::timeout(self.timeout, self.connect(&mut known)).await;
-        let too_late = format!("no connection within {} s", self.timeout.as_secs_f64());
-        match made.unwrap_or_else(|_| Err(Trouble::new(Kind::NotSent, too_late))) {
+        match made.unwrap_or_else(|_| Err(self.too_late(known.way))) {
             Ok(link) => {
                 known.pause = None;
                 self.connected(&link);
@@ -172,6 +171,12 @@ impl Server {
                 Err(Trouble { kind: Kind::NotSent, ..trouble })
             }
         }
+    }
+
+    fn too_late(&self, way: usize) -> Trouble {
+        let why = format!("no connection within {} s", self.timeout.as_secs_f64());
+        let words = self.ways[way].last_words().map(|words| format!("{why}; the process last said: {words}"));
+        Trouble::new(Kind::NotSent, words.unwrap_or(why))
     }
 
     fn usable(&self) -> Option<Arc<Link>> {
@@ -422,6 +427,13 @@ impl Backend for Server {
 
     fn offer(&self) -> Option<Arc<Offer>> {
         self.link.load().as_ref().map(|link| Arc::clone(&link.offer))
+    }
+
+    fn expect(&self, era: Era) {
+        // Nobody holds the lock yet; if somebody does, they are finding it out.
+        if let Ok(mut known) = self.making.try_lock() {
+            known.era.get_or_insert(era);
+        }
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

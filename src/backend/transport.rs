@@ -24,6 +24,12 @@ pub trait Connect: fmt::Debug + Send + Sync + 'static {
     /// of its era needs a connection of its own?
     fn probe_apart(&self) -> bool;
 
+    /// What the other side has last said beside the protocol, where there is such a place: the
+    /// best explanation there is of one that does not answer.
+    fn last_words(&self) -> Option<String> {
+        None
+    }
+
     /// The only era this kind of connection is made for, where there is one.
     fn only(&self) -> Option<Era> {
         None

@@ -302,11 +302,13 @@ impl Sessions {
         });
     }
 
-    /// Ends sessions that have been idle too long. One with a request under way is not idle.
+    /// Ends sessions that have been idle too long. One with a request under way is not idle, and
+    /// one on a pipe ends with its pipe: its client has no way to begin another.
     pub fn sweep(&self) {
         let idle = self.settings.idle.0;
         self.table.retain(|_, session| {
-            let keep = session.idle_for() <= idle || !session.state().in_flight.is_empty();
+            let at_work = !session.state().in_flight.is_empty();
+            let keep = session.idle_for() <= idle || at_work || session.own.is_pipe();
             if !keep {
                 session.end();
             }

@@ -55,6 +55,10 @@ impl Stream {
         Arc::new(Self { number: 0, replays: false, state: Mutex::default(), news: Notify::new() })
     }
 
+    pub fn is_pipe(&self) -> bool {
+        !self.replays
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no code panics while it holds this lock")
     }

@@ -99,6 +99,9 @@ impl Catalog {
         for Source { upstream, fingerprint, notices } in sources {
             let kept = store.catalog(&upstream.name, &fingerprint).await;
             let kept = kept.and_then(|text| Offering::from_json(&text));
+            if let Some(era) = kept.as_ref().and_then(|kept| kept.era) {
+                upstream.backend.expect(era);
+            }
             let reading = Reading { kept: kept.is_some(), ..Reading::default() };
             let offering = ArcSwap::from_pointee(kept.unwrap_or_default());
             shelves.push(Shelf { upstream, fingerprint, offering, reading: Mutex::new(reading) });

@@ -40,6 +40,8 @@ pub struct Entry {
 pub struct Offering {
     lists: [Vec<Entry>; 4],
     pub instructions: Option<String>,
+    /// The era the backend spoke, so that it need not be asked again after a restart.
+    pub era: Option<Era>,
     /// Entries that could not be taken, and why.
     pub faults: Vec<String>,
 }
@@ -49,6 +51,8 @@ pub struct Offering {
 struct Kept {
     lists: [Vec<Box<RawValue>>; 4],
     instructions: Option<String>,
+    #[serde(default)]
+    modern: Option<bool>,
 }
 
 impl Offering {
@@ -66,13 +70,15 @@ impl Offering {
             RawValue::from_string(text).expect("an entry was read as JSON")
         };
         let lists = self.lists.each_ref().map(|list| list.iter().map(raw).collect());
-        let kept = Kept { lists, instructions: self.instructions.clone() };
+        let modern = self.era.map(|era| era == Era::Modern);
+        let kept = Kept { lists, instructions: self.instructions.clone(), modern };
         serde_json::to_string(&kept).expect("an offering can be written")
     }
 
     pub fn from_json(text: &str) -> Option<Self> {
         let kept: Kept = serde_json::from_str(text).ok()?;
-        let mut offering = Self { instructions: kept.instructions, ..Self::default() };
+        let era = kept.modern.map(|modern| if modern { Era::Modern } else { Era::Legacy });
+        let mut offering = Self { instructions: kept.instructions, era, ..Self::default() };
         for (list, texts) in List::ALL.into_iter().zip(kept.lists) {
             let entry =
                 |text: Box<RawValue>| entry(list, Bytes::from(String::from(Box::<str>::from(text)))).ok();
@@ -93,6 +99,7 @@ pub async fn read(backend: &dyn Backend, name: &str) -> Result<Offering> {
             offering.faults.extend(faults);
         }
     }
+    offering.era = backend.offer().map(|offer| offer.era);
     offering.instructions = backend.offer().and_then(|offer| offer.instructions.clone());
     Ok(offering)
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 
-use super::catalog::Catalog;
+use super::{catalog::Catalog, view::Note};
 use crate::{
     backend::{Ask, Backend, Offer, State, Status},
     call::{Answer, Reply, Scope},
@@ -91,17 +91,23 @@ impl Own {
         let snapshot = catalog.snapshot();
         let reports = catalog.reports();
         let route = snapshot.view(&Scope::All).and_then(|view| view.route(Method::ToolsCall, tool));
+        let is_of = |note: &Note, tool: &str| note.name == tool || note.shown_as.as_deref() == Some(tool);
+        let wordings = |notes: Vec<&Note>| -> Vec<Value> {
+            let wording = |note: &Note| json!({ "backend": note.backend, "name_there": note.name, "shown_as": note.shown_as, "why": note.why });
+            notes.into_iter().map(wording).collect()
+        };
         if let Some(route) = route {
             let report = reports.iter().find(|report| report.name == route.upstream.name);
+            let notes = wordings(snapshot.notes.iter().filter(|note| is_of(note, tool)).collect());
             return json!({
                 "tool": tool, "found": true, "backend": route.upstream.name, "name_there": route.target,
                 "state": report.map(|report| report.status.state),
                 "problem": report.and_then(|report| report.status.problem.clone()),
+                "notes": notes,
             });
         }
-        let notes: Vec<_> = snapshot.notes.iter().filter(|note| {
-            note.name == tool || tool.ends_with(&format!("__{}", note.name)) || note.shown_as.as_deref() == Some(tool)
-        }).map(|note| json!({ "backend": note.backend, "name_there": note.name, "shown_as": note.shown_as, "why": note.why })).collect();
+        let meant = |note: &&Note| is_of(note, tool) || tool.ends_with(&format!("__{}", note.name));
+        let notes = wordings(snapshot.notes.iter().filter(meant).collect());
         let why = if notes.is_empty() { self.why_not(tool, &reports) } else { "see notes".into() };
         json!({ "tool": tool, "found": false, "why": why, "notes": notes })
     }

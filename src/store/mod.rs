@@ -7,7 +7,8 @@ use std::{path::PathBuf, time::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sqlx::{
-    Row as _, SqlitePool,
+    Row as _, SqlSafeStr, SqlitePool,
+    migrate::{Migration, MigrationType, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
@@ -30,8 +31,17 @@ impl Settings {
     }
 }
 
-/// Changes to the tables, in order; each is made once.
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/store/migrations");
+/// Changes to the tables, in order; each is made once. (Listed here by hand: the macro that
+/// would find them has SQLite compiled a second time, for itself.)
+fn migrations() -> Migrator {
+    const LIST: [(&str, &str); 1] =
+        [("catalog and keys", include_str!("migrations/0001_catalog_and_keys.sql"))];
+    let numbered = (1..).zip(LIST).map(|(number, (name, sql))| {
+        let sql = SqlSafeStr::into_sql_str(sql);
+        Migration::new(number, name.into(), MigrationType::Simple, sql, false)
+    });
+    Migrator::with_migrations(numbered.collect())
+}
 
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -63,7 +73,7 @@ impl Store {
         // One connection: SQLite has one writer, and a database in memory is the connection's.
         let pool = SqlitePoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
         let pool = pool.connect_with(options).await.map_err(|why| error(why.to_string()))?;
-        MIGRATIONS.run(&pool).await.map_err(|why| error(why.to_string()))?;
+        migrations().run(&pool).await.map_err(|why| error(why.to_string()))?;
         if !memory {
             private(&file);
         }

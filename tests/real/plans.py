@@ -58,7 +58,9 @@ def calls(servers):
     ]
 
 
-REMEMBER = {"entities": [{"name": "Waystation", "entityType": "house", "observations": ["stands by the road"]}]}
+def remember(name):
+    """Arguments of memory__create_entities."""
+    return {"entities": [{"name": name, "entityType": "house", "observations": ["stands by the road"]}]}
 
 
 class Run:

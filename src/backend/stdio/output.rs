@@ -31,6 +31,9 @@ const CHUNK: usize = 64 << 10;
 /// counts as its answer.
 const SILENCE: Duration = Duration::from_secs(5);
 
+/// How much is shown of what is no message, in bytes.
+const SHOWN: usize = 200;
+
 /// Why nothing more will come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
@@ -64,8 +67,7 @@ impl Output {
         Self { backend, mux, stderr, has_spoken: false, noise: 0, suspicion: None }
     }
 
-    /// Delivers all lines until there are no more. Safe to abort between lines only in that
-    /// what was read and not delivered is lost.
+    /// Delivers every line as it ends, until no more come.
     pub async fn read(mut self, mut pipe: impl AsyncRead + Unpin) -> End {
         let mut buffer = BytesMut::with_capacity(CHUNK);
         let mut looked_at = 0;
@@ -124,9 +126,9 @@ impl Output {
     }
 
     fn hear_noise(&mut self, line: &[u8]) {
-        let text = self.stderr.clean(line, 200);
         self.noise += 1;
         if self.noise == 1 {
+            let text = self.stderr.clean(line, SHOWN);
             tracing::warn!(
                 backend = &*self.backend,
                 "wrote what is no message to its standard output; more of it is not logged: {text}"
@@ -135,6 +137,7 @@ impl Output {
         if self.has_spoken
             && let Some(id) = self.mux.alone()
         {
+            let text = self.stderr.clean(line, SHOWN);
             self.suspicion = Some(Suspicion { id, text, due: Instant::now() + SILENCE });
         }
     }

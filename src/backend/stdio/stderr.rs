@@ -120,10 +120,10 @@ impl Kept {
             self.open.clear();
             return &[];
         }
-        if self.lines.len() == LINES {
-            self.lines.pop_front();
-        }
-        self.lines.push_back(std::mem::take(&mut self.open));
+        let oldest = if self.lines.len() == LINES { self.lines.pop_front() } else { None };
+        let mut empty = oldest.unwrap_or_default(); // A flood of lines asks for no memory.
+        empty.clear();
+        self.lines.push_back(std::mem::replace(&mut self.open, empty));
         self.lines.back().map_or(&[], |line| line)
     }
 }
