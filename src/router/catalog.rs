@@ -78,7 +78,7 @@ struct Reading {
 /// One backend, for people.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    pub name: Arc<str>,
+    pub name: String,
     #[serde(flatten)]
     pub status: Status,
     pub tools: usize,
@@ -263,7 +263,7 @@ impl Shelf {
             status.problem = reading.problem;
         }
         Report {
-            name: Arc::clone(&self.upstream.name),
+            name: self.upstream.name.to_string(),
             stale: reading.at.is_none() || status.state != State::Ready,
             tools: offering.list(List::Tools).len(),
             prompts: offering.list(List::Prompts).len(),

@@ -78,7 +78,7 @@ impl Own {
             snapshot.view(&Scope::All).into_iter().flat_map(|view| view.tools()).collect();
         tools.sort_unstable_by_key(|(name, _)| *name);
         let backends = catalog.reports().into_iter().map(|report| {
-            let own = tools.iter().filter(|(_, route)| route.upstream.name == report.name);
+            let own = tools.iter().filter(|(_, route)| *route.upstream.name == *report.name);
             let names: Vec<_> = own.map(|(name, _)| name).collect();
             json!({ "name": report.name, "state": report.status.state, "stale": report.stale, "tools": names })
         });
@@ -93,14 +93,14 @@ impl Own {
         let route = snapshot.view(&Scope::All).and_then(|view| view.route(Method::ToolsCall, tool));
         let is_of = |note: &Note, tool: &str| note.name == tool || note.shown_as.as_deref() == Some(tool);
         let wordings = |notes: Vec<&Note>| -> Vec<Value> {
-            let wording = |note: &Note| json!({ "backend": note.backend, "name_there": note.name, "shown_as": note.shown_as, "why": note.why });
+            let wording = |note: &Note| json!({ "backend": &*note.backend, "name_there": note.name, "shown_as": note.shown_as, "why": note.why });
             notes.into_iter().map(wording).collect()
         };
         if let Some(route) = route {
-            let report = reports.iter().find(|report| report.name == route.upstream.name);
+            let report = reports.iter().find(|report| *report.name == *route.upstream.name);
             let notes = wordings(snapshot.notes.iter().filter(|note| is_of(note, tool)).collect());
             return json!({
-                "tool": tool, "found": true, "backend": route.upstream.name, "name_there": route.target,
+                "tool": tool, "found": true, "backend": &*route.upstream.name, "name_there": &*route.target,
                 "state": report.map(|report| report.status.state),
                 "problem": report.and_then(|report| report.status.problem.clone()),
                 "notes": notes,
