@@ -5,7 +5,7 @@
 
 use std::{fmt, ops::Range};
 
-use super::{Source, render, secret};
+use super::{Source, document, render, secret};
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,6 +152,8 @@ impl Complaints {
             if complaint.place == Place::Open {
                 complaint.place = source.place_of(&complaint.at);
             }
+            // Somebody may have written a secret where a key belongs.
+            complaint.at = document::shown(&complaint.at);
         }
         self.0.sort_by_key(|complaint| (complaint.line().is_none(), complaint.line(), complaint.column()));
         self

@@ -3,7 +3,7 @@
 //! The text is read by `toml_edit`, which knows where everything stands, and given to figment
 //! as a [`Provider`]; so a complaint about a value can be traced back to its line.
 
-use std::ops::Range;
+use std::{fmt, ops::Range};
 
 use figment::{
     Metadata, Profile, Provider,
@@ -13,19 +13,26 @@ use toml_edit::{Item, TableLike};
 
 use super::{
     complaint::{Complaint, Place, Spot},
-    quote,
+    quote, secret,
 };
 
 /// How many lines that are no TOML are passed over to find the next one.
 const BROKEN_LINES: usize = 20;
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Document {
     /// The file's name as it is told in complaints.
     name: String,
     text: String,
     toml: toml_edit::Document<String>,
     secrets: Vec<Range<usize>>,
+}
+
+/// Without the text, in which secrets may stand.
+impl fmt::Debug for Document {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Document").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 /// What of a key is meant: its name or its value.
@@ -203,9 +210,16 @@ pub fn dotted<S: AsRef<str>>(path: &[S]) -> String {
 /// The names of a path, as [`dotted`] wrote it.
 pub fn undotted(at: &str) -> Vec<String> {
     match toml_edit::Key::parse(at) {
+        _ if at.is_empty() => Vec::new(),
         Ok(names) => names.iter().map(|name| name.get().to_owned()).collect(),
         Err(_) => at.split('.').map(str::to_owned).collect(),
     }
+}
+
+/// A path without the names in it that look like secrets.
+pub fn shown(at: &str) -> String {
+    let shown = |name: &String| if secret::better_hidden(name) { "…".to_owned() } else { dotted(&[name]) };
+    undotted(at).iter().map(shown).collect::<Vec<_>>().join(".")
 }
 
 #[cfg(test)]
@@ -258,6 +272,7 @@ mod tests {
 
     #[test]
     fn a_path_reads_back_as_it_is_written() {
+        assert_eq!(undotted(""), Vec::<String>::new());
         for path in ["listen", "backends.x.url", "deadline.tools.\"chat__*\".idle"] {
             assert_eq!(dotted(&undotted(path)), path);
         }

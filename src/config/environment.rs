@@ -6,7 +6,7 @@
 //! and is written in capitals: a backend is `my-server` for `MY_SERVER`, a header
 //! `x-api-key` for `X_API_KEY`; a child's own variables keep their letters.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use figment::{
     Metadata, Profile, Provider,
@@ -24,8 +24,15 @@ const PREFIX: &str = "WAYSTATION_";
 pub const CONFIG_FILE: &str = "WAYSTATION_CONFIG";
 
 /// The environment, as it was handed over. Nothing here asks the process for it.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Environment(BTreeMap<String, String>);
+
+/// Names alone: what they hold may be secret.
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
 
 impl Environment {
     /// The process's own. Variables that are no text are left out.
@@ -52,11 +59,18 @@ impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Environment {
 #[derive(Debug, Clone, Default)]
 pub struct Overrides(Vec<Override>);
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Override {
     variable: String,
     path: Vec<String>,
     value: Value,
+}
+
+/// Without the value, which may be secret.
+impl fmt::Debug for Override {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.variable)
+    }
 }
 
 impl Overrides {

@@ -17,6 +17,9 @@ const LEFT_OUT: &str = "…";
 pub fn secrets(item: &Item, path: &mut Vec<String>, found: &mut Vec<Range<usize>>) {
     if let Some(table) = item.as_table_like() {
         for (key, inner) in table.iter() {
+            if secret::better_hidden(key) {
+                found.extend(table.key(key).and_then(toml_edit::Key::span));
+            }
             path.push(key.to_owned());
             secrets(inner, path, found);
             path.pop();
@@ -33,17 +36,15 @@ pub fn secrets(item: &Item, path: &mut Vec<String>, found: &mut Vec<Range<usize>
 fn in_value(value: &Value, path: &[String], span: Range<usize>) -> Vec<Range<usize>> {
     let shown = schema::at(path).is_some_and(|key| !key.may_be_secret());
     match value {
-        Value::String(text) if shown && !secret::looks_like(text.value()) => {
-            // Found in the value, looked for in the text: the two differ by escapes.
-            if secret::user_info(text.value()).is_some() { vec![span] } else { Vec::new() }
-        }
+        Value::String(text) if shown && !secret::better_hidden(text.value()) => Vec::new(),
         Value::Array(array) if shown => {
             let secrets =
                 secret::in_arguments(array.iter().map(|element| element.as_str().unwrap_or_default()));
+            let nested = |value: &Value| value.is_array() || value.is_inline_table();
             array
                 .iter()
                 .zip(secrets)
-                .filter(|(_, secret)| *secret)
+                .filter(|(element, secret)| *secret || nested(element))
                 .filter_map(|(element, _)| element.span())
                 .collect()
         }
@@ -79,6 +80,10 @@ pub fn spot(text: &str, range: &Range<usize>, hidden: &[Range<usize>]) -> Spot {
     copy(text, at..line.end, &range, &mut quoted, &mut marked);
     marked.end = marked.end.clamp(marked.start, quoted.len());
     let column = text[line.start..range.start].chars().count() + 1;
+    // In a comment, for instance.
+    if secret::looks_like(&quoted) || secret::user_info(&quoted).is_some() {
+        (quoted, marked) = (LEFT_OUT.to_owned(), 0..LEFT_OUT.len());
+    }
     Spot { line: number, column, quoted, marked }
 }
 
@@ -108,26 +113,28 @@ pub fn spot_in_broken(text: &str, range: &Range<usize>) -> Spot {
     let header = body.trim_start().starts_with('[') && !body.contains(['=', '"', '\'']);
     let comment = body.trim_start().starts_with('#');
     if !header && !comment {
-        let known = body.split_once('=').filter(|(key, value)| names_no_secret(key, value));
-        let from = if known.is_some() {
-            line.end
-        } else {
-            body.find('=').map_or(line.start, |at| line.start + at + 1)
+        let from = match body.split_once('=') {
+            Some((key, value)) if names_no_secret(key, value) => line.end,
+            Some((key, _)) if is_key(key) => line.start + key.len() + 1,
+            Some(_) | None => line.start,
         };
         hidden.push(from..line.end);
     }
-    let mut spot = spot(text, range, &hidden);
-    if secret::looks_like(&spot.quoted) || secret::user_info(&spot.quoted).is_some() {
-        spot.quoted = LEFT_OUT.to_owned();
-        spot.marked = 0..LEFT_OUT.len();
-    }
-    spot
+    spot(text, range, &hidden)
+}
+
+fn is_key(text: &str) -> bool {
+    text.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | ' ' | '\t'))
 }
 
 /// May the value after this key be shown, though nobody knows in which table the key stands?
 fn names_no_secret(key: &str, value: &str) -> bool {
     let name = key.trim().rsplit('.').next().unwrap_or_default();
-    schema::harmless_names().contains(name) && !value.contains('{')
+    let words = value.replace(['"', '\''], " ");
+    is_key(key)
+        && schema::harmless_names().contains(name)
+        && !value.contains(['{', '['])
+        && !secret::better_hidden(&words)
 }
 
 /// The line that holds this byte: its number from 1, and its range without the line's end.

@@ -1,6 +1,7 @@
 //! Does a text look like a secret, and how is it shown without it?
 //!
-//! By its form alone: the prefixes that issuers give their tokens so that scanners find them.
+//! By its form alone: the prefixes that issuers give their tokens so that scanners find them, and
+//! the password in a URL.
 //! What stands under a header called `Authorization` is a secret whatever its form, which is
 //! the business of whoever knows the header.
 
@@ -46,13 +47,23 @@ const OPENINGS: [&str; 5] = ["-----BEGIN", "lin_api_", "dop_v1_", "tvly-", "ntn_
 
 /// Is there something in the text that looks like a secret?
 pub fn looks_like(text: &str) -> bool {
-    words(text).any(|(_, word)| is_token(word)) || text.contains("-----BEGIN")
+    let password = user_info(text).is_some_and(|user| text[user].contains(':'));
+    password || words(text).any(|(_, word)| is_token(word)) || text.contains("-----BEGIN")
+}
+
+/// Is any of the text better not shown? More is taken for a secret here than where it is refused.
+pub fn better_hidden(text: &str) -> bool {
+    looks_like(text) || user_info(text).is_some() || in_arguments(text.split_whitespace()).contains(&true)
 }
 
 /// The text with `…` in place of whatever looks like a secret.
 pub fn mask(text: &str) -> Cow<'_, str> {
     if let Some(key) = text.find("-----BEGIN") {
         return Cow::Owned(format!("{}…", &text[..key]));
+    }
+    if let Some(user) = user_info(text) {
+        let masked = format!("{}…{}", mask(&text[..user.start]), mask(&text[user.end..]));
+        return Cow::Owned(masked);
     }
     let mut masked = String::new();
     let mut done = 0;
@@ -101,9 +112,15 @@ pub fn in_arguments<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Vec<boo
 /// The user's name and password in a URL, which nothing prints.
 pub fn user_info(url: &str) -> Option<std::ops::Range<usize>> {
     let start = url.find("://")? + 3;
-    let end = url[start..].find(['/', '?', '#']).map_or(url.len(), |end| start + end);
+    let end = url[start..].find(['/', '?', '#', ' ', '"']).map_or(url.len(), |end| start + end);
     let at = url[start..end].rfind('@')?;
-    Some(start..start + at)
+    let user = start..start + at;
+    // `${USER}:${PASSWORD}` says where they are, and not what.
+    let literal = url[user.clone()].split("${").any(|part| {
+        let literal = part.split_once('}').map_or(part, |(_, literal)| literal);
+        !literal.trim_matches(':').is_empty()
+    });
+    literal.then_some(user)
 }
 
 fn is_token(word: &str) -> bool {
@@ -139,6 +156,7 @@ mod tests {
             assert!(looks_like(&format!("--api-key={token}")), "{token}");
             assert_eq!(mask(&format!("a {token}, b")), "a …, b");
         }
+        assert!(looks_like("postgres://me:hush@localhost/db") && !looks_like("postgres://me@localhost/db"));
     }
 
     #[test]
@@ -174,5 +192,8 @@ mod tests {
         let url = "https://me:hush@example.com/mcp?x=a@b";
         assert_eq!(user_info(url).map(|range| &url[range]), Some("me:hush"));
         assert_eq!(user_info("https://example.com/@scope"), None);
+        assert_eq!(user_info("https://${ME}:${PASSWORD}@example.com"), None);
+        assert!(user_info("https://${ME}:hush@example.com").is_some());
+        assert_eq!(mask("is https://me:hush@x.y no?"), "is https://…@x.y no?");
     }
 }

@@ -10,8 +10,8 @@ use figment::{
 
 use super::{
     Config,
-    document::{Mark, dotted},
-    schema, similar,
+    document::{Mark, dotted, shown},
+    schema, secret, similar,
 };
 
 /// No file has so many faults; a fault that cannot be taken out must not keep us here for ever.
@@ -88,7 +88,10 @@ fn find<'a>(value: &'a Value, path: &[String]) -> Option<&'a Value> {
 fn fault(error: &Error, values: &Value) -> Fault {
     let path = error.path.clone();
     let mark = if matches!(error.kind, Kind::UnknownField(..)) { Mark::Name } else { Mark::Value };
+    let hidden = find(values, &path).and_then(Value::as_str).is_some_and(secret::better_hidden);
     let (what, instead) = match (&error.kind, schema::at(&path)) {
+        // serde quotes the value.
+        (_, Some(key)) if hidden => (format!("takes {}", key.wants()), write(&key)),
         (Kind::UnknownField(name, known), _) => unknown_key(&path, name, known),
         (Kind::UnknownVariant(text, choices), _) => {
             let choices: Vec<_> = choices.to_vec();
@@ -151,7 +154,8 @@ const ELSEWHERE: [(&str, &str); 13] = [
 ];
 
 fn unknown_key(path: &[String], name: &str, known: &[&'static str]) -> (String, String) {
-    let table = path.split_last().map(|(_, table)| dotted(table)).unwrap_or_default();
+    let table = path.split_last().map(|(_, table)| shown(&dotted(table))).unwrap_or_default();
+    let name = if secret::better_hidden(name) { "…" } else { name };
     let what = if table.is_empty() {
         format!("there is no table [{name}]")
     } else {

@@ -258,6 +258,29 @@ fn the_status_comes_from_the_tool_where_the_operators_address_is_closed() {
 }
 
 #[test]
+fn a_gateway_is_started_for_a_command_where_none_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let none: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let file = configuration(none, none);
+    let run = |arguments: &[&str]| {
+        let state = folder.path().join("state.db");
+        let command = &mut waystation();
+        command
+            .env("WAYSTATION_STORE__PATH", state)
+            .args(arguments)
+            .arg("-c")
+            .arg(file.path())
+            .output()
+            .unwrap()
+    };
+    ends_with(&run(&["call", "waystation__status"]), 0, "starting one for this command");
+    ends_with(&run(&["list", "--kind", "tools"]), 0, "waystation__explain");
+    ends_with(&run(&["status"]), 0, "waystation  ready  built-in");
+    let output = run(&["call", "waystation__explain", "--arg", "tool=nothing__here"]);
+    ends_with(&output, 0, "there is no backend named");
+}
+
+#[test]
 fn each_way_to_end_has_its_code() {
     let run = |arguments: &[&str]| waystation().args(arguments).output().unwrap();
     ends_with(&run(&["--help"]), 0, "Usage: waystation");

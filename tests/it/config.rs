@@ -316,3 +316,63 @@ error: listen.page_size: a page has 1 to 10000 entries
     assert_eq!(complaints.drawn(false), expected);
     assert!(!complaints.drawn(true).contains(":::"));
 }
+
+proptest::proptest! {
+    #[test]
+    fn any_text_is_read_or_complained_of_and_never_shows_a_secret(
+        pieces in proptest::collection::vec(proptest::sample::select(PIECES), 0..14),
+        variable in "WAYSTATION_(LISTEN|BACKENDS|X)__[A-Z_]{0,8}",
+        value in "[a-z0-9\"\\\\\\[{=é]{0,6}",
+    ) {
+        let text = pieces.concat();
+        let environment = Environment::from_iter([(variable, value)]);
+        if let Err(complaints) = Config::parse("routes.toml", &text, &environment) {
+            let shown = format!("{complaints}{}{complaints:?}", complaints.drawn(true));
+            proptest::prop_assert!(!shown.contains("hush"), "{text}\n{shown}");
+            proptest::prop_assert!(!complaints.is_empty());
+        }
+    }
+}
+
+/// What files consist of, and what breaks them.
+const PIECES: &[&str] = &[
+    "[listen]\n",
+    "[backends.x]\n",
+    "[backends.\"é\"]\n",
+    "[backends.x.env]\n",
+    "[[backends]]\n",
+    "[deadline.tools]\n",
+    "address = ",
+    "hosts = ",
+    "command = ",
+    "url = ",
+    "args = ",
+    "env = ",
+    "headers = ",
+    "é = ",
+    "TOKEN = ",
+    "a.b = ",
+    "\"x\"",
+    "\"127.0.0.1:1\"",
+    "3",
+    "true",
+    "[",
+    "]",
+    "{",
+    "}",
+    "{ env = \"A\" }",
+    "{ TOKEN = \"hush\", b = 3 }",
+    ", ",
+    "[\"--token\", \"hush\", 3]",
+    "\"https://me:hush@x.y\"",
+    "\"npx --token hush\"",
+    "\"\"\"",
+    "'''",
+    "\"",
+    "\n",
+    "\r\n",
+    "# é\n",
+    "=",
+    "é",
+    "\t",
+];

@@ -9,7 +9,10 @@ use std::{
     process::{Command, Output},
 };
 
-use waystation::config::{Config, Environment};
+use waystation::config::{
+    Config, Environment,
+    mcp_json::{self, Intake, Names, Purpose},
+};
 
 const SAMPLES: [&str; 5] = ["claude_desktop_config", "claude-code.mcp", "claude", "cursor-mcp", "vscode-mcp"];
 
@@ -151,3 +154,48 @@ fn a_file_that_is_no_clients_is_refused() {
     check("{\"other\": {}}", "names no servers");
     check("[backends.x]", "is no JSON");
 }
+
+proptest::proptest! {
+    #[test]
+    fn any_file_is_taken_over_or_refused(
+        pieces in proptest::collection::vec(proptest::sample::select(PIECES), 0..16),
+        whole in proptest::bool::ANY,
+    ) {
+        let inner = pieces.concat();
+        let text = if whole { format!("{{\"mcpServers\": {{{inner}}}}}") } else { inner };
+        for purpose in [Purpose::File, Purpose::Use] {
+            let environment = Environment::from_iter([("A", "1")]);
+            let mut intake = Intake::new(purpose, &environment, Names::new([]));
+            let _ = intake.read("mcp.json", &text);
+            let written = mcp_json::write(&intake.taken.servers);
+            proptest::prop_assert!(written.parse::<toml_edit::DocumentMut>().is_ok(), "{text}\n{written}");
+        }
+    }
+}
+
+/// What such files consist of, and what breaks them.
+const PIECES: &[&str] = &[
+    "\"a\": {\"command\": \"npx -y x\"},",
+    "\"é\": {\"url\": \"https://me:pw@x.y/${A}\"},",
+    "\"b\": {\"command\": \"x\", \"args\": [\"${B}\", 3, null]},",
+    "\"c\": {\"command\": \"x\\\"'\\n\", \"env\": {\"K EY\": \"a\\tb\", \"TOKEN\": \"${input:é}\", \"N\": null}},",
+    "\"a\": {\"type\": \"sse\", \"url\": \"x\", \"headers\": {\"Authorization\": \"Bearer x\"}}",
+    "\"d\": 3,",
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    ":",
+    "\"",
+    "//",
+    "/*",
+    "*/",
+    "\\",
+    "é",
+    "\n",
+    "\"x\"",
+    "\"servers\": {",
+    "\"projects\": {\"p\": {\"mcpServers\": {}}},",
+    "\u{feff}",
+];

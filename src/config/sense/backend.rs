@@ -117,7 +117,11 @@ impl Look<'_> {
         if let (Some(first), true, false) =
             (words.next(), words.next().is_some(), program.contains(['/', '\\']))
         {
-            let rest: Vec<_> = program.split_whitespace().skip(1).map(|word| format!("{word:?}")).collect();
+            let rest: Vec<_> = program.split_whitespace().skip(1).collect();
+            let secrets = secret::in_arguments(rest.iter().copied());
+            let shown =
+                |(word, secret): (_, &bool)| if *secret { "\"…\"".into() } else { format!("{word:?}") };
+            let rest: Vec<_> = rest.iter().zip(&secrets).map(shown).collect();
             let instead = format!("write command = {first:?} and args = [{}]", rest.join(", "));
             self.complain(&command, "is started without a shell, so this is one name", instead);
         }
@@ -228,7 +232,9 @@ impl Look<'_> {
         let arguments = self.settings.args.iter().enumerate().map(|(index, text)| {
             (dotted(&["backends", self.name, "args", &index.to_string()]), "args", text)
         });
-        let address = self.settings.url.iter().map(|text| (at(self.name, "url"), "url", text));
+        // A user in it is told of on its own.
+        let address = self.settings.url.iter().filter(|url| secret::user_info(url).is_none());
+        let address = address.map(|text| (at(self.name, "url"), "url", text));
         let secrets =
             arguments.chain(address).filter(|(at, _, text)| secret::looks_like(text) && (self.in_file)(at));
         for (at, key, _) in secrets.collect::<Vec<_>>() {

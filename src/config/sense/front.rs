@@ -9,7 +9,7 @@ use crate::{
     config::{
         complaint::{Complaint, Complaints},
         document::dotted,
-        similar,
+        secret, similar,
     },
     listener, middleware, telemetry,
 };
@@ -69,11 +69,12 @@ fn open_to_the_network(at: &str, address: SocketAddr) -> Complaint {
 }
 
 fn no_host(host: &str) -> Option<String> {
-    let bare =
-        host.split_once("://").map_or(host, |(_, rest)| rest).split(['/', '?']).next().unwrap_or_default();
-    let fine = !host.is_empty() && bare == host && !host.contains(char::is_whitespace) && !host.contains('*');
-    let right = if bare.is_empty() || bare.contains('*') { "mcp.example.com" } else { bare };
-    (!fine).then(|| format!("write a name alone, such as \"{right}\""))
+    let rest = host.split_once("://").map_or(host, |(_, rest)| rest);
+    let bare = rest.split(['/', '?']).next().unwrap_or_default();
+    let bare = bare.rsplit_once('@').map_or(bare, |(_, bare)| bare);
+    let name = |text: &str| !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c == '*');
+    let right = if name(bare) { bare } else { "mcp.example.com" };
+    (bare != host || !name(host)).then(|| format!("write a name alone, such as \"{right}\""))
 }
 
 fn no_origin(origin: &str) -> Option<String> {
@@ -118,7 +119,8 @@ pub fn log(settings: &telemetry::Settings, complaints: &mut Complaints) {
     // A word alone would be taken for the name of a module, and nothing would be logged.
     if !level.contains(['=', ',']) {
         if !LEVELS.contains(&level.to_ascii_lowercase().as_str()) {
-            let what = format!("\"{level}\" is no level");
+            let hidden = secret::better_hidden(level);
+            let what = if hidden { "is no level".into() } else { format!("\"{level}\" is no level") };
             complaints.push(Complaint::new("log.level", what, similar::did_you_mean(level, &LEVELS)));
         }
     } else if let Err(why) = EnvFilter::builder().parse(level) {
