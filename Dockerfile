@@ -1,7 +1,10 @@
 # Two stages: one that builds, one that runs. The image holds one program and what HTTPS needs.
 #
 #   docker build -t waystation .
-#   docker run --rm -p 8080:8080 -v ./routes.toml:/etc/waystation/routes.toml:ro waystation
+#   docker run --rm --network host -v ./routes.toml:/etc/waystation/routes.toml:ro waystation
+#
+# Without an identity configured the gateway listens on loopback addresses only, so it needs the
+# host's network, or a proxy beside it in the same one.
 #
 # Child-process backends run inside the container: add what they need (node, python, uv) in an
 # image of your own that begins FROM this one.
@@ -24,7 +27,6 @@ COPY routes.toml /etc/waystation/routes.toml
 USER waystation
 WORKDIR /var/lib/waystation
 ENV WAYSTATION_STORE__PATH=/var/lib/waystation/waystation.db
-EXPOSE 8080
 HEALTHCHECK CMD ["waystation", "status", "--config", "/etc/waystation/routes.toml"]
 # With SIGTERM the gateway answers what is under way, stops its children and leaves.
 ENTRYPOINT ["waystation"]

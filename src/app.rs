@@ -214,11 +214,12 @@ pub async fn ephemeral(mut config: Config) -> Result<(Running, String), Complain
     config.listen.address.set_port(0);
     config.listen.admin.set_port(0);
     telemetry::start(&telemetry::Settings { level: "error".into(), ..config.log.clone() });
-    let plan = plan(config.clone())?;
     let bound = Sockets::bind(&config.listen).await;
     let sockets = bound.map_err(|why| complaint(Complaint::new("listen", why, "choose another address")))?;
-    guard();
     let address = sockets.address().map_err(|why| complaint(Complaint::new("listen", why, "")))?;
+    config.listen.address = address;
+    let plan = plan(config)?;
+    guard();
     let gateway = plan.start().await;
     gateway.settle(ALL_BACKENDS).await;
     let stop = CancellationToken::new();
