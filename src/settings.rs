@@ -40,7 +40,7 @@ impl TryFrom<String> for Duration {
 impl fmt::Display for Duration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
-        let (unit, size) = UNITS.iter().rev().find(|(_, size)| ms % size == 0).unwrap_or(&UNITS[0]);
+        let (unit, size) = UNITS.iter().rev().find(|(_, size)| ms.is_multiple_of(*size)).unwrap_or(&UNITS[0]);
         write!(f, "{}{unit}", ms / size)
     }
 }
@@ -89,7 +89,8 @@ impl TryFrom<String> for Size {
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (unit, size) = SIZES.iter().rev().find(|(_, size)| self.0 % size == 0).unwrap_or(&SIZES[0]);
+        let (unit, size) =
+            SIZES.iter().rev().find(|(_, size)| self.0.is_multiple_of(*size)).unwrap_or(&SIZES[0]);
         write!(f, "{} {unit}", self.0 / size)
     }
 }

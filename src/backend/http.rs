@@ -397,7 +397,9 @@ fn events(response: Response<Body>, lease: Lease) -> BoxStream<'static, Result<s
         let data = loop {
             match body.frame().await {
                 None => {
-                    lease.take().map(Lease::release);
+                    if let Some(lease) = lease.take() {
+                        lease.release();
+                    }
                     return None;
                 }
                 Some(Ok(frame)) => match frame.into_data() {

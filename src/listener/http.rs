@@ -240,7 +240,7 @@ impl<S: Stage> Http<S> {
             Ok(session) => session,
             Err(_) => return refuse("a batch of messages is taken only on a session of revision 2025-03-26"),
         };
-        if !session.client().is_some_and(|client| client.revision == Revision::V2025_03_26) {
+        if session.client().is_none_or(|client| client.revision != Revision::V2025_03_26) {
             return refuse("a batch of messages is taken only on a session of revision 2025-03-26");
         }
         if batch.is_empty() {
@@ -357,6 +357,7 @@ fn endpoint(path: &str) -> Option<Endpoint> {
 }
 
 /// Is the body JSON, and will the client take JSON back?
+#[expect(clippy::result_large_err, reason = "a refusal is a whole response, and rare")]
 fn acceptable(headers: &HeaderMap) -> Result<(), Response<Body>> {
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let kind = text(header::CONTENT_TYPE).unwrap_or_default();

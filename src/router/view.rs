@@ -258,7 +258,7 @@ impl View {
             }
         }
         let scheme = uri.split_once(':')?.0;
-        let known = self.resources.iter().map(|(uri, route)| (uri, route));
+        let known = self.resources.iter();
         let known = known.chain(self.templates.iter().map(|(template, route)| (template, route)));
         let mut owners =
             known.filter(|(other, _)| other.split_once(':').is_some_and(|(other, _)| other == scheme));

@@ -12,11 +12,9 @@ const OPEN: &str = "=?base64?";
 const CLOSE: &str = "?=";
 
 pub fn encode(value: &str) -> Cow<'_, str> {
-    let plain = !value.is_empty()
-        && value.bytes().all(|b| (0x20..=0x7e).contains(&b))
-        && !value.starts_with(' ')
-        && !value.ends_with(' ')
-        && !(value.starts_with(OPEN) && value.ends_with(CLOSE));
+    let like_encoded = value.starts_with(OPEN) && value.ends_with(CLOSE);
+    let visible = value.bytes().all(|b| (0x20..=0x7e).contains(&b));
+    let plain = visible && !value.is_empty() && value.trim_matches(' ') == value && !like_encoded;
     if plain { Cow::Borrowed(value) } else { Cow::Owned(format!("{OPEN}{}{CLOSE}", STANDARD.encode(value))) }
 }
 

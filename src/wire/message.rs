@@ -57,7 +57,7 @@ impl Message {
 
     fn classify(&self) -> Result<Kind, &'static str> {
         let text = self.text.as_ref();
-        if !text.iter().find(|b| !b.is_ascii_whitespace()).is_some_and(|b| *b == b'{') {
+        if text.trim_ascii_start().first() != Some(&b'{') {
             return Err("a message is one JSON object");
         }
         let mut parent = "";
@@ -86,7 +86,8 @@ impl Message {
         if self.top("jsonrpc").map(|v| v.of(text)) != Some(b"\"2.0\"") {
             return Err("`jsonrpc` must be \"2.0\"");
         }
-        if self.id().is_some_and(|id| !is_id(id) && !(id == b"null" && self.top("error").is_some())) {
+        let unread = self.id() == Some(b"null") && self.top("error").is_some();
+        if !unread && self.id().is_some_and(|id| !is_id(id)) {
             return Err("`id` must be a string or an integer");
         }
         if let Some(params) = self.top("params")

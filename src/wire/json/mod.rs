@@ -11,8 +11,6 @@
 
 use std::{borrow::Cow, fmt};
 
-use smallvec::SmallVec;
-
 mod scan;
 
 use scan::Scan;
@@ -85,7 +83,7 @@ impl Member {
 }
 
 /// The members of the two outermost levels, each object's members after the member it is in.
-pub type Members = SmallVec<[Member; 16]>;
+pub type Members = Vec<Member>;
 
 /// Checks a whole text.
 pub fn check(text: &[u8], limits: &Limits) -> Result<(), Fault> {

@@ -44,7 +44,7 @@ impl<'a> Scan<'a> {
             nodes: 0,
             limits: *limits,
             record,
-            found: Members::new(),
+            found: if record > 0 { Members::with_capacity(12) } else { Members::new() },
             keys: SmallVec::new(),
             many: Vec::new(),
         }
