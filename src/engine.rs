@@ -134,7 +134,7 @@ async fn open(settings: &store::Settings) -> Store {
 
 fn random_key() -> Vec<u8> {
     let mut key = [0u8; 32];
-    aws_lc_rs::rand::fill(&mut key).expect("the system has random numbers");
+    getrandom::fill(&mut key).expect("the system has random numbers");
     key.to_vec()
 }
 

@@ -241,7 +241,7 @@ impl Sessions {
             )));
         }
         let mut random = [0u8; 16];
-        aws_lc_rs::rand::fill(&mut random).map_err(|_| Error::Busy("no random numbers to be had".into()))?;
+        getrandom::fill(&mut random).map_err(|_| Error::Busy("no random numbers to be had".into()))?;
         let id: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
         let session = Arc::new(Session::new(id.clone(), caller, scope, own));
         self.table.insert(id, Arc::clone(&session));

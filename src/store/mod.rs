@@ -121,7 +121,7 @@ impl Store {
     pub async fn cursor_key(&self) -> Result<Vec<u8>, Error> {
         let mut fresh = [0u8; 32];
         let error = |why: &dyn std::fmt::Display| Error { file: "of keys".into(), why: why.to_string() };
-        aws_lc_rs::rand::fill(&mut fresh).map_err(|why| error(&why))?;
+        getrandom::fill(&mut fresh).map_err(|why| error(&why))?;
         let row = sqlx::query(
             "INSERT INTO key (name, value) VALUES ('cursor', $1)
              ON CONFLICT (name) DO UPDATE SET name = name RETURNING value",

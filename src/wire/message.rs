@@ -224,8 +224,12 @@ pub fn batch(text: &Bytes, limits: &Limits) -> Result<Option<Vec<Bytes>>, Malfor
 /// Case is folded as Go's decoder does it, which takes two letters outside of ASCII for theirs
 /// inside: the long s and the sign for kelvin.
 fn twins(name: &[u8], key: &[u8]) -> bool {
-    if key.is_ascii() && !key.contains(&b'\\') {
+    if key.len() == name.len() {
         return name.eq_ignore_ascii_case(key);
+    }
+    // Whatever else could be read as the name is longer than it.
+    if key.len() < name.len() || (key.is_ascii() && !key.contains(&b'\\')) {
+        return false;
     }
     let plain = json::string(&[b"\"", key, b"\""].concat()).map(|plain| plain.replace('\u{17f}', "s"));
     plain.is_some_and(|plain| plain.replace('\u{212a}', "k").as_bytes().eq_ignore_ascii_case(name))

@@ -146,7 +146,7 @@ pub fn quoted(text: &str) -> String {
 /// The characters that the inside of a checked JSON string stands for.
 fn unescape(inner: &[u8]) -> Cow<'_, str> {
     if !inner.contains(&b'\\') {
-        return String::from_utf8_lossy(inner);
+        return std::str::from_utf8(inner).map_or_else(|_| String::from_utf8_lossy(inner), Cow::Borrowed);
     }
     let mut quoted = Vec::with_capacity(inner.len() + 2);
     quoted.push(b'"');
