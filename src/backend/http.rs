@@ -397,9 +397,7 @@ fn events(response: Response<Body>, lease: Lease) -> BoxStream<'static, Result<s
         let data = loop {
             match body.frame().await {
                 None => {
-                    if let Some(lease) = lease.take() {
-                        lease.release();
-                    }
+                    lease.take().into_iter().for_each(Lease::release);
                     return None;
                 }
                 Some(Ok(frame)) => match frame.into_data() {
