@@ -68,6 +68,7 @@ pub async fn serve_on(gateway: Waystation, sockets: Sockets, stop: impl Future<O
     let admin = tokio::spawn(serve_admin(gateway.clone(), admin, Arc::new(doors)));
     let graceful = GracefulShutdown::new();
     let server = server();
+    let shared = Arc::new(gateway.clone());
     tokio::pin!(stop);
     loop {
         let stream = tokio::select! {
@@ -82,10 +83,10 @@ pub async fn serve_on(gateway: Waystation, sockets: Sockets, stop: impl Future<O
             },
             () = &mut stop => break,
         };
-        let gateway = gateway.clone();
+        let gateway = Arc::clone(&shared);
         stream.set_nodelay(true).ok();
         let service = service_fn(move |request| {
-            let gateway = gateway.clone();
+            let gateway = Arc::clone(&gateway);
             async move { Ok::<_, std::convert::Infallible>(gateway.handle(request).await) }
         });
         let connection = server.serve_connection(TokioIo::new(stream), service).into_owned();

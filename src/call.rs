@@ -13,7 +13,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use futures_util::stream::BoxStream;
+use futures_util::{future::BoxFuture, stream::BoxStream};
 use tower::Service;
 
 use crate::{
@@ -112,13 +112,19 @@ impl fmt::Debug for Reply {
     }
 }
 
+/// What a stage gives for a call; dropping it cancels the call.
+pub type Replying = BoxFuture<'static, Result<Reply>>;
+
 /// One stage of the gateway. Written out here so that no other file repeats the bounds.
+///
+/// Stages are always ready: one that is too busy for a call says so in its reply, so that it can
+/// be told to the caller, and whom it concerns can be chosen.
 pub trait Stage:
-    Service<Call, Response = Reply, Error = Error, Future: Send> + Clone + Send + Sync + 'static
+    Service<Call, Response = Reply, Error = Error, Future = Replying> + Clone + Send + Sync + 'static
 {
 }
 
 impl<S> Stage for S where
-    S: Service<Call, Response = Reply, Error = Error, Future: Send> + Clone + Send + Sync + 'static
+    S: Service<Call, Response = Reply, Error = Error, Future = Replying> + Clone + Send + Sync + 'static
 {
 }

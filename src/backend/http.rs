@@ -21,12 +21,12 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method as Verb, Request, Response, StatusCode, Uri,
     header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST},
 };
+use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::{Body as _, Incoming as Body};
 use tokio::task::AbortHandle;
 
 use super::{
-    pool::{Lease, Pool},
+    pool::{Answer, Pool},
     transport::{Agreed, Connect, Inbox, Incoming, Kind, Outgoing, Transport, Trouble},
 };
 use crate::wire::{
@@ -164,7 +164,7 @@ impl Session {
 
     async fn exchange(self: Arc<Self>, outgoing: Outgoing) -> Result<Incoming, Trouble> {
         let request = self.post(self.headers_for(&outgoing), outgoing.text);
-        let (response, lease) = self.pool.send(request).await?;
+        let response = self.pool.send(request).await?;
         if outgoing.method == Method::Initialize
             && let Some(id) = response.headers().get(&SESSION)
         {
@@ -172,15 +172,15 @@ impl Session {
         }
         match (response.status(), kind_of(&response)) {
             (StatusCode::OK, Content::Json) => {
-                let message = parse(read(response.into_body(), lease).await?)?;
+                let message = parse(read(response.into_body()).await?)?;
                 belongs(message, outgoing.id).map(Incoming::Whole)
             }
-            (StatusCode::OK, Content::Events) => first_of(events(response, lease), outgoing.id).await,
+            (StatusCode::OK, Content::Events) => Box::pin(first_of(events(response), outgoing.id)).await,
             (StatusCode::OK, Content::Other(kind)) => {
                 let why = format!("answered with {kind}, which is neither JSON nor an event stream");
                 Err(Trouble::new(Kind::Rubbish, why))
             }
-            (status, content) => self.refused(status, content, response, lease, outgoing.id).await,
+            (status, content) => Box::pin(self.refused(status, content, response, outgoing.id)).await,
         }
     }
 
@@ -189,8 +189,7 @@ impl Session {
         &self,
         status: StatusCode,
         content: Content,
-        response: Response<Body>,
-        lease: Lease,
+        response: Response<Answer>,
         id: u64,
     ) -> Result<Incoming, Trouble> {
         if status == StatusCode::NOT_FOUND && self.opened.get().is_some() {
@@ -200,7 +199,7 @@ impl Session {
         }
         if matches!(status.as_u16(), 400 | 404 | 405 | 406 | 415 | 422)
             && matches!(content, Content::Json)
-            && let Ok(message) = parse(read(response.into_body(), lease).await?)
+            && let Ok(message) = parse(read(response.into_body()).await?)
             && let Ok(message) = belongs(message, id)
         {
             return Ok(Incoming::Whole(message));
@@ -213,9 +212,9 @@ impl Session {
     }
 
     async fn tell(self: Arc<Self>, text: Bytes) -> Result<(), Trouble> {
-        let (response, lease) = self.pool.send(self.post(self.headers(), text)).await?;
+        let response = self.pool.send(self.post(self.headers(), text)).await?;
         let status = response.status();
-        if read(response.into_body(), lease).await.is_ok() && status.is_success() {
+        if read(response.into_body()).await.is_ok() && status.is_success() {
             return Ok(());
         }
         Err(Trouble::new(Kind::Status(status.as_u16()), format!("answered HTTP {}", status.as_u16())))
@@ -228,8 +227,8 @@ impl Session {
         }
         let mut request = self.post(self.headers(), Bytes::new());
         *request.method_mut() = Verb::DELETE;
-        if let Ok((response, lease)) = self.pool.send(request).await {
-            let _ = read(response.into_body(), lease).await;
+        if let Ok(response) = self.pool.send(request).await {
+            let _ = read(response.into_body()).await;
         }
     }
 }
@@ -290,11 +289,11 @@ async fn follow(session: Weak<Session>) {
         let mut request = open.post(headers, Bytes::new());
         *request.method_mut() = Verb::GET;
         match open.pool.send(request).await {
-            Ok((response, lease)) if response.status().is_success() => {
+            Ok(response) if response.status().is_success() => {
                 if !matches!(kind_of(&response), Content::Events) {
                     return;
                 }
-                let mut events = events(response, lease);
+                let mut events = events(response);
                 let inbox = Arc::clone(&open.inbox);
                 drop(open);
                 while let Some(Ok(event)) = events.next().await {
@@ -305,7 +304,7 @@ async fn follow(session: Weak<Session>) {
                     }
                 }
             }
-            Ok((response, _)) if response.status().is_client_error() => return,
+            Ok(response) if response.status().is_client_error() => return,
             Ok(_) | Err(_) => {}
         }
         tokio::time::sleep(pause).await;
@@ -318,39 +317,33 @@ enum Content {
     Other(String),
 }
 
-fn kind_of(response: &Response<Body>) -> Content {
-    let value =
-        response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let kind = value.split(';').next().unwrap_or_default().trim();
-    let encoding =
-        response.headers().get(CONTENT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or("identity");
-    if !encoding.eq_ignore_ascii_case("identity") {
+fn kind_of(response: &Response<Answer>) -> Content {
+    let short = |text: &[u8]| String::from_utf8_lossy(text).chars().take(60).collect::<String>();
+    let kind = response.headers().get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let kind = kind.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
+    if let Some(encoding) = response.headers().get(CONTENT_ENCODING)
+        && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
+    {
         // We ask for none, so what says that it is encoded cannot be read.
-        let encoding: String = encoding.chars().take(20).collect();
-        return Content::Other(format!(
-            "{} in the encoding {encoding}",
-            kind.chars().take(60).collect::<String>()
-        ));
+        return Content::Other(format!("{} in the encoding {}", short(kind), short(encoding.as_bytes())));
     }
-    if kind.eq_ignore_ascii_case("application/json") {
+    if kind.eq_ignore_ascii_case(b"application/json") {
         Content::Json
-    } else if kind.eq_ignore_ascii_case("text/event-stream") {
+    } else if kind.eq_ignore_ascii_case(b"text/event-stream") {
         Content::Events
     } else {
-        Content::Other(if kind.is_empty() {
-            "no content type".into()
-        } else {
-            kind.chars().take(60).collect()
-        })
+        Content::Other(if kind.is_empty() { "no content type".into() } else { short(kind) })
     }
 }
 
 /// A whole body. Most come in one piece, which then is not copied.
-async fn read(mut body: Body, lease: Lease) -> Result<Bytes, Trouble> {
+async fn read(mut body: Answer) -> Result<Bytes, Trouble> {
     let cut_off = |_| Trouble::new(Kind::Lost, "the answer was cut off");
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
-    while let Some(frame) = body.frame().await {
+    while !body.is_end_stream()
+        && let Some(frame) = body.frame().await
+    {
         let Ok(data) = frame.map_err(cut_off)?.into_data() else { continue };
         if first.len() + all.len() + data.len() > REPLY_LIMIT {
             return Err(Trouble::new(Kind::Rubbish, format!("the answer is over {} MiB", REPLY_LIMIT >> 20)));
@@ -367,7 +360,6 @@ async fn read(mut body: Body, lease: Lease) -> Result<Bytes, Trouble> {
             all.extend_from_slice(&data);
         }
     }
-    lease.release();
     Ok(if all.is_empty() { first } else { all.freeze() })
 }
 
@@ -386,20 +378,21 @@ fn parse(text: Bytes) -> Result<Message, Trouble> {
 /// A response to this request, or to one whose id the server could not read.
 fn belongs(message: Message, id: u64) -> Result<Message, Trouble> {
     let own = message.kind() == message::Kind::Response
-        && message.id().is_some_and(|text| text == b"null" || text == id.to_string().as_bytes());
+        && message.id().is_some_and(|text| text == b"null" || is_number(text, id));
     if own { Ok(message) } else { Err(Trouble::new(Kind::Rubbish, "answered a request that was not asked")) }
 }
 
+fn is_number(text: &[u8], number: u64) -> bool {
+    std::str::from_utf8(text).is_ok_and(|text| text.parse() == Ok(number) && !text.starts_with(['+', '0']))
+}
+
 /// The events of a body. The connection is of use again when the body has ended.
-fn events(response: Response<Body>, lease: Lease) -> BoxStream<'static, Result<sse::Event, Trouble>> {
-    let start = (response.into_body(), Some(lease), sse::Decoder::new(REPLY_LIMIT));
-    let pieces = stream::unfold(start, |(mut body, mut lease, mut decoder)| async {
+fn events(response: Response<Answer>) -> BoxStream<'static, Result<sse::Event, Trouble>> {
+    let start = (Some(response.into_body()), sse::Decoder::new(REPLY_LIMIT));
+    let pieces = stream::unfold(start, |(mut body, mut decoder)| async {
         let data = loop {
-            match body.frame().await {
-                None => {
-                    lease.take().into_iter().for_each(Lease::release);
-                    return None;
-                }
+            match body.as_mut()?.frame().await {
+                None => return None,
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => break Ok(data),
                     Err(_) => continue,
@@ -415,11 +408,11 @@ fn events(response: Response<Body>, lease: Lease) -> BoxStream<'static, Result<s
         let events: Vec<_> = match events {
             Ok(events) => events.into_iter().map(Ok).collect(),
             Err(trouble) => {
-                lease = None;
+                body = None;
                 vec![Err(trouble)]
             }
         };
-        Some((stream::iter(events), (body, lease, decoder)))
+        Some((stream::iter(events), (body, decoder)))
     });
     pieces.flatten().boxed()
 }

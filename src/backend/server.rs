@@ -141,11 +141,8 @@ impl Server {
         Error::backend(&*self.name, trouble)
     }
 
-    /// The connection to use: the one there is, or a new one.
+    /// A new connection, or one that another call has made meanwhile.
     async fn link(&self) -> Result<Arc<Link>, Trouble> {
-        if let Some(link) = self.usable() {
-            return Ok(link);
-        }
         let mut known = self.making.lock().await;
         if let Some(link) = self.usable() {
             return Ok(link); // Made while we waited.
@@ -294,8 +291,13 @@ impl Server {
     async fn ask(&self, ask: Ask) -> Result<Reply> {
         let mut again = true;
         loop {
-            let link = self.link().await.map_err(|trouble| self.error(&trouble))?;
-            self.speak_up(&link, ask.call.log_level).await;
+            let link = match self.usable() {
+                Some(link) => link,
+                None => Box::pin(self.link()).await.map_err(|trouble| self.error(&trouble))?,
+            };
+            if let Some(level) = ask.call.log_level {
+                Box::pin(self.speak_up(&link, level)).await;
+            }
             match self.try_once(&link, &ask).await {
                 Err(Trouble { kind: Kind::NotSent | Kind::SessionLost, .. }) if again => again = false,
                 Err(trouble) => {
@@ -367,8 +369,7 @@ impl Server {
 
     /// On a legacy connection the log level is the connection's: it is set to the most
     /// talkative one that anybody wants, and what others did not ask for is left out later.
-    async fn speak_up(&self, link: &Link, level: Option<Level>) {
-        let Some(level) = level else { return };
+    async fn speak_up(&self, link: &Link, level: Level) {
         let number = level as u8;
         if link.offer.era == Era::Modern || link.level.fetch_min(number, Ordering::Relaxed) <= number {
             return;

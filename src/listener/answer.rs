@@ -1,10 +1,9 @@
 //! Does an answer go out as one text or as a stream, and what if the client goes away?
 //!
-//! One text, if the response is all there is; a stream, if something comes before it or it
-//! takes long. In the modern era a client that goes away has cancelled its request. In the
+//! One text, if the response is all there is; a stream, if the reply is one. In the modern era a client that goes away has cancelled its request. In the
 //! legacy era it has not: the work goes on, and the rest of a stream can be had later.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
@@ -18,52 +17,29 @@ use super::{
     write::Asked,
 };
 use crate::{
-    call::{Event, Reply},
+    call::{Event, Events, Reply, Replying},
     error::Result,
     wire::{mcp::Revision, sse},
 };
 
-/// After this long without an answer the client gets a stream, whose comments keep the
-/// connection from being taken for dead.
-const PATIENCE: Duration = Duration::from_secs(5);
-
 /// The answer to a request that speaks for itself. A client that goes away drops this future
 /// or the stream it gave, and with it the call.
-pub async fn modern(
-    asked: Asked,
-    mut run: BoxFuture<'static, Result<Reply>>,
-    takes_events: bool,
-) -> Response<Body> {
-    if !takes_events {
-        return whole(&asked, run.await).await;
-    }
-    match tokio::time::timeout(PATIENCE, &mut run).await {
-        Ok(Ok(Reply::Whole(answer))) => {
-            let (status, text) = asked.response(Ok(answer));
-            body::json(status, text)
-        }
-        Ok(Ok(Reply::Stream(events))) => body::events(written(asked, events).boxed(), || {}),
-        Ok(Err(error)) => {
-            let (status, text) = asked.response(Err(&error));
-            body::json(status, text)
-        }
-        Err(_) => {
-            let events = run.map(|reply| match reply {
-                Ok(Reply::Whole(answer)) => stream::iter([Ok(Event::Answer(answer))]).boxed(),
-                Ok(Reply::Stream(events)) => events,
-                Err(error) => stream::iter([Err(error)]).boxed(),
-            });
-            body::events(written(asked, events.flatten_stream().boxed()).boxed(), || {})
-        }
+pub async fn modern(asked: Asked, run: Replying, takes_events: bool) -> Response<Body> {
+    match run.await {
+        Ok(Reply::Stream(events)) if takes_events => body::events(written(asked, events).boxed(), || {}),
+        reply => whole(&asked, reply).await,
     }
 }
 
 /// The events of a modern reply: notifications, then the response.
-fn written(asked: Asked, events: crate::call::Events) -> impl futures_util::Stream<Item = Bytes> + Send {
-    events.map(move |event| match event {
-        Ok(Event::Notification(text)) => sse::message(None, &text),
-        Ok(Event::Answer(answer)) => sse::message(None, &asked.response(Ok(answer)).1),
-        Err(error) => sse::message(None, &asked.response(Err(&error)).1),
+fn written(asked: Asked, events: Events) -> impl futures_util::Stream<Item = Bytes> + Send {
+    events.map(move |event| {
+        let text = match event {
+            Ok(Event::Notification(text)) => text,
+            Ok(Event::Answer(answer)) => asked.response(Ok(answer)).1,
+            Err(error) => asked.response(Err(error)).1,
+        };
+        sse::message(None, &text)
     })
 }
 
@@ -81,7 +57,7 @@ async fn whole(asked: &Asked, reply: Result<Reply>) -> Response<Body> {
         },
         Err(error) => Err(error),
     };
-    let (status, text) = asked.response(answer.as_ref().map(Clone::clone));
+    let (status, text) = asked.response(answer);
     body::json(status, text)
 }
 
@@ -92,45 +68,30 @@ fn cancelled() -> Response<Body> {
 
 /// The answer to a request on a session. A client that goes away does not cancel it: it may
 /// come back for the rest of a stream, and has a message of its own for cancelling.
-pub async fn legacy(asking: Asking, session: &Arc<Session>, events: bool) -> Response<Body> {
+pub async fn legacy(asking: Asking, session: &Arc<Session>, takes_events: bool) -> Response<Body> {
     let Asking { asked, reply } = asking;
-    if !events {
-        let work = async move {
-            match reply.await {
-                Some(reply) => whole(&asked, reply).await,
-                None => cancelled(),
-            }
-        };
-        return detached(work).await;
-    }
-    let mut reply = Detached(Some(reply));
-    let first = tokio::time::timeout(PATIENCE, &mut reply).await;
-    let rest = match first {
-        Ok(None) => return cancelled(),
-        Ok(Some(Ok(Reply::Stream(events)))) => std::future::ready(Some(Ok(Reply::Stream(events)))).boxed(),
-        Ok(Some(Ok(Reply::Whole(answer)))) => {
-            let (status, text) = asked.response(Ok(answer));
-            return body::json(status, text);
+    let session = Arc::clone(session);
+    let work = async move {
+        match reply.await {
+            None => cancelled(),
+            Some(Ok(Reply::Stream(events))) if takes_events => streamed(asked, events, session),
+            Some(reply) => whole(&asked, reply).await,
         }
-        Ok(Some(Err(error))) => {
-            let (status, text) = asked.response(Err(&error));
-            return body::json(status, text);
-        }
-        Err(_) => match reply.0.take() {
-            Some(rest) => rest,
-            None => return cancelled(),
-        },
     };
+    detached(work).await
+}
+
+/// A stream that is written whether or not its client stays to read it.
+fn streamed(asked: Asked, events: Events, session: Arc<Session>) -> Response<Body> {
     let stream = session.open_stream();
     let opening = asked.client.revision >= Revision::V2025_11_25;
-    let asking = Asking { asked, reply: rest };
+    let rest = std::future::ready(Some(Ok(Reply::Stream(events)))).boxed();
     let writer = Arc::clone(&stream);
     tokio::spawn(async move {
-        pump(asking, &writer).await;
+        pump(Asking { asked, reply: rest }, &writer).await;
         writer.end();
     });
     let first = stream::iter(opening.then(|| stream.opening()));
-    let session = Arc::clone(session);
     body::events(first.chain(stream.events(Some(0))).boxed(), move || session.touch())
 }
 

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
-use http::{HeaderMap, HeaderValue, Method as Verb, Request, Response, StatusCode, header, request::Parts};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method as Verb, Request, Response, StatusCode, header, request::Parts,
+};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt as _;
 
@@ -35,8 +37,8 @@ use crate::{
     },
 };
 
-const SESSION: &str = "mcp-session-id";
-const VERSION: &str = "mcp-protocol-version";
+const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
+const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 
 /// The HTTP face of the gateway.
 #[derive(Debug, Clone)]
@@ -71,7 +73,9 @@ impl<S: Stage> Http<S> {
                 _ => not_allowed("GET, POST, DELETE"),
             },
             Some(Endpoint::Sse(scope)) if parts.method == Verb::GET => pipe::open_sse(&self.front, scope),
-            Some(Endpoint::Messages) if parts.method == Verb::POST => self.message(&parts, body).await,
+            Some(Endpoint::Messages) if parts.method == Verb::POST => {
+                Box::pin(self.message(&parts, body)).await
+            }
             Some(Endpoint::Health) if parts.method == Verb::GET => body::plain(StatusCode::OK, "ok"),
             Some(Endpoint::Sse(_) | Endpoint::Health) => not_allowed("GET"),
             Some(Endpoint::Messages) => not_allowed("POST"),
@@ -83,20 +87,21 @@ impl<S: Stage> Http<S> {
     where
         B: HttpBody<Data = Bytes> + Unpin,
     {
-        if let Err(refusal) = acceptable(&parts.headers) {
+        let takes = Takes::of(&parts.headers);
+        if let Err(refusal) = acceptable(&parts.headers, takes) {
             return refusal;
         }
-        let text = match read(body, &parts.headers, self.body_limit).await {
+        let text = match read(body, self.body_limit).await {
             Ok(text) => text,
             Err(refusal) => return refusal,
         };
         match message::batch(&text, &Limits::REQUEST) {
             Ok(None) => {}
-            Ok(Some(batch)) => return self.batch(parts, &scope, batch).await,
+            Ok(Some(batch)) => return Box::pin(self.batch(parts, &scope, batch)).await,
             Err(malformed) => return error_response(&malformed.into(), None, Era::Modern),
         }
         match Message::parse(text, &Limits::REQUEST) {
-            Ok(message) => self.one(parts, scope, message).await,
+            Ok(message) => self.one(parts, takes, scope, message).await,
             Err(malformed) => {
                 let error = Error::from(malformed);
                 let id = if let Error::NotRpc { id, .. } = &error { id.clone() } else { None };
@@ -105,11 +110,11 @@ impl<S: Stage> Http<S> {
         }
     }
 
-    async fn one(&self, parts: &Parts, scope: Scope, message: Message) -> Response<Body> {
+    async fn one(&self, parts: &Parts, takes: Takes, scope: Scope, message: Message) -> Response<Body> {
         let envelope = Envelope::read(&message);
         if envelope.is_modern() {
             return match message.kind() {
-                message::Kind::Request => self.modern(parts, scope, message, envelope).await,
+                message::Kind::Request => self.modern(parts, takes, scope, message, envelope).await,
                 message::Kind::Notification => body::empty(StatusCode::ACCEPTED),
                 message::Kind::Response => {
                     let what = "clients of revision 2026-07-28 send no responses";
@@ -134,7 +139,7 @@ impl<S: Stage> Http<S> {
             };
             return error_response(&error, id, Era::Modern);
         }
-        self.legacy(parts, scope, message).await
+        self.legacy(parts, takes, scope, message, envelope.progress).await
     }
 
     /// A request that speaks for itself. The client going away drops the call and thereby
@@ -142,6 +147,7 @@ impl<S: Stage> Http<S> {
     async fn modern(
         &self,
         parts: &Parts,
+        takes: Takes,
         scope: Scope,
         message: Message,
         envelope: Envelope,
@@ -152,12 +158,19 @@ impl<S: Stage> Http<S> {
             Err(error) => return error_response(&error, Some(&id), Era::Modern),
         };
         let asked = Asked { id, method: call.method, client: call.client.clone() };
-        answer::modern(asked, self.front.run(call), takes_events(&parts.headers)).await
+        answer::modern(asked, self.front.run(call), takes.events).await
     }
 
-    async fn legacy(&self, parts: &Parts, scope: Scope, message: Message) -> Response<Body> {
+    async fn legacy(
+        &self,
+        parts: &Parts,
+        takes: Takes,
+        scope: Scope,
+        message: Message,
+        progress: Option<Bytes>,
+    ) -> Response<Body> {
         let opening =
-            message.method().as_deref() == Some("initialize") && message.kind() == message::Kind::Request;
+            message.kind() == message::Kind::Request && message.method().as_deref() == Some("initialize");
         let id = message.id_bytes();
         let session = if opening { self.open(parts, scope) } else { self.session(parts, &scope) };
         let session = match session {
@@ -172,8 +185,8 @@ impl<S: Stage> Http<S> {
             // Nothing was asked of the client, so there is nothing to answer.
             message::Kind::Response => body::empty(StatusCode::ACCEPTED),
             message::Kind::Request => {
-                let mut response = match self.front.ask(&session, message) {
-                    Ok(asking) => answer::legacy(asking, &session, takes_events(&parts.headers)).await,
+                let mut response = match self.front.ask(&session, message, progress) {
+                    Ok(asking) => answer::legacy(asking, &session, takes.events).await,
                     Err(error) => error_response(&error, id.as_deref(), Era::Legacy),
                 };
                 if opening {
@@ -271,9 +284,7 @@ impl<S: Stage> Http<S> {
 
     /// Opens the session's own stream, or goes on with the stream of an earlier event.
     fn get(&self, parts: &Parts, scope: &Scope) -> Response<Body> {
-        let accept =
-            parts.headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-        if !accept.contains("text/event-stream") && !accept.contains("*/*") {
+        if !Takes::of(&parts.headers).events {
             return body::plain(
                 StatusCode::NOT_ACCEPTABLE,
                 "This is an MCP endpoint: POST JSON-RPC here, or GET with Accept: text/event-stream on a session.",
@@ -324,7 +335,7 @@ impl<S: Stage> Http<S> {
         let Some(session) = session else {
             return body::plain(StatusCode::NOT_FOUND, "There is no such session; begin with GET /sse.");
         };
-        match read(body, &parts.headers, self.body_limit).await {
+        match read(body, self.body_limit).await {
             Ok(text) => match pipe::receive(&self.front, &session, text) {
                 Ok(()) => body::plain(StatusCode::ACCEPTED, "Accepted"),
                 Err(error) => error_response(&error, None, Era::Legacy),
@@ -356,31 +367,42 @@ fn endpoint(path: &str) -> Option<Endpoint> {
     }
 }
 
-/// Is the body JSON, and will the client take JSON back?
-#[expect(clippy::result_large_err, reason = "a refusal is a whole response, and rare")]
-fn acceptable(headers: &HeaderMap) -> Result<(), Response<Body>> {
-    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    let kind = text(header::CONTENT_TYPE).unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim();
-    if !kind.eq_ignore_ascii_case("application/json") {
-        let why = "The body must be JSON, sent with Content-Type: application/json.";
-        return Err(body::plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
-    }
-    match text(header::ACCEPT) {
-        Some(accept)
-            if !["application/json", "application/*", "*/*"].iter().any(|kind| accept.contains(kind)) =>
-        {
-            let why =
-                "The answer is JSON or an event stream; send Accept: application/json, text/event-stream.";
-            Err(body::plain(StatusCode::NOT_ACCEPTABLE, why))
+/// What the client takes for an answer.
+#[derive(Debug, Clone, Copy)]
+struct Takes {
+    json: bool,
+    events: bool,
+}
+
+impl Takes {
+    /// A client that does not say takes JSON.
+    fn of(headers: &HeaderMap) -> Self {
+        let mut takes = Self { json: !headers.contains_key(header::ACCEPT), events: false };
+        let accepts = headers.get_all(header::ACCEPT).iter();
+        for range in accepts.flat_map(|accept| accept.as_bytes().split(|b| *b == b',')) {
+            let kind = range.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
+            let is = |names: &[&str]| names.iter().any(|name| name.as_bytes().eq_ignore_ascii_case(kind));
+            takes.json |= is(&["application/json", "application/*", "*/*"]);
+            takes.events |= is(&["text/event-stream", "text/*", "*/*"]);
         }
-        _ => Ok(()),
+        takes
     }
 }
 
-fn takes_events(headers: &HeaderMap) -> bool {
-    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-    accept.contains("text/event-stream") || accept.contains("*/*")
+/// Is the body JSON, and will the client take JSON back?
+#[expect(clippy::result_large_err, reason = "a refusal is a whole response, and rare")]
+fn acceptable(headers: &HeaderMap, takes: Takes) -> Result<(), Response<Body>> {
+    let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let kind = kind.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
+    if !kind.eq_ignore_ascii_case(b"application/json") {
+        let why = "The body must be JSON, sent with Content-Type: application/json.";
+        return Err(body::plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
+    }
+    if !takes.json {
+        let why = "The answer is JSON or an event stream; send Accept: application/json, text/event-stream.";
+        return Err(body::plain(StatusCode::NOT_ACCEPTABLE, why));
+    }
+    Ok(())
 }
 
 /// The revision of the modern era that a header names, if it does.
@@ -392,7 +414,7 @@ fn modern_header(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// A whole body, unless it is too long.
-async fn read<B>(mut body: B, headers: &HeaderMap, limit: usize) -> Result<Bytes, Response<Body>>
+async fn read<B>(mut body: B, limit: usize) -> Result<Bytes, Response<Body>>
 where
     B: HttpBody<Data = Bytes> + Unpin,
 {
@@ -400,14 +422,14 @@ where
         let why = format!("The body is over {} (listen.body_limit).", Size(limit));
         body::plain(StatusCode::PAYLOAD_TOO_LARGE, &why)
     };
-    let announced =
-        headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    if announced.is_some_and(|length| length > limit) {
+    if body.size_hint().lower() > limit as u64 {
         return Err(too_long());
     }
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
-    while let Some(frame) = body.frame().await {
+    while !body.is_end_stream()
+        && let Some(frame) = body.frame().await
+    {
         let cut_off = |_| body::plain(StatusCode::BAD_REQUEST, "The body was cut off.");
         let Ok(data) = frame.map_err(cut_off)?.into_data() else { continue };
         if first.len() + all.len() + data.len() > limit {

@@ -10,13 +10,12 @@ use futures_util::{StreamExt as _, future::BoxFuture};
 
 use super::{
     Front,
-    envelope::Envelope,
-    session::{Pending, Session},
+    session::{Cancelled, Session, UnderWay},
     stream::Stream,
     write::Asked,
 };
 use crate::{
-    call::{Answer, Call, Client, Event, Reply, Stage},
+    call::{Answer, Call, Client, Event, Reply, Replying, Stage},
     error::{Error, Result},
     wire::{
         json,
@@ -34,10 +33,10 @@ pub struct Asking {
 
 impl<S: Stage> Front<S> {
     /// Begins a request on a session. Its answer stays under way until `reply` is dropped.
-    pub fn ask(&self, session: &Arc<Session>, message: Message) -> Result<Asking> {
-        let name = message.method().unwrap_or_default().into_owned();
+    pub fn ask(&self, session: &Arc<Session>, message: Message, progress: Option<Bytes>) -> Result<Asking> {
         let id = message.id_bytes().unwrap_or_default();
-        let method = Method::parse(&name).filter(|method| method.exists_in(Era::Legacy));
+        let method = message.method().and_then(|name| Method::parse(&name));
+        let method = method.filter(|method| method.exists_in(Era::Legacy));
         if method == Some(Method::Initialize) {
             return self.initialize(session, message, id);
         }
@@ -48,7 +47,8 @@ impl<S: Stage> Front<S> {
             None if method == Some(Method::Ping) => nobody(Revision::NEWEST_LEGACY),
             None => return Err(early()),
         };
-        let method = method.ok_or(Error::UnknownMethod(name))?;
+        let unknown = || Error::UnknownMethod(message.method().unwrap_or_default().into_owned());
+        let method = method.ok_or_else(unknown)?;
         let asked = Asked { id: id.clone(), method, client: client.clone() };
         let here = match method {
             Method::Ping => Some(Ok(())),
@@ -62,8 +62,7 @@ impl<S: Stage> Front<S> {
             let reply = done.map(|()| Reply::Whole(Answer::Result(Bytes::from_static(b"{}"))));
             return Ok(Asking { asked, reply: Box::pin(std::future::ready(Some(reply))) });
         }
-        let pending = session.begin(id)?;
-        let progress = Envelope::read(&message).progress;
+        let (under_way, cancelled) = session.begin(id)?;
         let call = Call {
             caller: session.caller.clone(),
             scope: session.scope.clone(),
@@ -74,7 +73,7 @@ impl<S: Stage> Front<S> {
             progress,
             mirrored: None,
         };
-        Ok(Asking { asked, reply: cancellable(self.run(call), pending) })
+        Ok(Asking { asked, reply: cancellable(self.run(call), under_way, cancelled) })
     }
 
     fn initialize(&self, session: &Arc<Session>, message: Message, id: Bytes) -> Result<Asking> {
@@ -152,21 +151,21 @@ fn set_level(session: &Session, message: &Message) -> Result<()> {
 
 /// A call that ends when its client cancels it. The rest of a streamed reply is under way too.
 pub fn cancellable(
-    run: BoxFuture<'static, Result<Reply>>,
-    pending: Pending,
+    run: Replying,
+    under_way: UnderWay,
+    mut cancelled: Cancelled,
 ) -> BoxFuture<'static, Option<Result<Reply>>> {
     Box::pin(async move {
         let reply = tokio::select! {
             biased;
-            () = pending.token.cancelled() => return None,
+            _ = &mut cancelled => return None,
             reply = run => reply,
         };
         match reply {
             Ok(Reply::Stream(events)) => {
-                let token = pending.token.clone();
                 let ended = async move {
-                    token.cancelled().await;
-                    drop(pending);
+                    let _ = cancelled.await;
+                    drop(under_way);
                 };
                 Some(Ok(Reply::Stream(events.take_until(ended).boxed())))
             }
@@ -192,5 +191,5 @@ pub async fn pump(asking: Asking, stream: &Stream) {
         },
         Some(Err(error)) => Err(error),
     };
-    stream.push(asked.response(answer.as_ref().map(Clone::clone)).1);
+    stream.push(asked.response(answer).1);
 }

@@ -5,14 +5,11 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tower::ServiceExt as _;
 
 use crate::{
-    call::{Call, Caller, Reply, Stage},
-    error::Result,
+    call::{Call, Caller, Replying, Stage},
     settings::Size,
 };
 
@@ -85,7 +82,7 @@ impl<S: Stage> Front<S> {
     }
 
     /// Sends a call through the stages. Dropping the future cancels the call.
-    fn run(&self, call: Call) -> BoxFuture<'static, Result<Reply>> {
-        Box::pin(self.stage.clone().oneshot(call))
+    fn run(&self, call: Call) -> Replying {
+        self.stage.clone().call(call)
     }
 }

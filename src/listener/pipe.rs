@@ -87,7 +87,7 @@ pub fn take<S: Stage>(front: &Front<S>, session: &Arc<Session>, text: Bytes) -> 
             let asking = if modern {
                 self_contained(front, session, message, envelope)
             } else {
-                front.ask(session, message)
+                front.ask(session, message, envelope.progress)
             };
             match asking {
                 Ok(asking) => Taken::Asking(asking),
@@ -106,8 +106,8 @@ fn self_contained<S: Stage>(
     let id = message.id_bytes().unwrap_or_default();
     let call = envelope::call(message, envelope, session.scope.clone(), session.caller.clone(), None)?;
     let asked = Asked { id: id.clone(), method: call.method, client: call.client.clone() };
-    let pending = session.begin(id)?;
-    Ok(Asking { asked, reply: legacy::cancellable(front.run(call), pending) })
+    let (under_way, cancelled) = session.begin(id)?;
+    Ok(Asking { asked, reply: legacy::cancellable(front.run(call), under_way, cancelled) })
 }
 
 /// Opens the stream of the old transport; its first event says where to post.

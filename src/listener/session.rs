@@ -4,7 +4,7 @@
 //! requests are under way, so that they can be cancelled; and what was sent to them lately.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -16,7 +16,7 @@ use bytes::Bytes;
 use dashmap::DashMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::oneshot;
 
 use super::stream::Stream;
 use crate::{
@@ -79,7 +79,8 @@ pub struct Session {
 #[derive(Debug, Default)]
 struct State {
     level: Option<Level>,
-    in_flight: HashMap<Bytes, CancellationToken>,
+    /// Requests under way by id, and what ends them until it has been used.
+    in_flight: BTreeMap<Bytes, Option<oneshot::Sender<()>>>,
     streams: VecDeque<(u64, Arc<Stream>)>,
 }
 
@@ -130,18 +131,20 @@ impl Session {
         self.state().level = Some(level);
     }
 
-    /// Notes that a request is under way. Refuses an id that another has just now.
-    pub fn begin(self: &Arc<Self>, id: Bytes) -> Result<Pending> {
-        let token = CancellationToken::new();
+    /// Notes that a request is under way, and gives what its client's cancelling ends. Refuses
+    /// an id that another has just now.
+    pub fn begin(self: &Arc<Self>, id: Bytes) -> Result<(UnderWay, Cancelled)> {
+        let (cancel, cancelled) = oneshot::channel();
         let mut state = self.state();
         if state.in_flight.contains_key(&id) {
             return Err(Error::NotRpc { what: "a request with this id is under way already", id: Some(id) });
         }
         // Its own copy: the text it was cut from may be large.
         let id = Bytes::copy_from_slice(&id);
-        state.in_flight.insert(id.clone(), token.clone());
+        state.in_flight.insert(id.clone(), Some(cancel));
         drop(state);
-        Ok(Pending { id, token, session: Arc::clone(self) })
+        let session = Arc::clone(self);
+        Ok((UnderWay { id, session }, cancelled))
     }
 
     /// How many requests are under way.
@@ -151,9 +154,7 @@ impl Session {
 
     /// Ends a request of the client's, if it is under way.
     pub fn cancel(&self, id: &[u8]) {
-        if let Some(token) = self.state().in_flight.get(id) {
-            token.cancel();
-        }
+        self.state().in_flight.get_mut(id).and_then(Option::take);
     }
 
     /// A new stream for a request's messages.
@@ -180,21 +181,23 @@ impl Session {
     /// Nothing more comes of this session: its requests are cancelled, its streams end.
     pub fn end(&self) {
         self.own.end();
-        let state = self.state();
-        state.in_flight.values().for_each(CancellationToken::cancel);
+        let mut state = self.state();
+        state.in_flight.values_mut().for_each(|cancel| *cancel = None);
         state.streams.iter().for_each(|(_, stream)| stream.end());
     }
 }
 
+/// Is done, with an error, when the client has cancelled its request.
+pub type Cancelled = oneshot::Receiver<()>;
+
 /// A request under way, until this is dropped.
 #[derive(Debug)]
-pub struct Pending {
+pub struct UnderWay {
     id: Bytes,
-    pub token: CancellationToken,
     session: Arc<Session>,
 }
 
-impl Drop for Pending {
+impl Drop for UnderWay {
     fn drop(&mut self) {
         self.session.touch();
         self.session.state().in_flight.remove(&self.id);
@@ -333,6 +336,8 @@ impl Sessions {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::oneshot::error::TryRecvError;
+
     use super::*;
 
     fn sessions(max: usize, idle: Time) -> Arc<Sessions> {
@@ -365,13 +370,13 @@ mod tests {
     fn a_request_can_be_cancelled_while_it_is_under_way() {
         let sessions = sessions(2, Time::from_secs(60));
         let session = sessions.open(Caller::Local, Scope::All, Stream::new(0)).unwrap();
-        let pending = session.begin(Bytes::from_static(b"\"a\"")).unwrap();
+        let (under_way, mut cancelled) = session.begin(Bytes::from_static(b"\"a\"")).unwrap();
         assert!(session.begin(Bytes::from_static(b"\"a\"")).is_err(), "an id is one request's at a time");
         session.cancel(b"\"b\"");
-        assert!(!pending.token.is_cancelled());
+        assert_eq!(cancelled.try_recv(), Err(TryRecvError::Empty));
         session.cancel(b"\"a\"");
-        assert!(pending.token.is_cancelled());
-        drop(pending);
+        assert_eq!(cancelled.try_recv(), Err(TryRecvError::Closed));
+        drop(under_way);
         assert!(session.begin(Bytes::from_static(b"\"a\"")).is_ok());
     }
 }

@@ -4,7 +4,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 
 use crate::{
     call::{Answer, Client},
-    error::Error,
+    error::Result,
     wire::{
         mcp::{Era, INTRODUCTION, Method, code},
         project::{self, Reader},
@@ -26,7 +26,7 @@ impl Asked {
     }
 
     /// The response, and the HTTP status it goes with.
-    pub fn response(&self, answer: Result<Answer, &Error>) -> (u16, Bytes) {
+    pub fn response(&self, answer: Result<Answer>) -> (u16, Bytes) {
         match answer {
             Ok(Answer::Result(text)) => {
                 let mut out = BytesMut::with_capacity(text.len() + self.id.len() + 40);
@@ -38,8 +38,9 @@ impl Asked {
                 (200, out.freeze())
             }
             Ok(Answer::Response { message, written_in, wrapped }) => {
-                let unknown = message.in_error("code") == Some(code::METHOD_NOT_FOUND.to_string().as_bytes());
-                let status = if unknown && self.era() == Era::Modern { 404 } else { 200 };
+                let unknown =
+                    || message.in_error("code") == Some(code::METHOD_NOT_FOUND.to_string().as_bytes());
+                let status = if self.era() == Era::Modern && unknown() { 404 } else { 200 };
                 let reader = Reader {
                     revision: self.client.revision,
                     id: &self.id,

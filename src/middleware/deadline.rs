@@ -3,6 +3,9 @@
 //! Two clocks: one that starts anew with every sign of life, and one that does not. Both run
 //! until the last byte of a streamed reply. A call that is over its time is dropped, and what
 //! is dropped is cancelled.
+//!
+//! A third one, much shorter, turns a reply that is not there yet into a stream, so that
+//! something can be sent to a client whose connection would else be taken for dead.
 
 use std::{
     collections::BTreeMap,
@@ -11,18 +14,22 @@ use std::{
     time,
 };
 
-use futures_util::{StreamExt as _, future::BoxFuture, stream};
+use bytes::Bytes;
+use futures_util::{FutureExt as _, StreamExt as _, stream};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
-use tower::{Layer, Service, ServiceExt as _};
+use tower::{Layer, Service};
 
 use crate::{
-    call::{Call, Event, Events, Reply, Stage},
+    call::{Call, Event, Events, Reply, Replying, Stage},
     error::{Error, Result},
     settings::Duration,
     wire::{json, mcp::Method},
 };
+
+/// After this long a reply becomes a stream.
+const PATIENCE: time::Duration = time::Duration::from_secs(5);
 
 /// `[deadline]`: how long a call may take.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -54,8 +61,14 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// The two times of a tool. Of the patterns that fit, the longest says it.
-    fn times(&self, tool: Option<&str>) -> (time::Duration, time::Duration) {
+    /// The two times of a tool, whose name is given as JSON. Of the patterns that fit, the
+    /// longest says it.
+    fn times(&self, tool: Option<&[u8]>) -> (time::Duration, time::Duration) {
+        if self.tools.is_empty() {
+            return (self.idle.0, self.total.0);
+        }
+        let tool = tool.and_then(json::string);
+        let tool = tool.as_deref();
         let fitting = self.tools.iter().filter(|(pattern, _)| tool.is_some_and(|tool| fits(pattern, tool)));
         let times = fitting.max_by_key(|(pattern, _)| pattern.len()).map(|(_, times)| times);
         let idle = times.and_then(|times| times.idle).unwrap_or(self.idle);
@@ -107,7 +120,7 @@ pub struct Deadline<S> {
 impl<S: Stage> Service<Call> for Deadline<S> {
     type Response = Reply;
     type Error = Error;
-    type Future = BoxFuture<'static, Result<Reply>>;
+    type Future = Replying;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<()>> {
         Poll::Ready(Ok(()))
@@ -115,23 +128,35 @@ impl<S: Stage> Service<Call> for Deadline<S> {
 
     fn call(&mut self, call: Call) -> Self::Future {
         let clock = Clock::start(&self.settings, &call);
-        let next = self.next.clone();
+        let mut reply = self.next.call(call);
         Box::pin(async move {
-            let answered = tokio::time::timeout_at(clock.due(), next.oneshot(call)).await;
-            match answered {
+            let soon = clock.due().min(clock.alive + PATIENCE);
+            match tokio::time::timeout_at(soon, &mut reply).await {
                 Ok(Ok(Reply::Stream(events))) => Ok(Reply::Stream(watched(events, clock))),
                 Ok(other) => other,
+                Err(_) if soon < clock.due() => Ok(Reply::Stream(watched(late(reply), clock))),
                 Err(_) => Err(clock.over()),
             }
         })
     }
 }
 
+/// A reply that is still to come, as the stream that it may turn out to be.
+fn late(reply: Replying) -> Events {
+    let events = reply.map(|reply| match reply {
+        Ok(Reply::Whole(answer)) => stream::iter([Ok(Event::Answer(answer))]).boxed(),
+        Ok(Reply::Stream(events)) => events,
+        Err(error) => stream::iter([Err(error)]).boxed(),
+    });
+    events.flatten_stream().boxed()
+}
+
 /// The two clocks of one call.
 #[derive(Debug)]
 struct Clock {
     method: Method,
-    target: Option<Box<str>>,
+    /// The name of what is called, as JSON.
+    target: Option<Bytes>,
     idle: time::Duration,
     total: time::Duration,
     end: Instant,
@@ -141,11 +166,11 @@ struct Clock {
 
 impl Clock {
     fn start(settings: &Settings, call: &Call) -> Self {
-        let target = call.method.target().and_then(|name| json::string(call.message.in_params(name)?));
+        let target = call.method.target().and_then(|name| call.message.param(name));
+        let target = target.map(|place| call.message.slice(place));
         let tool = target.as_deref().filter(|_| call.method == Method::ToolsCall);
         let (idle, total) = settings.times(tool);
         let now = Instant::now();
-        let target = target.map(|target| target.into_owned().into_boxed_str());
         Self { method: call.method, target, idle, total, end: now + total, alive: now }
     }
 
@@ -154,7 +179,8 @@ impl Clock {
     }
 
     fn over(&self) -> Error {
-        let target = self.target.as_deref().unwrap_or(self.method.name()).to_owned();
+        let target = self.target.as_deref().and_then(json::string);
+        let target = target.as_deref().unwrap_or(self.method.name()).to_owned();
         if Instant::now() >= self.end {
             Error::Deadline { target, after: self.total }
         } else {
@@ -200,9 +226,9 @@ mod tests {
         let second = |n| Times { idle: Some(Duration::seconds(n)), total: None };
         let tools = [("a__*".to_owned(), second(1)), ("a__slow*".to_owned(), second(2))];
         let settings = Settings { tools: tools.into(), ..Settings::default() };
-        let idle = |tool| settings.times(tool).0.as_secs();
+        let idle = |tool: Option<&str>| settings.times(tool.map(str::as_bytes)).0.as_secs();
         assert_eq!(
-            (idle(Some("a__b")), idle(Some("a__slow_b")), idle(Some("b")), idle(None)),
+            (idle(Some("\"a__b\"")), idle(Some("\"a__slow_b\"")), idle(Some("\"b\"")), idle(None)),
             (1, 2, 60, 60)
         );
     }

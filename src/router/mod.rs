@@ -5,12 +5,13 @@
 //! may not be seen get the same answer.
 
 use std::{
+    borrow::Cow,
     sync::Arc,
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, future::BoxFuture};
+use futures_util::StreamExt as _;
 use serde_json::json;
 use tower::Service;
 
@@ -24,7 +25,7 @@ pub mod view; //    what a client sees
 
 use crate::{
     backend::Ask,
-    call::{Answer, Call, Event, Reply},
+    call::{Answer, Call, Event, Reply, Replying},
     error::{Error, Result},
     wire::{
         json,
@@ -65,6 +66,7 @@ impl Router {
                 let route = view.route(call.method, &target);
                 let route = route.ok_or_else(|| Error::unknown(call.method, &target))?;
                 repeated_rightly(&route, &call)?;
+                drop(target);
                 forward(route, call, view).await
             }
             Method::Complete => complete(view, call).await,
@@ -139,10 +141,10 @@ fn introduction(view: &View, era: Era) -> String {
 }
 
 /// A text that must be among the parameters.
-fn text_param(call: &Call, name: &str) -> Result<String> {
+fn text_param<'a>(call: &'a Call, name: &str) -> Result<Cow<'a, str>> {
     let value = call.message.in_params(name).and_then(json::string);
     let missing = || Error::Params(format!("{} wants the parameter `{name}`, a text", call.method.name()));
-    value.map(|text| text.into_owned()).ok_or_else(missing)
+    value.ok_or_else(missing)
 }
 
 /// Do the headers that repeat arguments say what the arguments do (revision 2026-07-28)?
@@ -169,9 +171,8 @@ fn repeated_rightly(route: &Route, call: &Call) -> Result<()> {
 async fn forward(route: Route, call: Call, view: &View) -> Result<Reply> {
     let Route { upstream, target, mirrored, wrapped } = route;
     let method = call.method;
-    let asked = (method == Method::ResourcesRead).then(|| text_param(&call, "uri").unwrap_or_default());
     // A resource read under a spelling of ours comes back under that spelling.
-    let respelled = asked.is_some_and(|asked| asked != *target);
+    let respelled = method == Method::ResourcesRead && text_param(&call, "uri")? != *target;
     let apart = view.has_apart() || respelled;
     let reply =
         upstream.backend.answer(Ask { call, target: Some(Arc::clone(&target)), mirrored, wrapped }).await?;
@@ -235,7 +236,7 @@ async fn complete(view: &View, call: Call) -> Result<Reply> {
 impl Service<Call> for Router {
     type Response = Reply;
     type Error = Error;
-    type Future = BoxFuture<'static, Result<Reply>>;
+    type Future = Replying;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<()>> {
         Poll::Ready(Ok(()))

@@ -60,34 +60,14 @@ impl Message {
         if text.trim_ascii_start().first() != Some(&b'{') {
             return Err("a message is one JSON object");
         }
-        let mut parent = "";
-        for member in &self.members {
-            let key = member.key.of(text);
-            let known: &[&str] = match (member.depth, parent) {
-                (1, _) => &ENVELOPE,
-                (_, "params") => &PARAMS,
-                _ => continue,
-            };
-            let found = known.iter().find(|name| twins(name.as_bytes(), key));
-            if member.depth == 1 {
-                parent = found.copied().unwrap_or_default();
-            }
-            if found.is_some_and(|name| name.as_bytes() != key) {
-                return Err("a member's name is spelled unusually; write it in lower case, without escapes");
-            }
-        }
-        let meta = self.in_params("_meta").unwrap_or_default();
-        for member in json::members(meta) {
-            let key = member.key.of(meta);
-            if meta::OF_A_HOP.iter().any(|name| name.as_bytes() != key && twins(name.as_bytes(), key)) {
-                return Err("a member of `_meta` is spelled unusually; write it as the specification does");
-            }
-        }
+        self.spelled_as_usual()?;
         if self.top("jsonrpc").map(|v| v.of(text)) != Some(b"\"2.0\"") {
             return Err("`jsonrpc` must be \"2.0\"");
         }
-        let unread = self.id() == Some(b"null") && self.top("error").is_some();
-        if !unread && self.id().is_some_and(|id| !is_id(id)) {
+        let id = self.id();
+        let error = self.top("error");
+        let unread = id == Some(b"null") && error.is_some();
+        if !unread && id.is_some_and(|id| !is_id(id)) {
             return Err("`id` must be a string or an integer");
         }
         if let Some(params) = self.top("params")
@@ -95,25 +75,43 @@ impl Message {
         {
             return Err("`params` must be an object");
         }
-        self.kind_by_members()
-    }
-
-    fn kind_by_members(&self) -> Result<Kind, &'static str> {
-        let answers = (self.top("result").is_some(), self.top("error").is_some());
-        match (self.top("method"), answers) {
-            (Some(method), (false, false)) => {
-                if self.text[method.start] != b'"' {
+        match (self.top("method"), self.top("result").is_some(), error.is_some()) {
+            (Some(method), false, false) => {
+                if text[method.start] != b'"' {
                     return Err("`method` must be a string");
                 }
-                Ok(if self.id().is_some() { Kind::Request } else { Kind::Notification })
+                Ok(if id.is_some() { Kind::Request } else { Kind::Notification })
             }
-            (Some(_), _) => Err("a request has neither `result` nor `error`"),
-            (None, (true, true)) => Err("a response has `result` or `error`, not both"),
-            (None, (false, false)) => Err("`method` is missing"),
-            (None, _) if self.id().is_none() => Err("`id` is missing"),
-            (None, (true, false)) => Ok(Kind::Response),
-            (None, (false, true)) => self.error_shape().map(|()| Kind::Response),
+            (Some(_), ..) => Err("a request has neither `result` nor `error`"),
+            (None, true, true) => Err("a response has `result` or `error`, not both"),
+            (None, false, false) => Err("`method` is missing"),
+            (None, ..) if id.is_none() => Err("`id` is missing"),
+            (None, true, false) => Ok(Kind::Response),
+            (None, false, true) => self.error_shape().map(|()| Kind::Response),
         }
+    }
+
+    /// Are the members that we look at spelled as the specification has them?
+    fn spelled_as_usual(&self) -> Result<(), &'static str> {
+        let text = self.text.as_ref();
+        let mut in_params = false;
+        for member in &self.members {
+            if member.depth == 1 {
+                in_params = member.key.of(text) == b"params";
+            } else if !in_params {
+                continue;
+            }
+            let known = if member.depth == 1 { &ENVELOPE[..] } else { &PARAMS };
+            if unusual(member, text, known) {
+                return Err("a member's name is spelled unusually; write it in lower case, without escapes");
+            }
+        }
+        if let Some(meta) = self.in_params("_meta")
+            && json::members(meta).iter().any(|member| unusual(member, meta, &meta::OF_A_HOP))
+        {
+            return Err("a member of `_meta` is spelled unusually; write it as the specification does");
+        }
+        Ok(())
     }
 
     fn error_shape(&self) -> Result<(), &'static str> {
@@ -131,26 +129,30 @@ impl Message {
     }
 
     /// Where a member of the outermost object has its value.
+    #[inline(always)]
     pub fn top(&self, key: &str) -> Option<Span> {
-        let found = self.members.iter().find(|m| m.depth == 1 && m.key.of(&self.text) == key.as_bytes());
+        let found = self.members.iter().find(|m| m.depth == 1 && m.is(key, &self.text));
         found.map(|member| member.value)
     }
 
     /// The members of an object that is itself a member of the outermost object.
+    #[inline(always)]
     pub fn inside(&self, key: &str) -> &[Member] {
-        let is = |m: &Member| m.depth == 1 && m.key.of(&self.text) == key.as_bytes();
-        let Some(start) = self.members.iter().position(is) else { return &[] };
+        let outermost = |m: &Member| m.depth == 1 && m.is(key, &self.text);
+        let Some(start) = self.members.iter().position(outermost) else { return &[] };
         let rest = &self.members[start + 1..];
         let end = rest.iter().position(|m| m.depth == 1).unwrap_or(rest.len());
         &rest[..end]
     }
 
+    #[inline(always)]
     fn find(&self, parent: &str, key: &str) -> Option<Span> {
-        let found = self.inside(parent).iter().find(|m| m.key.of(&self.text) == key.as_bytes());
+        let found = self.inside(parent).iter().find(|m| m.is(key, &self.text));
         found.map(|member| member.value)
     }
 
     /// The id as it is written, quotes and all.
+    #[inline]
     pub fn id(&self) -> Option<&[u8]> {
         self.top("id").map(|span| span.of(&self.text))
     }
@@ -165,21 +167,25 @@ impl Message {
     }
 
     /// Where a member of `params` has its value.
+    #[inline]
     pub fn param(&self, key: &str) -> Option<Span> {
         self.find("params", key)
     }
 
     /// A member of `params`, as it is written.
+    #[inline]
     pub fn in_params(&self, key: &str) -> Option<&[u8]> {
         self.param(key).map(|span| span.of(&self.text))
     }
 
     /// Where a member of `result` has its value.
+    #[inline]
     pub fn field(&self, key: &str) -> Option<Span> {
         self.find("result", key)
     }
 
     /// A member of `result`, as it is written.
+    #[inline]
     pub fn in_result(&self, key: &str) -> Option<&[u8]> {
         self.field(key).map(|span| span.of(&self.text))
     }
@@ -190,6 +196,7 @@ impl Message {
     }
 
     /// The result as it is written.
+    #[inline]
     pub fn result(&self) -> Option<&[u8]> {
         self.top("result").map(|span| span.of(&self.text))
     }
@@ -219,20 +226,21 @@ pub fn batch(text: &Bytes, limits: &Limits) -> Result<Option<Vec<Bytes>>, Malfor
     Ok(Some(parts.collect()))
 }
 
-/// Do two keys differ at most in case or in escapes?
+/// Is a member's key one of these names, but not written like it?
 ///
-/// Case is folded as Go's decoder does it, which takes two letters outside of ASCII for theirs
-/// inside: the long s and the sign for kelvin.
-fn twins(name: &[u8], key: &[u8]) -> bool {
-    if key.len() == name.len() {
-        return name.eq_ignore_ascii_case(key);
-    }
-    // Whatever else could be read as the name is longer than it.
-    if key.len() < name.len() || (key.is_ascii() && !key.contains(&b'\\')) {
+/// Other spellings are those that some parser takes for the name: with escapes, or in another
+/// case. Case is folded as Go's decoder does it, which takes two letters outside of ASCII for
+/// theirs inside: the long s and the sign for kelvin.
+fn unusual(member: &Member, text: &[u8], names: &[&str]) -> bool {
+    let key = member.key.of(text);
+    if names.iter().any(|name| member.is(name, text)) {
         return false;
     }
-    let plain = json::string(&[b"\"", key, b"\""].concat()).map(|plain| plain.replace('\u{17f}', "s"));
-    plain.is_some_and(|plain| plain.replace('\u{212a}', "k").as_bytes().eq_ignore_ascii_case(name))
+    if member.plain && key.is_ascii() {
+        return names.iter().any(|name| name.as_bytes().eq_ignore_ascii_case(key));
+    }
+    let plain = member.key_in(text).replace('\u{17f}', "s").replace('\u{212a}', "k");
+    names.iter().any(|name| name.eq_ignore_ascii_case(&plain))
 }
 
 /// A string or an integer, as JSON-RPC and MCP want ids.

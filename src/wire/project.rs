@@ -84,7 +84,11 @@ pub fn request(message: &Message, method: Method, hop: &Hop<'_>) -> Vec<u8> {
 
 /// The `_meta` of the next hop, if it differs from the one that came.
 fn request_meta(message: &Message, hop: &Hop<'_>) -> Option<Vec<u8>> {
-    let old = message.in_params("_meta").unwrap_or(b"{}");
+    let old = match message.in_params("_meta") {
+        Some(old) => old,
+        None if !hop.progress && hop.envelope.is_none() => return None,
+        None => b"{}",
+    };
     let of_a_hop = |key: &str| meta::OF_A_HOP.contains(&key);
     let had_some = json::members(old).iter().any(|member| of_a_hop(&member.key_in(old)));
     if !had_some && !hop.progress && hop.envelope.is_none() {

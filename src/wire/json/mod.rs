@@ -62,6 +62,11 @@ pub struct Span {
 }
 
 impl Span {
+    #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
+    pub fn len(self) -> usize {
+        self.end - self.start
+    }
+
     pub fn of(self, text: &[u8]) -> &[u8] {
         &text[self.start..self.end]
     }
@@ -72,13 +77,25 @@ impl Span {
 pub struct Member {
     /// 1 for members of the outermost object, 2 for members of objects in it.
     pub depth: u8,
+    /// The key is written without escapes.
+    pub plain: bool,
     pub key: Span,
     pub value: Span,
 }
 
 impl Member {
+    /// Is its key written just like this?
+    #[inline(always)]
+    pub fn is(&self, name: &str, text: &[u8]) -> bool {
+        self.key.len() == name.len() && self.key.of(text) == name.as_bytes()
+    }
+
     pub fn key_in<'a>(&self, text: &'a [u8]) -> Cow<'a, str> {
-        unescape(self.key.of(text))
+        let key = self.key.of(text);
+        match std::str::from_utf8(key) {
+            Ok(key) if self.plain => Cow::Borrowed(key),
+            _ => unescape(key),
+        }
     }
 }
 
@@ -109,16 +126,16 @@ pub fn elements(array: &[u8]) -> Vec<Span> {
     let mut scan = Scan::new(array, &CHECKED, 0);
     let mut found = Vec::new();
     scan.space();
-    if scan.byte() != Some(b'[') {
+    if scan.byte() != b'[' {
         return found;
     }
     scan.at += 1;
     loop {
         scan.space();
         match scan.byte() {
-            Some(b',') => scan.at += 1,
-            Some(b']') | None => return found,
-            Some(_) => {
+            b',' => scan.at += 1,
+            b']' => return found,
+            _ => {
                 let start = scan.at;
                 if scan.value().is_err() {
                     return found;

@@ -9,9 +9,12 @@ use smallvec::SmallVec;
 
 use super::{Fault, Limits, Member, Members, Span, unescape};
 
-/// An open container.
+/// An open container, or what is around the outermost value.
 struct Frame {
-    is_object: bool,
+    /// What ends it: a bracket, or [`END`].
+    closing: u8,
+    /// All keys of this object are as they look: none has an escape in it.
+    plain: bool,
     /// Where this object's keys begin in `Scan::keys`.
     keys: usize,
     /// Index of the member this container is the value of, where members are recorded.
@@ -20,6 +23,10 @@ struct Frame {
 
 /// Keys up to which a look through a list beats a hash table.
 const FEW_KEYS: usize = 32;
+
+/// Stands for the byte after the last. No JSON text has it outside of a string, where it is
+/// refused as a control character.
+const END: u8 = 0;
 
 /// A pass over one text.
 pub struct Scan<'a> {
@@ -31,7 +38,7 @@ pub struct Scan<'a> {
     record: usize,
     found: Members,
     /// Keys of all open objects, innermost last.
-    keys: SmallVec<[Span; 64]>,
+    keys: Vec<Span>,
     /// Keys of objects that outgrew `FEW_KEYS`, by the depth they are open at.
     many: Vec<(usize, HashSet<Vec<u8>>)>,
 }
@@ -44,8 +51,8 @@ impl<'a> Scan<'a> {
             nodes: 0,
             limits: *limits,
             record,
-            found: if record > 0 { Members::with_capacity(12) } else { Members::new() },
-            keys: SmallVec::new(),
+            found: Members::new(),
+            keys: Vec::new(),
             many: Vec::new(),
         }
     }
@@ -60,16 +67,28 @@ impl<'a> Scan<'a> {
         Ok(self.found)
     }
 
+    #[cold]
     fn fault(&self, what: &'static str) -> Fault {
+        let what = if self.at < self.text.len() { what } else { "the text ends too early" };
         Fault { what, at: self.at }
     }
 
-    pub fn byte(&self) -> Option<u8> {
-        self.text.get(self.at).copied()
+    /// The next byte, or [`END`].
+    #[inline]
+    pub fn byte(&self) -> u8 {
+        self.text.get(self.at).copied().unwrap_or(END)
     }
 
+    #[inline(always)]
     pub fn space(&mut self) {
-        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.byte() {
+        if self.byte() <= b' ' {
+            self.more_space();
+        }
+    }
+
+    #[inline(never)]
+    fn more_space(&mut self) {
+        while let b' ' | b'\t' | b'\n' | b'\r' = self.byte() {
             self.at += 1;
         }
     }
@@ -77,153 +96,149 @@ impl<'a> Scan<'a> {
     /// One value with everything in it. Containers are kept on a list, not on the stack, so
     /// that no depth of nesting can overflow it.
     pub fn value(&mut self) -> Result<(), Fault> {
-        let mut open: SmallVec<[Frame; 16]> = SmallVec::new();
-        let mut member = None;
+        let mut outer: SmallVec<[Frame; 16]> = SmallVec::new();
+        let mut frame = Frame { closing: END, plain: true, keys: 0, member: None };
         loop {
+            let mut member = None;
+            if frame.closing == b'}' {
+                member = self.key(&mut frame, outer.len())?;
+            }
             self.nodes += 1;
             if self.nodes > self.limits.nodes {
                 return Err(self.fault("too many values"));
             }
             match self.byte() {
-                Some(start @ (b'{' | b'[')) => {
-                    if open.len() >= self.limits.depth {
+                b'"' => drop(self.text_string()?),
+                start @ (b'{' | b'[') => {
+                    if outer.len() >= self.limits.depth {
                         return Err(self.fault("nested too deeply"));
                     }
                     self.at += 1;
                     self.space();
-                    let is_object = start == b'{';
-                    open.push(Frame { is_object, keys: self.keys.len(), member });
-                    member = None;
-                    if self.byte() == Some(if is_object { b'}' } else { b']' }) {
-                        // Empty: falls through to the closing below.
-                    } else {
-                        if is_object {
-                            member = self.key(&open)?;
-                        }
+                    let closing = if start == b'{' { b'}' } else { b']' };
+                    let inner = Frame { closing, plain: true, keys: self.keys.len(), member: member.take() };
+                    outer.push(std::mem::replace(&mut frame, inner));
+                    if self.byte() != closing {
                         continue;
                     }
                 }
-                _ => {
-                    self.scalar()?;
-                    self.finish(member.take());
-                }
+                _ => self.scalar()?,
             }
-            // A value has ended (or an empty container is about to): close what closes here.
-            match self.next(&mut open)? {
-                Next::Done => return Ok(()),
-                Next::Element => {}
-                Next::Member => member = self.key(&open)?,
+            self.finish(member);
+            if self.next(&mut frame, &mut outer)? {
+                return Ok(());
             }
         }
     }
 
-    /// What comes after a value: another one in the same container, or the end of containers.
-    fn next(&mut self, open: &mut SmallVec<[Frame; 16]>) -> Result<Next, Fault> {
+    /// Goes on to the next value, closing what closes before it. Was the last one the last?
+    #[inline(always)]
+    fn next(&mut self, frame: &mut Frame, outer: &mut SmallVec<[Frame; 16]>) -> Result<bool, Fault> {
         loop {
-            let Some(frame) = open.last() else { return Ok(Next::Done) };
+            let Some(around) = outer.last_mut() else { return Ok(true) };
             self.space();
-            let is_object = frame.is_object;
-            match self.byte() {
-                Some(b',') => {
-                    // A comma right after the opening bracket was seen as a missing value.
-                    self.at += 1;
-                    self.space();
-                    return Ok(if is_object { Next::Member } else { Next::Element });
-                }
-                Some(b'}') if is_object => self.close(open),
-                Some(b']') if !is_object => self.close(open),
-                Some(_) => return Err(self.fault("a comma or a closing bracket is missing")),
-                None => return Err(self.fault("the text ends too early")),
+            let byte = self.byte();
+            if byte == b',' {
+                self.at += 1;
+                self.space();
+                return Ok(false);
             }
-        }
-    }
-
-    fn close(&mut self, open: &mut SmallVec<[Frame; 16]>) {
-        self.at += 1;
-        let depth = open.len();
-        if let Some(frame) = open.pop() {
+            if byte != frame.closing {
+                return Err(self.fault("a comma or a closing bracket is missing"));
+            }
+            self.at += 1;
             self.keys.truncate(frame.keys);
-            self.many.pop_if(|(at, _)| *at == depth);
             self.finish(frame.member);
+            std::mem::swap(frame, around);
+            let depth = outer.len();
+            self.many.pop_if(|(at, _)| *at == depth);
+            outer.pop();
         }
     }
 
     /// Notes where the value of a recorded member ended.
+    #[inline]
     fn finish(&mut self, member: Option<usize>) {
         if let Some(index) = member {
             self.found[index].value.end = self.at;
         }
     }
 
-    /// A key and its colon. Returns the index of the member, if members are recorded here.
-    fn key(&mut self, open: &[Frame]) -> Result<Option<usize>, Fault> {
-        if self.byte() != Some(b'"') {
+    /// A key and its colon, in the object at a depth. Returns the index of the member, if
+    /// members are recorded here.
+    #[inline(always)]
+    fn key(&mut self, frame: &mut Frame, depth: usize) -> Result<Option<usize>, Fault> {
+        if self.byte() != b'"' {
             return Err(self.fault("an object key in quotes is missing"));
         }
         let start = self.at + 1;
-        self.text_string()?;
+        let plain = self.text_string()?;
         let key = Span { start, end: self.at - 1 };
         if key.end - key.start > self.limits.key_bytes {
             return Err(Fault { what: "an object key is too long", at: start });
         }
-        self.once(key, open)?;
+        frame.plain &= plain;
+        if self.limits.nodes != usize::MAX {
+            self.once(key, frame, depth)?; // Else it was checked before.
+        }
         self.space();
-        if self.byte() != Some(b':') {
+        if self.byte() != b':' {
             return Err(self.fault("a colon is missing after an object key"));
         }
         self.at += 1;
         self.space();
-        if open.len() > self.record {
+        if depth > self.record {
             return Ok(None);
         }
         let value = Span { start: self.at, end: self.at };
-        let depth = u8::try_from(open.len()).expect("only the outermost levels are recorded");
-        self.found.push(Member { depth, key, value });
+        let depth = u8::try_from(depth).expect("only the outermost levels are recorded");
+        if self.found.is_empty() {
+            self.found.reserve(8);
+        }
+        self.found.push(Member { depth, plain, key, value });
         Ok(Some(self.found.len() - 1))
     }
 
     /// Refuses a key that its object has had before, in any spelling.
-    fn once(&mut self, key: Span, open: &[Frame]) -> Result<(), Fault> {
-        if self.limits.nodes == usize::MAX {
-            return Ok(()); // Checked before.
-        }
-        let first = open.last().map_or(0, |frame| frame.keys);
-        let twice = Fault { what: "an object has the same key twice", at: key.start };
-        let depth = open.len();
-        if let Some((_, seen)) = self.many.last_mut().filter(|(at, _)| *at == depth) {
-            let new = seen.insert(unescape(key.of(self.text)).as_bytes().to_vec());
-            return if new { Ok(()) } else { Err(twice) };
-        }
-        let before = &self.keys[first..];
+    #[inline(always)]
+    fn once(&mut self, key: Span, frame: &Frame, depth: usize) -> Result<(), Fault> {
         let text = self.text;
-        let same = |other: &Span| {
-            let (one, two) = (key.of(text), other.of(text));
-            one == two || ((one.contains(&b'\\') || two.contains(&b'\\')) && unescape(one) == unescape(two))
-        };
-        if before.iter().any(same) {
-            return Err(twice);
-        }
-        if before.len() >= FEW_KEYS {
-            let mut seen: HashSet<_> =
-                before.iter().map(|key| unescape(key.of(text)).as_bytes().to_vec()).collect();
-            seen.insert(unescape(key.of(text)).as_bytes().to_vec());
-            self.many.push((depth, seen));
-        } else {
+        let before = &self.keys[frame.keys..];
+        if frame.plain && before.len() < FEW_KEYS {
+            let own = key.of(text);
+            if before.iter().any(|other| other.len() == own.len() && other.of(text) == own) {
+                return Err(twice(key));
+            }
+            if self.keys.is_empty() {
+                self.keys.reserve(16);
+            }
             self.keys.push(key);
+            return Ok(());
         }
-        Ok(())
+        self.once_of_many(key, frame, depth)
+    }
+
+    /// The same for an object with many keys, or with keys that are spelled with escapes.
+    #[cold]
+    fn once_of_many(&mut self, key: Span, frame: &Frame, depth: usize) -> Result<(), Fault> {
+        let text = self.text;
+        let spelled_out = |key: &Span| unescape(key.of(text)).as_bytes().to_vec();
+        if self.many.last().is_none_or(|(at, _)| *at != depth) {
+            let before = self.keys[frame.keys..].iter().map(spelled_out);
+            self.many.push((depth, before.collect()));
+        }
+        let seen = self.many.last_mut().map(|(_, seen)| seen);
+        if seen.is_some_and(|seen| seen.insert(spelled_out(&key))) { Ok(()) } else { Err(twice(key)) }
     }
 
     fn scalar(&mut self) -> Result<(), Fault> {
         match self.byte() {
-            Some(b'"') => self.text_string(),
-            Some(b'-' | b'0'..=b'9') => self.number(),
-            Some(b't') => self.word(b"true"),
-            Some(b'f') => self.word(b"false"),
-            Some(b'n') => self.word(b"null"),
-            Some(0xef) if self.at == 0 => Err(self.fault("the text begins with a byte order mark")),
-            Some(_) => Err(self.fault("a JSON value is missing")),
-            None => Err(self.fault("the text ends too early")),
+            b'-' | b'0'..=b'9' => self.number(),
+            b't' => self.word(b"true"),
+            b'f' => self.word(b"false"),
+            b'n' => self.word(b"null"),
+            0xef if self.at == 0 => Err(self.fault("the text begins with a byte order mark")),
+            _ => Err(self.fault("a JSON value is missing")),
         }
     }
 
@@ -237,30 +252,30 @@ impl<'a> Scan<'a> {
 
     fn digits(&mut self) -> usize {
         let start = self.at;
-        while let Some(b'0'..=b'9') = self.byte() {
+        while self.byte().is_ascii_digit() {
             self.at += 1;
         }
         self.at - start
     }
 
     fn number(&mut self) -> Result<(), Fault> {
-        if self.byte() == Some(b'-') {
+        if self.byte() == b'-' {
             self.at += 1;
         }
-        let zero = self.byte() == Some(b'0');
+        let zero = self.byte() == b'0';
         let whole = self.digits();
         if whole == 0 || (zero && whole > 1) {
             return Err(self.fault("a number is not written as JSON has it"));
         }
-        if self.byte() == Some(b'.') {
+        if self.byte() == b'.' {
             self.at += 1;
             if self.digits() == 0 {
                 return Err(self.fault("a number is not written as JSON has it"));
             }
         }
-        if let Some(b'e' | b'E') = self.byte() {
+        if let b'e' | b'E' = self.byte() {
             self.at += 1;
-            if let Some(b'+' | b'-') = self.byte() {
+            if let b'+' | b'-' = self.byte() {
                 self.at += 1;
             }
             if self.digits() == 0 {
@@ -270,35 +285,45 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// A string, from quote to quote.
-    fn text_string(&mut self) -> Result<(), Fault> {
-        self.at += 1;
-        let start = self.at;
-        let mut ascii = true;
+    /// A string, from quote to quote. Is it without escapes?
+    #[inline(always)]
+    fn text_string(&mut self) -> Result<bool, Fault> {
+        let start = self.at + 1;
+        self.at = start + visible(&self.text[start..]);
+        if self.byte() == b'"' {
+            self.at += 1;
+            return Ok(true);
+        }
+        self.rest_of_string(start)
+    }
+
+    /// The same from the first byte on that is not visible ASCII. Apart, so that the usual way
+    /// is short enough to be inlined.
+    #[inline(never)]
+    fn rest_of_string(&mut self, start: usize) -> Result<bool, Fault> {
+        let (mut ascii, mut plain) = (true, true);
         loop {
-            // The usual stretch: letters that need no thought.
-            let rest = &self.text[self.at..];
-            let plain = rest.iter().position(|b| !PLAIN[usize::from(*b)]);
-            let Some(plain) = plain else {
-                self.at = self.text.len();
-                return Err(self.fault("a string has no end"));
-            };
-            self.at += plain;
-            match self.text[self.at] {
+            match self.byte() {
                 b'"' => break,
-                b'\\' => self.escape()?,
+                b'\\' => {
+                    plain = false;
+                    self.escape()?;
+                }
                 0x80.. => {
                     ascii = false;
-                    self.at += 1;
+                    while self.byte() >= 0x80 {
+                        self.at += 1;
+                    }
                 }
                 _ => return Err(self.fault("a string has a control character in it")),
             }
+            self.at += visible(&self.text[self.at..]);
         }
         if !ascii && let Err(bad) = std::str::from_utf8(&self.text[start..self.at]) {
             return Err(Fault { what: "a string is not UTF-8", at: start + bad.valid_up_to() });
         }
         self.at += 1;
-        Ok(())
+        Ok(plain)
     }
 
     fn escape(&mut self) -> Result<(), Fault> {
@@ -338,19 +363,70 @@ impl<'a> Scan<'a> {
     }
 }
 
-enum Next {
-    Done,
-    Element,
-    Member,
+#[cold]
+fn twice(key: Span) -> Fault {
+    Fault { what: "an object has the same key twice", at: key.start }
 }
 
-/// The bytes that mean themselves inside a string.
-static PLAIN: [bool; 256] = {
-    let mut plain = [false; 256];
-    let mut byte = 0x20;
-    while byte < 0x80 {
-        plain[byte] = byte != b'"' as usize && byte != b'\\' as usize;
-        byte += 1;
+/// How many bytes from here on mean themselves inside a string: visible ASCII without `"` and
+/// `\`. Most strings are shorter than a few words, and most bytes are in long ones: so eight
+/// are looked at together, and after some of these a whole block.
+#[inline]
+fn visible(text: &[u8]) -> usize {
+    let mut at = 0;
+    for word in text.as_chunks().0.iter().take(WORDS) {
+        let special = special_bytes(u64::from_le_bytes(*word));
+        if special != 0 {
+            return at + special.trailing_zeros() as usize / 8;
+        }
+        at += 8;
     }
-    plain
-};
+    if at == WORDS * 8 { visible_in_long(text) } else { at + visible_one_by_one(&text[at..]) }
+}
+
+const WORDS: usize = 4;
+
+#[inline(never)]
+fn visible_in_long(text: &[u8]) -> usize {
+    let (blocks, _) = text.as_chunks::<64>();
+    let at = blocks.iter().take_while(|block| all_visible(block)).count() * 64;
+    at + visible_one_by_one(&text[at..])
+}
+
+/// Without a branch, so that the compiler makes vector instructions of it.
+fn all_visible(block: &[u8; 64]) -> bool {
+    block.iter().fold(true, |all, b| all & (0x20..0x80).contains(b) & (*b != b'"') & (*b != b'\\'))
+}
+
+fn visible_one_by_one(text: &[u8]) -> usize {
+    let special = |b: &u8| !matches!(b, 0x20..0x80) || matches!(b, b'"' | b'\\');
+    text.iter().position(special).unwrap_or(text.len())
+}
+
+/// Has the high bit set of the first byte that does not mean itself. Bits above it may be
+/// carried over from there.
+#[inline]
+fn special_bytes(word: u64) -> u64 {
+    const LOW: u64 = u64::from_le_bytes([0x01; 8]);
+    const HIGH: u64 = u64::from_le_bytes([0x80; 8]);
+    let zero = |word: u64| word.wrapping_sub(LOW) & !word;
+    let control = word.wrapping_sub(LOW * 0x20) & !word;
+    let quote = zero(word ^ (LOW * u64::from(b'"')));
+    let backslash = zero(word ^ (LOW * u64::from(b'\\')));
+    (word | control | quote | backslash) & HIGH
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_first_special_byte_is_found(text in proptest::collection::vec(any::<u8>(), 0..40), plain in "[a-z ]{0,200}") {
+            let text = [plain.as_bytes(), &text].concat();
+            let special = |b: &u8| *b < 0x20 || *b >= 0x80 || *b == b'"' || *b == b'\\';
+            let expected = text.iter().position(special).unwrap_or(text.len());
+            prop_assert_eq!(super::visible(&text), expected);
+        }
+    }
+}
