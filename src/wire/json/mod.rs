@@ -12,6 +12,7 @@
 use std::{borrow::Cow, fmt};
 
 mod scan;
+mod string;
 
 use scan::Scan;
 

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 
 use smallvec::SmallVec;
 
-use super::{Fault, Limits, Member, Members, Span, unescape};
+use super::{Fault, Limits, Member, Members, Span, string::visible, unescape};
 
 /// An open container, or what is around the outermost value.
 struct Frame {
@@ -30,7 +30,7 @@ const END: u8 = 0;
 
 /// A pass over one text.
 pub struct Scan<'a> {
-    text: &'a [u8],
+    pub text: &'a [u8],
     pub at: usize,
     nodes: usize,
     limits: Limits,
@@ -68,7 +68,7 @@ impl<'a> Scan<'a> {
     }
 
     #[cold]
-    fn fault(&self, what: &'static str) -> Fault {
+    pub fn fault(&self, what: &'static str) -> Fault {
         let what = if self.at < self.text.len() { what } else { "the text ends too early" };
         Fault { what, at: self.at }
     }
@@ -285,7 +285,8 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// A string, from quote to quote. Is it without escapes?
+    /// A string, from quote to quote. Is it without escapes? What is short and plain is read
+    /// here, in few enough steps to be inlined.
     #[inline(always)]
     fn text_string(&mut self) -> Result<bool, Fault> {
         let start = self.at + 1;
@@ -296,137 +297,9 @@ impl<'a> Scan<'a> {
         }
         self.rest_of_string(start)
     }
-
-    /// The same from the first byte on that is not visible ASCII. Apart, so that the usual way
-    /// is short enough to be inlined.
-    #[inline(never)]
-    fn rest_of_string(&mut self, start: usize) -> Result<bool, Fault> {
-        let (mut ascii, mut plain) = (true, true);
-        loop {
-            match self.byte() {
-                b'"' => break,
-                b'\\' => {
-                    plain = false;
-                    self.escape()?;
-                }
-                0x80.. => {
-                    ascii = false;
-                    while self.byte() >= 0x80 {
-                        self.at += 1;
-                    }
-                }
-                _ => return Err(self.fault("a string has a control character in it")),
-            }
-            self.at += visible(&self.text[self.at..]);
-        }
-        if !ascii && let Err(bad) = std::str::from_utf8(&self.text[start..self.at]) {
-            return Err(Fault { what: "a string is not UTF-8", at: start + bad.valid_up_to() });
-        }
-        self.at += 1;
-        Ok(plain)
-    }
-
-    fn escape(&mut self) -> Result<(), Fault> {
-        match self.text.get(self.at + 1) {
-            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
-                self.at += 2;
-                Ok(())
-            }
-            Some(b'u') => {
-                let unit = self.unit(self.at)?;
-                match unit {
-                    // A pair of surrogates is one character; half a pair is none.
-                    0xd800..=0xdbff => match self.unit(self.at + 6) {
-                        Ok(0xdc00..=0xdfff) => self.at += 12,
-                        _ => return Err(self.fault("half a surrogate pair is no character")),
-                    },
-                    0xdc00..=0xdfff => {
-                        return Err(self.fault("half a surrogate pair is no character"));
-                    }
-                    _ => self.at += 6,
-                }
-                Ok(())
-            }
-            _ => Err(self.fault("a string has an unknown escape in it")),
-        }
-    }
-
-    /// The number in `\uXXXX` at a place.
-    fn unit(&self, at: usize) -> Result<u16, Fault> {
-        let bad = Fault { what: "a string has an unknown escape in it", at };
-        let text = self.text.get(at..at + 6).ok_or(bad)?;
-        if !text.starts_with(b"\\u") || !text[2..].iter().all(u8::is_ascii_hexdigit) {
-            return Err(bad);
-        }
-        let digits = std::str::from_utf8(&text[2..]).map_err(|_| bad)?;
-        u16::from_str_radix(digits, 16).map_err(|_| bad)
-    }
 }
 
 #[cold]
 fn twice(key: Span) -> Fault {
     Fault { what: "an object has the same key twice", at: key.start }
-}
-
-/// How many bytes from here on mean themselves inside a string: visible ASCII without `"` and
-/// `\`. Most strings are shorter than a few words, and most bytes are in long ones: so eight
-/// are looked at together, and after some of these a whole block.
-#[inline]
-fn visible(text: &[u8]) -> usize {
-    let mut at = 0;
-    for word in text.as_chunks().0.iter().take(WORDS) {
-        let special = special_bytes(u64::from_le_bytes(*word));
-        if special != 0 {
-            return at + special.trailing_zeros() as usize / 8;
-        }
-        at += 8;
-    }
-    if at == WORDS * 8 { visible_in_long(text) } else { at + visible_one_by_one(&text[at..]) }
-}
-
-const WORDS: usize = 4;
-
-#[inline(never)]
-fn visible_in_long(text: &[u8]) -> usize {
-    let (blocks, _) = text.as_chunks::<64>();
-    let at = blocks.iter().take_while(|block| all_visible(block)).count() * 64;
-    at + visible_one_by_one(&text[at..])
-}
-
-/// Without a branch, so that the compiler makes vector instructions of it.
-fn all_visible(block: &[u8; 64]) -> bool {
-    block.iter().fold(true, |all, b| all & (0x20..0x80).contains(b) & (*b != b'"') & (*b != b'\\'))
-}
-
-fn visible_one_by_one(text: &[u8]) -> usize {
-    let special = |b: &u8| !matches!(b, 0x20..0x80) || matches!(b, b'"' | b'\\');
-    text.iter().position(special).unwrap_or(text.len())
-}
-
-/// Has the high bit set of the first byte that does not mean itself. Bits above it may be
-/// carried over from there.
-#[inline]
-fn special_bytes(word: u64) -> u64 {
-    const LOW: u64 = u64::from_le_bytes([0x01; 8]);
-    const HIGH: u64 = u64::from_le_bytes([0x80; 8]);
-    let zero = |word: u64| word.wrapping_sub(LOW) & !word;
-    let control = word.wrapping_sub(LOW * 0x20) & !word;
-    let quote = zero(word ^ (LOW * u64::from(b'"')));
-    let backslash = zero(word ^ (LOW * u64::from(b'\\')));
-    (word | control | quote | backslash) & HIGH
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn the_first_special_byte_is_found(text in proptest::collection::vec(any::<u8>(), 0..40), plain in "[a-z ]{0,200}") {
-            let text = [plain.as_bytes(), &text].concat();
-            let special = |b: &u8| *b < 0x20 || *b >= 0x80 || *b == b'"' || *b == b'\\';
-            let expected = text.iter().position(special).unwrap_or(text.len());
-            prop_assert_eq!(super::visible(&text), expected);
-        }
-    }
 }
