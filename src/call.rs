@@ -13,12 +13,13 @@
 use std::fmt;
 
 use bytes::Bytes;
-use futures_util::{future::BoxFuture, stream::BoxStream};
+use futures_util::{StreamExt as _, future::BoxFuture, stream::BoxStream};
 use tower::Service;
 
 use crate::{
     error::{Error, Result},
     wire::{
+        capability::Capabilities,
         mcp::{Era, Level, Method, Revision},
         message::Message,
     },
@@ -41,6 +42,30 @@ pub struct Call {
     /// Arguments that the client repeated beside the message, by lower-case name: to be held
     /// against the tool's annotations. None where there is no place to repeat them.
     pub mirrored: Option<Vec<(String, String)>>,
+    /// What the client gives in answer to what a backend asked in an earlier round of the call.
+    pub given: Option<Given>,
+}
+
+impl Call {
+    /// What the backend may ask of this call's client.
+    pub fn capabilities(&self) -> Capabilities {
+        if self.caller == Caller::Gateway {
+            return Capabilities::NONE;
+        }
+        Capabilities::of(&self.client.capabilities, self.client.revision)
+    }
+}
+
+/// The client's part of one round of a call that takes several (revision 2026-07-28, "Multi
+/// Round-Trip Requests").
+#[derive(Debug, Clone, Default)]
+pub struct Given {
+    /// The `requestState` of the round before: from a client as we sealed it, to a backend as
+    /// that backend wrote it.
+    pub state: Option<String>,
+    /// By the keys of the requests: the result as JSON, or the error object with which a client
+    /// of the legacy era refused.
+    pub answers: Vec<(String, Result<Bytes, Bytes>)>,
 }
 
 /// Whom a call is answered for. Verified on the very request; there is no value for nobody.
@@ -101,6 +126,26 @@ pub enum Answer {
     },
     /// The text of a result that was made here, in words of the client's era.
     Result(Bytes),
+    /// The backend needs something of the client first: a response whose result has the type
+    /// `input_required`, in words of the modern era.
+    Asks(Message),
+}
+
+impl Reply {
+    /// The same with another answer at its end.
+    pub fn map_answer(self, change: impl Fn(Answer) -> Result<Answer> + Send + 'static) -> Result<Self> {
+        Ok(match self {
+            Self::Whole(answer) => Self::Whole(change(answer)?),
+            Self::Stream(events) => Self::Stream(
+                events
+                    .map(move |event| match event {
+                        Ok(Event::Answer(answer)) => change(answer).map(Event::Answer),
+                        other => other,
+                    })
+                    .boxed(),
+            ),
+        })
+    }
 }
 
 impl fmt::Debug for Reply {

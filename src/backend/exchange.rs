@@ -2,31 +2,38 @@
 //!
 //! The response is looked at before it goes on: a result of a kind we cannot pass on is an
 //! error, never a success. Progress and log messages go to the caller under the caller's own
-//! token; questions a server asks in between are refused, since nothing was offered for them.
+//! token. A question that a server asks in between ends the round, if it is one that the caller
+//! said it may be asked: the rest of the call is parked until the answer comes.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{
     StreamExt as _,
     stream::{self, BoxStream},
 };
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     Ask,
+    parking::{Asked, Parked, Parking},
     server::reply_to,
     transport::{Kind, Transport, Trouble},
 };
 use crate::{
-    call::{Answer, Event, Events},
+    call::{Answer, Call, Event, Events, Reply},
     error::{Error, Result},
     wire::{
-        json,
+        capability::may_ask,
+        json::{self, Limits},
         mcp::{Era, Level},
         message::{self, Message},
         project,
     },
 };
+
+/// Questions that come this soon after one another are put together.
+const TOGETHER: Duration = Duration::from_millis(5);
 
 /// Tells the server when its caller has gone. Goes along with a call until it is answered.
 pub struct Guard {
@@ -65,16 +72,13 @@ impl Drop for Guard {
 }
 
 /// A response as an answer, if it is one that can be passed on.
-pub fn answer(message: Message, written_in: Era, wrapped: bool) -> Result<Answer, Trouble> {
+pub fn answer(message: Message, written_in: Era, ask: &Ask) -> Result<Answer, Trouble> {
     if written_in == Era::Modern
         && let Some(kind) = message.in_result("resultType")
     {
         match json::string(kind).as_deref() {
             Some("complete") => {}
-            Some("input_required") => {
-                let why = "the server asks for the user's or the model's input, which this gateway does not pass on yet";
-                return Err(Trouble::new(Kind::Rubbish, why));
-            }
+            Some("input_required") => return question(message, &ask.call),
             other => {
                 let why =
                     format!("answered with a result of the unknown kind {:?}", other.unwrap_or_default());
@@ -85,90 +89,215 @@ pub fn answer(message: Message, written_in: Era, wrapped: bool) -> Result<Answer
     if message.result().is_some_and(|result| !result.starts_with(b"{")) {
         return Err(Trouble::new(Kind::Rubbish, "answered with a result that is no object"));
     }
-    Ok(Answer::Response { message, written_in, wrapped })
+    Ok(Answer::Response { message, written_in, wrapped: ask.wrapped })
 }
 
-struct Relay {
+/// A question of a modern server's, if it asks only what the client said it may.
+fn question(message: Message, call: &Call) -> Result<Answer, Trouble> {
+    let wrong = |why: &str| Err(Trouble::new(Kind::Rubbish, why));
+    if !may_ask(call.method) {
+        return wrong("asks for input where it may not");
+    }
+    let requests = message.in_result("inputRequests");
+    if requests.is_none() && message.field("requestState").is_none() {
+        return wrong("asks for input without saying which");
+    }
+    let capabilities = call.capabilities();
+    let requests = requests.unwrap_or(b"{}");
+    for member in json::members(requests) {
+        let request = member.value.of(requests);
+        let (method, params) = method_and_params(request);
+        if !capabilities.allow(&method, params) {
+            return wrong("asks for something that the client did not say it can be asked");
+        }
+    }
+    Ok(Answer::Asks(message))
+}
+
+/// The two members of a request among the `inputRequests`.
+pub fn method_and_params(request: &[u8]) -> (String, &[u8]) {
+    let (mut method, mut params) = (String::new(), &b"{}"[..]);
+    for member in json::members(request) {
+        let value = member.value.of(request);
+        match &*member.key_in(request) {
+            "method" => method = json::string(value).unwrap_or_default().into_owned(),
+            "params" => params = value,
+            _ => {}
+        }
+    }
+    (method, params)
+}
+
+/// What a call has of its connection until its end.
+pub struct Place {
+    pub backend: Arc<str>,
+    pub parking: Arc<Parking>,
+    /// Held while no other call may be under way.
+    #[expect(dead_code, reason = "held for its end")]
+    pub turn: Option<OwnedSemaphorePermit>,
+}
+
+/// What is left of a call: its messages, and who wants them.
+pub struct Relay {
     messages: BoxStream<'static, Result<Message, Trouble>>,
+    /// Messages that came while questions were collected.
+    early: VecDeque<Result<Message, Trouble>>,
     guard: Guard,
-    backend: Arc<str>,
-    token: Option<Bytes>,
-    level: Option<Level>,
-    caller_era: Era,
-    wrapped: bool,
+    place: Place,
+    ask: Ask,
+    questions: usize,
 }
 
 /// The caller's view of a request's stream: their notifications, then the answer.
 pub fn relay(
     messages: BoxStream<'static, Result<Message, Trouble>>,
     guard: Guard,
-    backend: Arc<str>,
+    place: Place,
     ask: &Ask,
-    era: Era,
 ) -> Events {
-    debug_assert_eq!(guard.era, era);
-    let relay = Relay {
-        messages,
-        guard,
-        backend,
-        token: ask.call.progress.clone(),
-        level: ask.call.log_level,
-        caller_era: ask.call.client.revision.era(),
-        wrapped: ask.wrapped,
-    };
-    let events = stream::unfold(Some(relay), |relay| async {
-        let mut relay = relay?;
-        let event = relay.next().await;
-        let last = !matches!(event, Ok(Event::Notification(_)));
-        Some((event, (!last).then_some(relay)))
-    });
-    events.boxed()
+    let ask = ask.clone();
+    Relay { messages, early: VecDeque::new(), guard, place, ask, questions: 0 }.events()
+}
+
+/// Goes on with a call that has waited for its client, unless the server waits for more.
+pub fn resume(parked: Parked, ask: &Ask) -> Result<Reply> {
+    let Parked { mut relay, asked, caller: _ } = parked;
+    relay.ask = ask.clone();
+    if asked.is_empty() {
+        return Ok(Reply::Stream(relay.events()));
+    }
+    relay.park(asked).map(Reply::Whole)
+}
+
+/// What comes next for a caller.
+enum Next {
+    Event(Event),
+    Question(Message),
 }
 
 impl Relay {
-    async fn next(&mut self) -> Result<Event> {
+    fn events(self) -> Events {
+        let events = stream::unfold(Some(self), |relay| async {
+            let mut relay = relay?;
+            match relay.next().await {
+                Ok(Next::Event(event @ Event::Notification(_))) => Some((Ok(event), Some(relay))),
+                Ok(Next::Event(answer)) => Some((Ok(answer), None)),
+                Ok(Next::Question(first)) => {
+                    let asked = relay.questions(first).await;
+                    Some((relay.park(asked).map(Event::Answer), None))
+                }
+                Err(error) => Some((Err(error), None)),
+            }
+        });
+        events.boxed()
+    }
+
+    async fn next(&mut self) -> Result<Next> {
         loop {
             let cut_off = || Err(Trouble::new(Kind::Lost, "the answer was cut off before its end"));
-            let message = self.messages.next().await.unwrap_or_else(cut_off);
+            let message = match self.early.pop_front() {
+                Some(message) => message,
+                None => self.messages.next().await.unwrap_or_else(cut_off),
+            };
             let message = message.map_err(|trouble| self.error(&trouble))?;
             match message.kind() {
                 message::Kind::Response => {
                     self.guard.disarm();
-                    let answer = answer(message, self.guard.era, self.wrapped);
-                    return answer.map(Event::Answer).map_err(|trouble| self.error(&trouble));
+                    let answer = answer(message, self.guard.era, &self.ask);
+                    return answer
+                        .map(|answer| Next::Event(Event::Answer(answer)))
+                        .map_err(|trouble| self.error(&trouble));
                 }
                 message::Kind::Request if self.guard.era == Era::Modern => {
                     let why = "sent a request, which servers of revision 2026-07-28 may not";
-                    return Err(Error::backend(&*self.backend, why));
+                    return Err(Error::backend(&*self.place.backend, why));
                 }
-                message::Kind::Request => {
-                    tokio::spawn(self.guard.transport.notify(reply_to(&message)));
-                }
+                message::Kind::Request if self.may_be_asked(&message) => return Ok(Next::Question(message)),
+                message::Kind::Request => self.tell(reply_to(&message)).await,
                 message::Kind::Notification => {
                     if let Some(text) = self.notification(&message) {
-                        return Ok(Event::Notification(text));
+                        return Ok(Next::Event(Event::Notification(text)));
                     }
                 }
             }
         }
     }
 
+    /// Did the client of this very call say that it can be asked this?
+    fn may_be_asked(&self, request: &Message) -> bool {
+        let call = &self.ask.call;
+        let params = request.top("params").map_or(&b"{}"[..], |place| place.of(request.text()));
+        may_ask(call.method) && call.capabilities().allow(&request.method().unwrap_or_default(), params)
+    }
+
+    /// The first question with those that follow at once, so that they are put together.
+    async fn questions(&mut self, first: Message) -> Vec<Asked> {
+        let mut asked = vec![self.asked(&first)];
+        while let Ok(Some(message)) = tokio::time::timeout(TOGETHER, self.messages.next()).await {
+            match message {
+                Ok(message) if message.kind() == message::Kind::Request && self.may_be_asked(&message) => {
+                    asked.push(self.asked(&message));
+                }
+                other => {
+                    self.early.push_back(other);
+                    break;
+                }
+            }
+        }
+        asked
+    }
+
+    fn asked(&mut self, request: &Message) -> Asked {
+        self.questions += 1;
+        let key = format!("question-{}", self.questions);
+        let id = request.id_bytes().unwrap_or_default();
+        Asked { key, id: Bytes::copy_from_slice(&id), request: project::embedded(request).into() }
+    }
+
+    /// Puts the call aside until its client has answered.
+    fn park(self, asked: Vec<Asked>) -> Result<Answer> {
+        let id = self.guard.id;
+        let requests: Vec<_> = asked
+            .iter()
+            .map(|one| [json::quoted(&one.key).as_bytes(), b":", &one.request].concat())
+            .collect();
+        let parking = Arc::clone(&self.place.parking);
+        let caller = self.ask.call.caller.clone();
+        let ticket = parking.park(Parked { relay: self, asked, caller })?;
+        let head = format!(
+            "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{\"resultType\":\"input_required\",\"requestState\":\"{ticket}\",\"inputRequests\":{{"
+        );
+        let text = [head.as_bytes(), &requests.join(&b','), b"}}}"].concat();
+        Ok(Answer::Asks(Message::parse(text.into(), &Limits::REPLY)?))
+    }
+
+    /// Sends the server a response of ours or of the client's.
+    pub fn tell(&self, text: Bytes) -> impl Future<Output = ()> + use<> {
+        let (telling, backend) = (self.guard.transport.notify(text), Arc::clone(&self.place.backend));
+        async move {
+            if let Err(trouble) = telling.await {
+                tracing::debug!(backend = &*backend, %trouble, "an answer could not be given");
+            }
+        }
+    }
+
     fn error(&self, trouble: &Trouble) -> Error {
-        Error::backend(&*self.backend, trouble)
+        Error::backend(&*self.place.backend, trouble)
     }
 
     /// A notification as the caller wants it, if they want it.
     fn notification(&self, message: &Message) -> Option<Bytes> {
+        let call = &self.ask.call;
         match &*message.method()? {
             "notifications/progress" => {
                 let ours = message.in_params("progressToken")? == self.guard.id.to_string().as_bytes();
-                let token = self.token.as_ref().filter(|_| ours)?;
+                let token = call.progress.as_ref().filter(|_| ours)?;
                 Some(project::progress(message, token).into())
             }
             "notifications/message" => {
                 let level = message.param("level").and_then(|span| json::string(span.of(message.text())));
                 let level = Level::parse(&level?)?;
-                let wanted = match (self.level, self.caller_era) {
+                let wanted = match (call.log_level, call.client.revision.era()) {
                     (Some(least), _) => level >= least,
                     (None, Era::Legacy) => true,
                     (None, Era::Modern) => false,

@@ -16,6 +16,7 @@ use super::{
     transport::{Agreed, Incoming, Kind, Outgoing, Transport, Trouble},
 };
 use crate::wire::{
+    capability::Capabilities,
     json,
     mcp::{Era, INTRODUCTION, Method, Revision, code},
     message::{self, Message},
@@ -124,11 +125,16 @@ pub async fn discover(transport: &dyn Transport, id: u64) -> Result<Offer, Troub
     Ok(offer)
 }
 
-/// Greets a server of the legacy era.
-pub async fn initialize(transport: &dyn Transport, id: u64) -> Result<Offer, Trouble> {
+/// Greets a server of the legacy era, on behalf of clients that can be asked these things.
+pub async fn initialize(
+    transport: &dyn Transport,
+    id: u64,
+    capabilities: Capabilities,
+) -> Result<Offer, Trouble> {
     let params = format!(
-        "{{\"protocolVersion\":\"{}\",\"capabilities\":{{}},\"clientInfo\":{}}}",
+        "{{\"protocolVersion\":\"{}\",\"capabilities\":{},\"clientInfo\":{}}}",
         Revision::NEWEST_LEGACY,
+        capabilities.json(),
         INTRODUCTION
     );
     let response = ask(transport, id, Method::Initialize, &params, None).await?;

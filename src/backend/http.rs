@@ -264,6 +264,10 @@ impl Transport for Streamable {
         era == Era::Modern
     }
 
+    fn tells_origin(&self) -> bool {
+        true
+    }
+
     fn close(&self) -> BoxFuture<'static, ()> {
         if let Some(events) = self.0.events.get() {
             events.abort();

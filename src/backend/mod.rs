@@ -22,7 +22,9 @@ mod handshake; //     which era a server speaks, and what it offers
 mod http; //          Streamable HTTP
 mod mirror; //        arguments that stand in headers too
 mod mux; //           one stream, many requests
+mod parking; //       calls that wait for their client
 mod pool; //          connections to an HTTP server
+mod profiles; //      connections by what clients can be asked
 mod server; //        an MCP server, over any of these
 mod sse; //           HTTP+SSE
 mod stdio; //         child processes
@@ -174,7 +176,7 @@ impl Settings {
             (Some(_), Some(_)) | (None, None) => return Err("give either `command` or `url`".into()),
         };
         let era = self.era;
-        Ok(server::Server::new(server::Parts { name: name.into(), ways, kind, era, timeout, notices }))
+        Ok(profiles::Profiles::new(server::Parts { name: name.into(), ways, kind, era, timeout, notices }))
     }
 }
 

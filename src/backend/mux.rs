@@ -1,8 +1,8 @@
 //! Which request does a message belong to, on a connection that all requests share?
 //!
 //! Pipes and the old HTTP+SSE transport have one stream for everything. Responses are told
-//! apart by id, progress by its token (which is the id of its request); a log message bears no
-//! sign at all, so it belongs to a request only while there is just one.
+//! apart by id, progress by its token (which is the id of its request); a log message or a
+//! question bears no sign at all, so it belongs to a request only while there is just one.
 
 use std::{
     collections::HashMap,
@@ -73,6 +73,8 @@ impl Mux {
         let table = self.table();
         let receiver = match message.kind() {
             message::Kind::Response => number(message.id()).and_then(|id| table.waiting.get(&id)),
+            // Where servers may ask, one call at a time is under way.
+            message::Kind::Request if table.waiting.len() == 1 => table.waiting.values().next(),
             message::Kind::Request => None,
             message::Kind::Notification => match message.method().as_deref() {
                 Some("notifications/progress") => {

@@ -59,6 +59,12 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
         false
     }
 
+    /// Does a request from the server come with the request of ours that caused it? If not, the
+    /// only way to know is to have one at a time.
+    fn tells_origin(&self) -> bool {
+        false
+    }
+
     /// Ends the connection in good order: the session is deleted, the child asked to leave.
     fn close(&self) -> BoxFuture<'static, ()>;
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use crate::{
-    call::{Call, Caller, Client, Scope},
+    call::{Call, Caller, Client, Given, Scope},
     error::{Error, Result},
     wire::{
         header, json,
@@ -99,7 +99,40 @@ pub fn call(
     let method = method.ok_or(Error::UnknownMethod(method_name))?;
     let client = Client { revision, capabilities, info };
     let mirrored = headers.map(mirrored).transpose()?;
-    Ok(Call { caller, scope, method, message, client, log_level, progress: envelope.progress, mirrored })
+    let given = given(&message)?;
+    let progress = envelope.progress;
+    Ok(Call { caller, scope, method, message, client, log_level, progress, mirrored, given })
+}
+
+/// What a request brings of an earlier round of the same call.
+fn given(message: &Message) -> Result<Option<Given>> {
+    let wrong = |what: &str| Error::Params(what.to_owned());
+    let state = match message.in_params("requestState") {
+        None => None,
+        Some(text) => {
+            let text = json::string(text).ok_or_else(|| wrong("`requestState` must be a text"))?;
+            Some(text.into_owned())
+        }
+    };
+    let place = message.param("inputResponses");
+    if state.is_none() && place.is_none() {
+        return Ok(None);
+    }
+    let mut answers = Vec::new();
+    if let Some(place) = place {
+        let object = message.slice(place);
+        if !object.starts_with(b"{") {
+            return Err(wrong("`inputResponses` must be an object of results"));
+        }
+        for member in json::members(&object) {
+            let result = object.slice(member.value.start..member.value.end);
+            if !result.starts_with(b"{") {
+                return Err(wrong("every member of `inputResponses` must be a result, an object"));
+            }
+            answers.push((member.key_in(&object).into_owned(), Ok(result)));
+        }
+    }
+    Ok(Some(Given { state, answers }))
 }
 
 /// Headers repeat the body so that others can route by them; those who read both must refuse

@@ -182,10 +182,12 @@ impl<S: Stage> Http<S> {
                 legacy::notice(&session, &message);
                 body::empty(StatusCode::ACCEPTED)
             }
-            // Nothing was asked of the client, so there is nothing to answer.
-            message::Kind::Response => body::empty(StatusCode::ACCEPTED),
+            message::Kind::Response => {
+                session.answered(message);
+                body::empty(StatusCode::ACCEPTED)
+            }
             message::Kind::Request => {
-                let mut response = match self.front.ask(&session, message, progress) {
+                let mut response = match self.front.ask(&session, message, progress, takes.events) {
                     Ok(asking) => answer::legacy(asking, &session, takes.events).await,
                     Err(error) => error_response(&error, id.as_deref(), Era::Legacy),
                 };

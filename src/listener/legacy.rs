@@ -32,8 +32,15 @@ pub struct Asking {
 }
 
 impl<S: Stage> Front<S> {
-    /// Begins a request on a session. Its answer stays under way until `reply` is dropped.
-    pub fn ask(&self, session: &Arc<Session>, message: Message, progress: Option<Bytes>) -> Result<Asking> {
+    /// Begins a request on a session; `open` says that the client can be asked something while
+    /// it is under way. Its answer stays under way until `reply` is dropped.
+    pub fn ask(
+        &self,
+        session: &Arc<Session>,
+        message: Message,
+        progress: Option<Bytes>,
+        open: bool,
+    ) -> Result<Asking> {
         let id = message.id_bytes().unwrap_or_default();
         let method = message.method().and_then(|name| Method::parse(&name));
         let method = method.filter(|method| method.exists_in(Era::Legacy));
@@ -63,17 +70,19 @@ impl<S: Stage> Front<S> {
             return Ok(Asking { asked, reply: Box::pin(std::future::ready(Some(reply))) });
         }
         let (under_way, cancelled) = session.begin(id)?;
+        let capabilities = if open { client.capabilities } else { Bytes::from_static(b"{}") };
         let call = Call {
             caller: session.caller.clone(),
             scope: session.scope.clone(),
             method,
             message,
-            client,
+            client: Client { capabilities, ..client },
             log_level: session.level(),
             progress,
             mirrored: None,
+            given: None,
         };
-        Ok(Asking { asked, reply: cancellable(self.run(call), under_way, cancelled) })
+        Ok(Asking { asked, reply: cancellable(self.run_asking(session, call), under_way, cancelled) })
     }
 
     fn initialize(&self, session: &Arc<Session>, message: Message, id: Bytes) -> Result<Asking> {
@@ -91,6 +100,7 @@ impl<S: Stage> Front<S> {
             log_level: None,
             progress: None,
             mirrored: None,
+            given: None,
         };
         let (run, session) = (self.run(call), Arc::clone(session));
         let reply = async move {

@@ -78,7 +78,10 @@ pub fn take<S: Stage>(front: &Front<S>, session: &Arc<Session>, text: Bytes) -> 
             legacy::notice(session, &message);
             Taken::Nothing
         }
-        message::Kind::Response => Taken::Nothing,
+        message::Kind::Response => {
+            session.answered(message);
+            Taken::Nothing
+        }
         message::Kind::Request => {
             let id = message.id_bytes().unwrap_or_default();
             let envelope = Envelope::read(&message);
@@ -87,7 +90,7 @@ pub fn take<S: Stage>(front: &Front<S>, session: &Arc<Session>, text: Bytes) -> 
             let asking = if modern {
                 self_contained(front, session, message, envelope)
             } else {
-                front.ask(session, message, envelope.progress)
+                front.ask(session, message, envelope.progress, true)
             };
             match asking {
                 Ok(asking) => Taken::Asking(asking),

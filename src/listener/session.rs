@@ -4,7 +4,7 @@
 //! requests are under way, so that they can be cancelled; and what was sent to them lately.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -23,7 +23,7 @@ use crate::{
     call::{Caller, Client, Scope},
     error::{Error, Result},
     settings::Duration,
-    wire::mcp::Level,
+    wire::{mcp::Level, message::Message},
 };
 
 /// `[session]`: what is kept for clients that speak a revision older than 2026-07-28.
@@ -82,6 +82,9 @@ struct State {
     /// Requests under way by id, and what ends them until it has been used.
     in_flight: BTreeMap<Bytes, Option<oneshot::Sender<()>>>,
     streams: VecDeque<(u64, Arc<Stream>)>,
+    /// What the client was asked, by the ids of our requests.
+    questions: HashMap<u64, oneshot::Sender<Message>>,
+    last_question: u64,
 }
 
 impl Session {
@@ -157,6 +160,28 @@ impl Session {
         self.state().in_flight.get_mut(id).and_then(Option::take);
     }
 
+    /// A new id for a request of ours to the client, and what its response comes to.
+    pub fn question(self: &Arc<Self>) -> (u64, Question) {
+        let (sender, answer) = oneshot::channel();
+        let mut state = self.state();
+        // Those that nobody waits for any more make room.
+        state.questions.retain(|_, sender| !sender.is_closed());
+        state.last_question += 1;
+        let id = state.last_question;
+        state.questions.insert(id, sender);
+        (id, answer)
+    }
+
+    /// A response of the client's. One to nothing we asked is of no interest.
+    pub fn answered(&self, message: Message) {
+        self.touch();
+        let id = message.id().and_then(|id| std::str::from_utf8(id).ok()?.parse().ok());
+        let waiting = id.and_then(|id: u64| self.state().questions.remove(&id));
+        if let Some(waiting) = waiting {
+            let _ = waiting.send(message); // Fails if the call has ended meanwhile.
+        }
+    }
+
     /// A new stream for a request's messages.
     pub fn open_stream(&self) -> Arc<Stream> {
         let number = self.next_stream.fetch_add(1, Ordering::Relaxed);
@@ -186,6 +211,9 @@ impl Session {
         state.streams.iter().for_each(|(_, stream)| stream.end());
     }
 }
+
+/// The client's response to a question, or an error if there will be none.
+pub type Question = oneshot::Receiver<Message>;
 
 /// Is done, with an error, when the client has cancelled its request.
 pub type Cancelled = oneshot::Receiver<()>;

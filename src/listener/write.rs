@@ -4,7 +4,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 
 use crate::{
     call::{Answer, Client},
-    error::Result,
+    error::{Error, Result},
     wire::{
         mcp::{Era, INTRODUCTION, Method, code},
         project::{self, Reader},
@@ -25,6 +25,16 @@ impl Asked {
         self.client.revision.era()
     }
 
+    fn reader(&self, wrapped: bool) -> Reader<'_> {
+        Reader {
+            revision: self.client.revision,
+            id: &self.id,
+            server_info: INTRODUCTION,
+            method: self.method,
+            wrapped,
+        }
+    }
+
     /// The response, and the HTTP status it goes with.
     pub fn response(&self, answer: Result<Answer>) -> (u16, Bytes) {
         match answer {
@@ -38,22 +48,29 @@ impl Asked {
                 (200, out.freeze())
             }
             Ok(Answer::Response { message, written_in, wrapped }) => {
-                let unknown =
-                    || message.in_error("code") == Some(code::METHOD_NOT_FOUND.to_string().as_bytes());
-                let status = if self.era() == Era::Modern && unknown() { 404 } else { 200 };
-                let reader = Reader {
-                    revision: self.client.revision,
-                    id: &self.id,
-                    server_info: INTRODUCTION,
-                    method: self.method,
-                    wrapped,
+                let status = match message.in_error("code") {
+                    Some(text) if self.era() == Era::Modern => status_of(text),
+                    _ => 200,
                 };
-                (status, project::response(&message, written_in, &reader).into())
+                (status, project::response(&message, written_in, &self.reader(wrapped)).into())
             }
+            Ok(Answer::Asks(message)) if self.era() == Era::Modern => {
+                (200, project::response(&message, Era::Modern, &self.reader(false)).into())
+            }
+            Ok(Answer::Asks(_)) => self.response(Err(Error::NoInput)),
             Err(error) => {
                 let (status, _) = error.codes(self.era());
                 (status, error.response(Some(&self.id), self.era()).into())
             }
         }
+    }
+}
+
+/// The HTTP status that a revision of the modern era wants beside an error's code.
+fn status_of(code: &[u8]) -> u16 {
+    match std::str::from_utf8(code).ok().and_then(|text| text.parse().ok()) {
+        Some(code::METHOD_NOT_FOUND) => 404,
+        Some(code::MISSING_CAPABILITY) => 400,
+        _ => 200,
     }
 }

@@ -11,7 +11,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use serde_json::json;
 use tower::Service;
 
@@ -20,20 +19,24 @@ mod cursor; //      where the next page begins
 pub mod names; //   backend__tool, both ways
 mod offering; //    what one backend offers
 pub mod own; //     the gateway's own tools
+mod seal; //        what passes through the client between two rounds of a call
 mod uris; //        resources that go by another spelling
 pub mod view; //    what a client sees
 
 use crate::{
     backend::Ask,
-    call::{Answer, Call, Event, Reply, Replying},
+    call::{Answer, Call, Caller, Reply, Replying},
     error::{Error, Result},
     wire::{
+        capability::Capabilities,
         json,
         mcp::{Era, INTRODUCTION, List, Method, Revision},
+        message::Message,
     },
 };
 use catalog::Catalog;
 use cursor::Cursors;
+use seal::{Bound, Seals};
 use view::{Route, View};
 
 /// Routes calls by the catalog.
@@ -41,13 +44,19 @@ use view::{Route, View};
 pub struct Router {
     catalog: Arc<Catalog>,
     cursors: Arc<Cursors>,
+    seals: Arc<Seals>,
     page_size: usize,
 }
 
 impl Router {
-    /// `cursor_key` is a secret that stays the same over restarts.
-    pub fn new(catalog: Arc<Catalog>, cursor_key: &[u8], page_size: usize) -> Self {
-        Self { catalog, cursors: Arc::new(Cursors::new(cursor_key)), page_size }
+    /// `secret` stays the same over restarts.
+    pub fn new(catalog: Arc<Catalog>, secret: &[u8], page_size: usize) -> Self {
+        Self {
+            catalog,
+            cursors: Arc::new(Cursors::new(secret)),
+            seals: Arc::new(Seals::new(secret)),
+            page_size,
+        }
     }
 
     pub fn catalog(&self) -> &Arc<Catalog> {
@@ -67,9 +76,9 @@ impl Router {
                 let route = route.ok_or_else(|| Error::unknown(call.method, &target))?;
                 repeated_rightly(&route, &call)?;
                 drop(target);
-                forward(route, call, view).await
+                self.forward(route, call, view).await
             }
-            Method::Complete => complete(view, call).await,
+            Method::Complete => self.complete(view, call).await,
             Method::Discover => Ok(Reply::Whole(self.discover(view))),
             Method::Initialize => Ok(Reply::Whole(initialize(view, &call))),
             Method::Ping
@@ -82,6 +91,82 @@ impl Router {
             | Method::ResourcesList
             | Method::TemplatesList => Err(Error::UnknownMethod(call.method.name().to_owned())),
         }
+    }
+
+    async fn forward(&self, route: Route, mut call: Call, view: &View) -> Result<Reply> {
+        let Route { upstream, target, mirrored, wrapped } = route;
+        let method = call.method;
+        if let Some(given) = &mut call.given {
+            let bound = bound(&call.caller, &upstream.name, method, &target, &call.message);
+            if let Some(state) = &given.state {
+                let unknown =
+                    || Error::Params("`requestState` is not one of this call, or not any more".into());
+                given.state = self.seals.open(&bound, state).ok_or_else(unknown)?;
+            }
+        }
+        // A resource read under a spelling of ours comes back under that spelling.
+        let respelled = method == Method::ResourcesRead && text_param(&call, "uri")? != *target;
+        let apart = (view.has_apart() || respelled)
+            .then(|| uris::Apart::new(view, &upstream, respelled.then(|| Arc::clone(&target))));
+        // Without capabilities nothing is asked, and nothing need be kept for sealing.
+        let asked =
+            (call.capabilities() != Capabilities::NONE).then(|| (call.caller.clone(), call.message.clone()));
+        let ask = Ask { call, target: Some(Arc::clone(&target)), mirrored, wrapped };
+        let reply = upstream.backend.answer(ask).await?;
+        if apart.is_none() && asked.is_none() {
+            return Ok(reply);
+        }
+        let seals = Arc::clone(&self.seals);
+        reply.map_answer(move |answer| match (answer, &asked, &apart) {
+            (Answer::Asks(message), Some((caller, request)), _) => {
+                let bound = bound(caller, &upstream.name, method, &target, request);
+                seals.sealed(&bound, &message).map(Answer::Asks)
+            }
+            (answer, _, Some(apart)) => Ok(apart.respell(answer, method)),
+            (answer, ..) => Ok(answer),
+        })
+    }
+
+    /// A completion goes to whoever has the prompt or the template; a backend without completions
+    /// has none to offer, which is no error.
+    async fn complete(&self, view: &View, call: Call) -> Result<Reply> {
+        let reference = call.message.in_params("ref").unwrap_or_default();
+        let member = |name: &str| {
+            let found =
+                json::members(reference).into_iter().find(|member| member.key_in(reference) == name)?;
+            json::string(found.value.of(reference)).map(|text| text.into_owned())
+        };
+        let route = match member("type").as_deref() {
+            Some("ref/prompt") => {
+                let name = member("name").ok_or_else(|| Error::Params("`ref` wants a `name`".into()))?;
+                view.prompt(&name).ok_or(Error::UnknownPrompt(name))?
+            }
+            Some("ref/resource") => {
+                let uri = member("uri").ok_or_else(|| Error::Params("`ref` wants a `uri`".into()))?;
+                // Up to 2025-11-25 too, a completion's unknown reference is an invalid parameter.
+                view.resource(&uri).ok_or_else(|| Error::Params(format!("there is no resource {uri:?}")))?
+            }
+            _ => return Err(Error::Params("`ref` must be of the type ref/prompt or ref/resource".into())),
+        };
+        let offer = route.upstream.backend.offer();
+        let completes = offer.is_none_or(|offer| {
+            let text = offer.capabilities.as_bytes();
+            // Revision 2024-11-05 had the method before there was a capability to declare.
+            offer.revision == Revision::V2024_11_05
+                || json::members(text).iter().any(|member| member.key_in(text) == "completions")
+        });
+        if !completes {
+            let nothing = match call.client.revision.era() {
+                Era::Legacy => "{\"completion\":{\"values\":[]}}".to_owned(),
+                Era::Modern => format!(
+                    "{{\"resultType\":\"complete\",\"completion\":{{\"values\":[]}},\"_meta\":{{\"{}\":{}}}}}",
+                    crate::wire::mcp::meta::SERVER_INFO,
+                    INTRODUCTION
+                ),
+            };
+            return Ok(Reply::Whole(Answer::Result(nothing.into())));
+        }
+        self.forward(route, call, view).await
     }
 
     fn list(&self, view: &View, list: List, call: &Call) -> Result<Answer> {
@@ -140,6 +225,17 @@ fn introduction(view: &View, era: Era) -> String {
     text
 }
 
+fn bound<'a>(
+    caller: &'a Caller,
+    backend: &'a str,
+    method: Method,
+    target: &'a str,
+    message: &'a Message,
+) -> Bound<'a> {
+    let arguments = message.in_params("arguments").unwrap_or_default();
+    Bound { caller, backend, method, target, arguments }
+}
+
 /// A text that must be among the parameters.
 fn text_param<'a>(call: &'a Call, name: &str) -> Result<Cow<'a, str>> {
     let value = call.message.in_params(name).and_then(json::string);
@@ -166,71 +262,6 @@ fn repeated_rightly(route: &Route, call: &Call) -> Result<()> {
         }
     }
     Ok(())
-}
-
-async fn forward(route: Route, call: Call, view: &View) -> Result<Reply> {
-    let Route { upstream, target, mirrored, wrapped } = route;
-    let method = call.method;
-    // A resource read under a spelling of ours comes back under that spelling.
-    let respelled = method == Method::ResourcesRead && text_param(&call, "uri")? != *target;
-    let apart = view.has_apart() || respelled;
-    let reply =
-        upstream.backend.answer(Ask { call, target: Some(Arc::clone(&target)), mirrored, wrapped }).await?;
-    if !apart {
-        return Ok(reply);
-    }
-    let own: uris::Apart = uris::Apart::new(view, &upstream, respelled.then_some(target));
-    Ok(match reply {
-        Reply::Whole(answer) => Reply::Whole(own.respell(answer, method)),
-        Reply::Stream(events) => {
-            let respell = move |event| match event {
-                Ok(Event::Answer(answer)) => Ok(Event::Answer(own.respell(answer, method))),
-                other => other,
-            };
-            Reply::Stream(events.map(respell).boxed())
-        }
-    })
-}
-
-/// A completion goes to whoever has the prompt or the template; a backend without completions
-/// has none to offer, which is no error.
-async fn complete(view: &View, call: Call) -> Result<Reply> {
-    let reference = call.message.in_params("ref").unwrap_or_default();
-    let member = |name: &str| {
-        let found = json::members(reference).into_iter().find(|member| member.key_in(reference) == name)?;
-        json::string(found.value.of(reference)).map(|text| text.into_owned())
-    };
-    let route = match member("type").as_deref() {
-        Some("ref/prompt") => {
-            let name = member("name").ok_or_else(|| Error::Params("`ref` wants a `name`".into()))?;
-            view.prompt(&name).ok_or(Error::UnknownPrompt(name))?
-        }
-        Some("ref/resource") => {
-            let uri = member("uri").ok_or_else(|| Error::Params("`ref` wants a `uri`".into()))?;
-            // Up to 2025-11-25 too, a completion's unknown reference is an invalid parameter.
-            view.resource(&uri).ok_or_else(|| Error::Params(format!("there is no resource {uri:?}")))?
-        }
-        _ => return Err(Error::Params("`ref` must be of the type ref/prompt or ref/resource".into())),
-    };
-    let offer = route.upstream.backend.offer();
-    let completes = offer.is_none_or(|offer| {
-        let text = offer.capabilities.as_bytes();
-        // Revision 2024-11-05 had the method before there was a capability to declare.
-        offer.revision == Revision::V2024_11_05
-            || json::members(text).iter().any(|member| member.key_in(text) == "completions")
-    });
-    if !completes {
-        let nothing = match call.client.revision.era() {
-            Era::Legacy => "{\"completion\":{\"values\":[]}}".to_owned(),
-            Era::Modern => format!(
-                "{{\"resultType\":\"complete\",\"completion\":{{\"values\":[]}},\"_meta\":{{\"{}\":{}}}}}",
-                crate::wire::mcp::meta::SERVER_INFO,
-                INTRODUCTION
-            ),
-        };
-        return Ok(Reply::Whole(Answer::Result(nothing.into())));
-    }
-    forward(route, call, view).await
 }
 
 impl Service<Call> for Router {

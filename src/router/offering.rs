@@ -179,6 +179,7 @@ async fn ask(backend: &dyn Backend, list: List, cursor: Option<&str>) -> Result<
         log_level: None,
         progress: None,
         mirrored: None,
+        given: None,
     };
     let mut answer = match backend.answer(Ask::as_is(call)).await? {
         Reply::Whole(answer) => Some(answer),
@@ -199,6 +200,7 @@ async fn ask(backend: &dyn Backend, list: List, cursor: Option<&str>) -> Result<
             let text = [b"{\"jsonrpc\":\"2.0\",\"id\":0,\"result\":", &*text, b"}"].concat();
             Ok(Message::parse(text.into(), &Limits::REPLY)?)
         }
+        Some(Answer::Asks(_)) => Err(Error::NoInput),
         None => Err(Error::Busy("the answer was cut off".into())),
     }
 }

@@ -3,6 +3,7 @@
 //! Everything a stranger writes is read here first, so everything here is a plain function
 //! with property tests and a fuzz target.
 
+pub mod capability; // what a client can be asked
 pub mod header; //  names and arguments in HTTP headers
 pub mod json; //    the strict pass over every text
 pub mod mcp; //     methods, revisions, reserved keys, codes

@@ -82,6 +82,58 @@ pub fn request(message: &Message, method: Method, hop: &Hop<'_>) -> Vec<u8> {
     splice.finish()
 }
 
+/// A request of a later round: with the client's answers by their keys, and with the state that
+/// the server wants to hear again.
+pub fn next_round(message: &Message, answers: &[(&str, &[u8])], state: Option<&str>) -> Vec<u8> {
+    let all = object_with(b"{}", |_| false, answers);
+    let state = state.map(json::quoted);
+    let mut put: Vec<(&str, &[u8])> = Vec::new();
+    if !answers.is_empty() {
+        put.push(("inputResponses", &all));
+    }
+    if let Some(state) = &state {
+        put.push(("requestState", state.as_bytes()));
+    }
+    let ours = |key: &str| matches!(key, "inputResponses" | "requestState");
+    let mut splice = Splice::new(message.text());
+    if let Some(params) = message.top("params") {
+        splice.replace(params, object_with(params.of(message.text()), ours, &put));
+    }
+    splice.finish()
+}
+
+/// A legacy server's request as it stands among the `inputRequests` of the modern era: without
+/// what belongs to the connection, and without what only the legacy era has.
+pub fn embedded(request: &Message) -> Vec<u8> {
+    let gone = |key: &str| matches!(key, "_meta" | "task" | "elicitationId");
+    let params = request.top("params").map(|place| object_with(place.of(request.text()), gone, &[]));
+    let method = request.top("method").map_or(&b"\"\""[..], |place| place.of(request.text()));
+    match params {
+        Some(params) => [b"{\"method\":", method, b",\"params\":", &params, b"}"].concat(),
+        None => [b"{\"method\":", method, b"}"].concat(),
+    }
+}
+
+/// The same the other way, for a client of a legacy revision, under an id of ours.
+pub fn question(request: &[u8], id: u64, revision: Revision) -> Vec<u8> {
+    let mut put: Vec<(&str, &[u8])> = vec![("jsonrpc", b"\"2.0\"")];
+    let id_text = id.to_string();
+    put.push(("id", id_text.as_bytes()));
+    let params = json::members(request).into_iter().find(|member| member.is("params", request));
+    let params = params.map(|member| {
+        let old = member.value.of(request);
+        let by_url = json::members(old).iter().any(|m| m.is("mode", old) && m.value.of(old) == b"\"url\"");
+        let elicitation = format!("\"waystation-{id}\"");
+        let more: &[(&str, &[u8])] = if by_url { &[("elicitationId", elicitation.as_bytes())] } else { &[] };
+        // Before 2025-11-25 there were only forms, and no word for them.
+        object_with(old, |key| key == "mode" && revision < Revision::V2025_11_25, more)
+    });
+    if let Some(params) = &params {
+        put.push(("params", params));
+    }
+    object_with(request, |_| false, &put)
+}
+
 /// The `_meta` of the next hop, if it differs from the one that came.
 fn request_meta(message: &Message, hop: &Hop<'_>) -> Option<Vec<u8>> {
     let old = match message.in_params("_meta") {
@@ -207,7 +259,9 @@ fn error_code(message: &Message, written_in: Era, reader: &Reader<'_>) -> Option
             _ => return None,
         },
         (Era::Modern, Era::Modern) => match old {
-            // These three speak of the request that we wrote, not of the caller's.
+            // What a client can be asked is passed on as it said, so what is missing is missing
+            // there. The other two speak of the request that we wrote.
+            code::MISSING_CAPABILITY => return None,
             code::UNSUPPORTED_VERSION..=code::HEADER_MISMATCH => code::INTERNAL_ERROR,
             _ => return None,
         },

@@ -26,31 +26,28 @@ use std::{
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use tokio::sync::Semaphore;
+
+mod call; // what one call takes
 
 use super::{
-    Ask, Backend, EraKind, Notice, Notices, Offer, State, Status,
-    exchange::{Guard, relay},
-    handshake,
-    transport::{Connect, Inbox, Incoming, Kind, Outgoing, Transport, Trouble},
+    Ask, Backend, EraKind, Notice, Notices, Offer, State, Status, handshake,
+    parking::Parking,
+    transport::{Connect, Inbox, Kind, Transport, Trouble},
 };
 use crate::{
     call::Reply,
     error::{Error, Result},
     wire::{
-        json,
-        mcp::{Era, INTRODUCTION, Level, List, Method},
+        capability::Capabilities,
+        mcp::{Era, List},
         message::{self, Message},
-        project::{self, Envelope, Hop},
     },
 };
 
 /// The pause after the first failure; it doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-
-/// What we say of ourselves to servers of the modern era. Nothing that a server could ask of a
-/// client is relayed yet, so nothing is declared.
-const CAPABILITIES: &str = "{}";
 
 pub struct Server {
     name: Arc<str>,
@@ -65,6 +62,11 @@ pub struct Server {
     making: tokio::sync::Mutex<Known>,
     health: Mutex<Health>,
     next_id: AtomicU64,
+    /// What a server of the legacy era is told that it may ask.
+    capabilities: Capabilities,
+    /// Calls that may be asked something, where servers do not tell which one they ask.
+    turn: Arc<Semaphore>,
+    parking: Arc<Parking>,
 }
 
 /// What earlier connections taught.
@@ -99,6 +101,7 @@ impl fmt::Debug for Server {
 }
 
 /// What a server is made from.
+#[derive(Clone)]
 pub struct Parts {
     pub name: Arc<str>,
     pub ways: Vec<Arc<dyn Connect>>,
@@ -110,8 +113,14 @@ pub struct Parts {
     pub notices: Notices,
 }
 
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
 impl Server {
-    pub fn new(parts: Parts) -> Arc<Self> {
+    pub fn new(parts: Parts, capabilities: Capabilities) -> Arc<Self> {
         let Parts { name, ways, kind, era, timeout, notices } = parts;
         let health =
             Health { state: State::Starting, since: SystemTime::now(), problem: None, connections: 0 };
@@ -126,7 +135,24 @@ impl Server {
             making: tokio::sync::Mutex::default(),
             health: Mutex::new(health),
             next_id: AtomicU64::new(1),
+            capabilities,
+            turn: Arc::new(Semaphore::new(1)),
+            parking: Arc::default(),
         })
+    }
+
+    /// The era it speaks, found out if need be.
+    pub async fn era(&self) -> Result<Era> {
+        let link = match self.usable() {
+            Some(link) => link,
+            None => self.link().await.map_err(|trouble| self.error(&trouble))?,
+        };
+        Ok(link.offer.era)
+    }
+
+    /// Is a call under way, or waiting for its client?
+    pub fn is_busy(&self) -> bool {
+        Arc::strong_count(&self.parking) > 1
     }
 
     fn health(&self) -> MutexGuard<'_, Health> {
@@ -248,7 +274,7 @@ impl Server {
         let mut transport = way.connect(Arc::clone(&inbox)).await?;
         let offer = match era {
             Some(Era::Modern) => handshake::discover(&*transport, self.id()).await?,
-            Some(Era::Legacy) => handshake::initialize(&*transport, self.id()).await?,
+            Some(Era::Legacy) => handshake::initialize(&*transport, self.id(), self.capabilities).await?,
             None => match handshake::probe(&*transport, self.id(), way.probe_apart()).await? {
                 Some(offer) => offer,
                 None => {
@@ -256,7 +282,7 @@ impl Server {
                         tokio::spawn(transport.close());
                         transport = way.connect(inbox).await?;
                     }
-                    handshake::initialize(&*transport, self.id()).await?
+                    handshake::initialize(&*transport, self.id(), self.capabilities).await?
                 }
             },
         };
@@ -288,29 +314,6 @@ impl Server {
         (inbox, cell)
     }
 
-    async fn ask(&self, ask: Ask) -> Result<Reply> {
-        let mut again = true;
-        loop {
-            let link = match self.usable() {
-                Some(link) => link,
-                None => Box::pin(self.link()).await.map_err(|trouble| self.error(&trouble))?,
-            };
-            if let Some(level) = ask.call.log_level {
-                Box::pin(self.speak_up(&link, level)).await;
-            }
-            match self.try_once(&link, &ask).await {
-                Err(Trouble { kind: Kind::NotSent | Kind::SessionLost, .. }) if again => again = false,
-                Err(trouble) => {
-                    if trouble.kind == Kind::NotSent {
-                        self.give_up(&link, &trouble);
-                    }
-                    return Err(self.error(&trouble));
-                }
-                Ok(reply) => return Ok(reply),
-            }
-        }
-    }
-
     /// A connection that took a request neither the first nor the second time is none.
     fn give_up(&self, link: &Arc<Link>, trouble: &Trouble) {
         let gone = self.link.compare_and_swap(link, None);
@@ -319,82 +322,6 @@ impl Server {
             (self.notices)(Notice::Lost);
         }
     }
-
-    async fn try_once(&self, link: &Arc<Link>, ask: &Ask) -> Result<Reply, Trouble> {
-        let id = self.id();
-        let call = &ask.call;
-        let modern = link.offer.era == Era::Modern;
-        let level = match (call.log_level, call.client.revision.era()) {
-            (Some(level), _) => Some(level),
-            // Clients of the legacy era expect to hear of what happens unless they say how much.
-            (None, Era::Legacy) => Some(Level::Info),
-            (None, Era::Modern) => None,
-        };
-        let envelope = modern.then_some(Envelope {
-            revision: link.offer.revision,
-            capabilities: CAPABILITIES,
-            client_info: INTRODUCTION,
-            log_level: level.map(Level::name),
-        });
-        let progress = call.progress.is_some();
-        let hop = Hop { id, target: ask.target.as_deref(), progress, envelope };
-        let text = Bytes::from(project::request(&call.message, call.method, &hop));
-        let target = call.method.target().and(ask.target.clone());
-        let outgoing = Outgoing {
-            id,
-            method: call.method,
-            revision: modern.then_some(link.offer.revision),
-            target,
-            mirrored: mirrored(ask),
-            text,
-        };
-        let mut guard = Guard::new(Arc::clone(&link.transport), id, link.offer.era);
-        match link.transport.request(outgoing).await {
-            Ok(Incoming::Whole(message)) => {
-                guard.disarm();
-                let answer = super::exchange::answer(message, link.offer.era, ask.wrapped)?;
-                Ok(Reply::Whole(answer))
-            }
-            Ok(Incoming::Stream(messages)) => {
-                Ok(Reply::Stream(relay(messages, guard, Arc::clone(&self.name), ask, link.offer.era)))
-            }
-            Err(trouble) => {
-                if matches!(trouble.kind, Kind::NotSent | Kind::SessionLost | Kind::Status(_)) {
-                    guard.disarm();
-                }
-                Err(trouble)
-            }
-        }
-    }
-
-    /// On a legacy connection the log level is the connection's: it is set to the most
-    /// talkative one that anybody wants, and what others did not ask for is left out later.
-    async fn speak_up(&self, link: &Link, level: Level) {
-        let number = level as u8;
-        if link.offer.era == Era::Modern || link.level.fetch_min(number, Ordering::Relaxed) <= number {
-            return;
-        }
-        let has_logging = json::members(link.offer.capabilities.as_bytes())
-            .iter()
-            .any(|member| member.key_in(link.offer.capabilities.as_bytes()) == "logging");
-        if has_logging {
-            let params = format!("{{\"level\":{}}}", json::quoted(level.name()));
-            let _ = handshake::ask(&*link.transport, self.id(), Method::SetLevel, &params, None).await;
-        }
-    }
-}
-
-/// The arguments that a tool wants repeated in headers, as far as they are there.
-fn mirrored(ask: &Ask) -> Vec<(String, String)> {
-    if ask.mirrored.is_empty() {
-        return Vec::new();
-    }
-    let arguments = ask.call.message.in_params("arguments").unwrap_or_default();
-    let value = |mirrored: &super::Mirrored| {
-        let text = mirrored.value(arguments)?;
-        Some((mirrored.header.clone(), text))
-    };
-    ask.mirrored.iter().filter_map(value).collect()
 }
 
 /// The reply to a question from a server. A ping is answered; all else was not offered.

@@ -1,0 +1,199 @@
+//! What does one call take, on a server of either era?
+//!
+//! A connection, an envelope if the era has one, the right to be asked something, and another
+//! attempt where nothing of the first can have reached the server.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{Link, Server};
+use crate::{
+    backend::{
+        Ask, Mirrored,
+        exchange::{Guard, Place, answer, relay, resume},
+        handshake,
+        transport::{Incoming, Kind, Outgoing, Trouble},
+    },
+    call::{Call, Given, Reply},
+    error::{Error, Result},
+    wire::{
+        capability::{Capabilities, may_ask},
+        json::{self, Limits},
+        mcp::{Era, INTRODUCTION, Level, Method},
+        message::Message,
+        project::{self, Envelope, Hop},
+    },
+};
+
+/// How long a call waits for its turn on a connection where only one at a time may be asked
+/// something.
+const TURN: Duration = Duration::from_secs(30);
+
+impl Server {
+    pub(super) async fn ask(&self, mut ask: Ask) -> Result<Reply> {
+        let given = ask.call.given.take();
+        if let Some(given) = given {
+            return Box::pin(self.next_round(ask, given)).await;
+        }
+        self.first_round(ask).await
+    }
+
+    /// Goes on with a call whose client was asked something.
+    async fn next_round(&self, mut ask: Ask, given: Given) -> Result<Reply> {
+        if self.era().await? == Era::Modern {
+            let refused = given.answers.iter().find_map(|(_, answer)| answer.as_ref().err());
+            if let Some(error) = refused {
+                // There is no word for a refusal in the modern era: the call ends here.
+                let why = json::members(error).into_iter().find(|member| member.is("message", error));
+                let why = why.and_then(|member| json::string(member.value.of(error)));
+                let why = format!("the client refused what it asks for: {}", why.unwrap_or_default());
+                return Err(Error::backend(&*self.name, why));
+            }
+            ask.call.message = repeated(&ask.call.message, &given)?;
+            return self.first_round(ask).await;
+        }
+        let Some(ticket) = given.state.as_deref() else {
+            // Answers to nothing, which a server of the legacy era could not read.
+            ask.call.message = repeated(&ask.call.message, &Given::default())?;
+            return self.first_round(ask).await;
+        };
+        let parked = self.parking.take(ticket, &ask.call.caller);
+        let over = || Error::Params("`requestState` is not one of this call, or not any more".into());
+        let parked = parked.ok_or_else(over)?.answer(&given).await;
+        resume(parked, &ask)
+    }
+
+    async fn first_round(&self, ask: Ask) -> Result<Reply> {
+        let mut again = true;
+        loop {
+            let link = match self.usable() {
+                Some(link) => link,
+                None => Box::pin(self.link()).await.map_err(|trouble| self.error(&trouble))?,
+            };
+            if let Some(level) = ask.call.log_level {
+                Box::pin(self.speak_up(&link, level)).await;
+            }
+            match self.try_once(&link, &ask).await {
+                Err(Trouble { kind: Kind::NotSent | Kind::SessionLost, .. }) if again => again = false,
+                Err(trouble) => {
+                    if trouble.kind == Kind::NotSent {
+                        self.give_up(&link, &trouble);
+                    }
+                    return Err(self.error(&trouble));
+                }
+                Ok(reply) => return Ok(reply),
+            }
+        }
+    }
+
+    async fn try_once(&self, link: &Arc<Link>, ask: &Ask) -> Result<Reply, Trouble> {
+        let turn = self.turn(link, &ask.call).await?;
+        let id = self.id();
+        let call = &ask.call;
+        let modern = link.offer.era == Era::Modern;
+        let level = match (call.log_level, call.client.revision.era()) {
+            (Some(level), _) => Some(level),
+            // Clients of the legacy era expect to hear of what happens unless they say how much.
+            (None, Era::Legacy) => Some(Level::Info),
+            (None, Era::Modern) => None,
+        };
+        let capabilities = if modern { call.capabilities().json() } else { String::new() };
+        let envelope = modern.then_some(Envelope {
+            revision: link.offer.revision,
+            capabilities: &capabilities,
+            client_info: INTRODUCTION,
+            log_level: level.map(Level::name),
+        });
+        let progress = call.progress.is_some();
+        let hop = Hop { id, target: ask.target.as_deref(), progress, envelope };
+        let text = Bytes::from(project::request(&call.message, call.method, &hop));
+        let target = call.method.target().and(ask.target.clone());
+        let outgoing = Outgoing {
+            id,
+            method: call.method,
+            revision: modern.then_some(link.offer.revision),
+            target,
+            mirrored: mirrored(ask),
+            text,
+        };
+        let mut guard = Guard::new(Arc::clone(&link.transport), id, link.offer.era);
+        match link.transport.request(outgoing).await {
+            Ok(Incoming::Whole(message)) => {
+                guard.disarm();
+                let answer = answer(message, link.offer.era, ask)?;
+                Ok(Reply::Whole(answer))
+            }
+            Ok(Incoming::Stream(messages)) => {
+                let place =
+                    Place { backend: Arc::clone(&self.name), parking: Arc::clone(&self.parking), turn };
+                Ok(Reply::Stream(relay(messages, guard, place, ask)))
+            }
+            Err(trouble) => {
+                if matches!(trouble.kind, Kind::NotSent | Kind::SessionLost | Kind::Status(_)) {
+                    guard.disarm();
+                }
+                Err(trouble)
+            }
+        }
+    }
+
+    /// The right to be the only call under way, where a question could not be told apart.
+    async fn turn(&self, link: &Link, call: &Call) -> Result<Option<OwnedSemaphorePermit>, Trouble> {
+        let legacy = link.offer.era == Era::Legacy;
+        if !legacy
+            || self.capabilities == Capabilities::NONE
+            || link.transport.tells_origin()
+            || !may_ask(call.method)
+        {
+            return Ok(None);
+        }
+        let turn = tokio::time::timeout(TURN, Arc::clone(&self.turn).acquire_owned()).await;
+        let busy = "another call that its user may be asked about is under way; try again later";
+        turn.ok().and_then(Result::ok).map(Some).ok_or_else(|| Trouble::new(Kind::Rubbish, busy))
+    }
+
+    /// On a legacy connection the log level is the connection's: it is set to the most
+    /// talkative one that anybody wants, and what others did not ask for is left out later.
+    async fn speak_up(&self, link: &Link, level: Level) {
+        let number = level as u8;
+        if link.offer.era == Era::Modern || link.level.fetch_min(number, Ordering::Relaxed) <= number {
+            return;
+        }
+        let has_logging = json::members(link.offer.capabilities.as_bytes())
+            .iter()
+            .any(|member| member.key_in(link.offer.capabilities.as_bytes()) == "logging");
+        if has_logging {
+            let params = format!("{{\"level\":{}}}", json::quoted(level.name()));
+            let _ = handshake::ask(&*link.transport, self.id(), Method::SetLevel, &params, None).await;
+        }
+    }
+}
+
+/// The request of the next round.
+fn repeated(message: &Message, given: &Given) -> Result<Message> {
+    let answers: Vec<(&str, &[u8])> = given
+        .answers
+        .iter()
+        .filter_map(|(key, answer)| Some((key.as_str(), &answer.as_ref().ok()?[..])))
+        .collect();
+    let text = project::next_round(message, &answers, given.state.as_deref());
+    Ok(Message::parse(text.into(), &Limits::REQUEST)?)
+}
+
+/// The arguments that a tool wants repeated in headers, as far as they are there.
+fn mirrored(ask: &Ask) -> Vec<(String, String)> {
+    if ask.mirrored.is_empty() {
+        return Vec::new();
+    }
+    let arguments = ask.call.message.in_params("arguments").unwrap_or_default();
+    let value = |mirrored: &Mirrored| {
+        let text = mirrored.value(arguments)?;
+        Some((mirrored.header.clone(), text))
+    };
+    ask.mirrored.iter().filter_map(value).collect()
+}

@@ -1,0 +1,169 @@
+//! How is a client of the legacy era asked what a backend wants to know?
+//!
+//! Inside the gateway a question ends a round of the call. Such a client knows no rounds: it is
+//! asked while its call is open, on the stream of that very call, and its answers begin the
+//! next round. (2025-11-25 "Elicitation", "Sampling", "Roots"; 2026-07-28 "Multi Round-Trip
+//! Requests".)
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{FutureExt as _, StreamExt as _, stream};
+
+use super::{
+    Front,
+    session::{Question, Session},
+};
+use crate::{
+    call::{Answer, Call, Event, Events, Given, Reply, Replying, Stage},
+    error::{Error, Result},
+    wire::{
+        capability::{Capabilities, ELICIT},
+        json,
+        message::Message,
+        project,
+    },
+};
+
+/// Rounds that one call may take.
+const ROUNDS: usize = 10;
+/// How long a client may take for an answer. Official SDKs wait as long.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// The pause before a round in which nothing is asked.
+const PAUSE: Duration = Duration::from_millis(50);
+
+impl<S: Stage> Front<S> {
+    /// Runs a call of a session, putting its backend's questions to the client.
+    pub fn run_asking(&self, session: &Arc<Session>, call: Call) -> Replying {
+        if call.capabilities() == Capabilities::NONE {
+            return self.run(call);
+        }
+        let state = Rounds {
+            front: self.clone(),
+            session: Arc::clone(session),
+            call: call.clone(),
+            events: stream::empty().boxed(),
+            asked: VecDeque::new(),
+            count: 0,
+        };
+        let reply = self.run(call);
+        Box::pin(async move {
+            match reply.await? {
+                Reply::Whole(Answer::Asks(question)) => {
+                    let first = stream::iter([Ok(Event::Answer(Answer::Asks(question)))]);
+                    Ok(Reply::Stream(Rounds { events: first.boxed(), ..state }.events()))
+                }
+                Reply::Stream(events) => Ok(Reply::Stream(Rounds { events, ..state }.events())),
+                whole => Ok(whole),
+            }
+        })
+    }
+}
+
+/// A call that may take several rounds.
+struct Rounds<S> {
+    front: Front<S>,
+    session: Arc<Session>,
+    call: Call,
+    /// Of the present round.
+    events: Events,
+    /// What was asked and not answered yet.
+    asked: VecDeque<Asked>,
+    count: usize,
+}
+
+struct Asked {
+    key: String,
+    method: String,
+    /// The request, until it has been sent.
+    text: Option<Bytes>,
+    answer: Question,
+}
+
+impl<S: Stage> Rounds<S> {
+    fn events(self) -> Events {
+        let events = stream::unfold(Some((self, Given::default())), |state| async {
+            let (mut rounds, mut given) = state?;
+            let event = rounds.next(&mut given).await;
+            let last = !matches!(event, Ok(Event::Notification(_)));
+            Some((event, (!last).then_some((rounds, given))))
+        });
+        events.boxed()
+    }
+
+    async fn next(&mut self, given: &mut Given) -> Result<Event> {
+        loop {
+            // All are asked before any answer is waited for.
+            if let Some(text) = self.asked.iter_mut().find_map(|asked| asked.text.take()) {
+                return Ok(Event::Notification(text));
+            }
+            if let Some(asked) = self.asked.pop_front() {
+                given.answers.push(asked.answered().await?);
+                if self.asked.is_empty() {
+                    self.again(std::mem::take(given)).await?;
+                }
+                continue;
+            }
+            let ended = || Err(Error::NoInput);
+            match self.events.next().await.unwrap_or_else(ended)? {
+                Event::Answer(Answer::Asks(question)) => {
+                    given.state = self.ask(&question)?;
+                    if self.asked.is_empty() {
+                        tokio::time::sleep(PAUSE).await;
+                        self.again(std::mem::take(given)).await?;
+                    }
+                }
+                event => return Ok(event),
+            }
+        }
+    }
+
+    /// Takes a question apart; gives the state that goes with the answers.
+    fn ask(&mut self, question: &Message) -> Result<Option<String>> {
+        self.count += 1;
+        if self.count > ROUNDS {
+            return Err(Error::Busy(format!(
+                "the backend has asked for input {ROUNDS} times, which is enough"
+            )));
+        }
+        let requests = question.in_result("inputRequests").unwrap_or(b"{}");
+        for member in json::members(requests) {
+            let request = member.value.of(requests);
+            let method = json::members(request).into_iter().find(|inner| inner.is("method", request));
+            let method = method.and_then(|method| json::string(method.value.of(request))).unwrap_or_default();
+            let (id, answer) = self.session.question();
+            let text = project::question(request, id, self.call.client.revision);
+            let (key, method) = (member.key_in(requests).into_owned(), method.into_owned());
+            self.asked.push_back(Asked { key, method, text: Some(text.into()), answer });
+        }
+        Ok(question.in_result("requestState").and_then(json::string).map(|state| state.into_owned()))
+    }
+
+    /// Begins the next round.
+    async fn again(&mut self, given: Given) -> Result<()> {
+        let call = Call { given: Some(given), ..self.call.clone() };
+        self.events = match self.front.run(call).await? {
+            Reply::Whole(answer) => stream::iter([Ok(Event::Answer(answer))]).boxed(),
+            Reply::Stream(events) => events,
+        };
+        Ok(())
+    }
+}
+
+impl Asked {
+    /// The client's answer under the question's key. Refusing a form is an answer; there is a
+    /// word for it. Refusing anything else is an error.
+    async fn answered(self) -> Result<(String, Result<Bytes, Bytes>)> {
+        let Self { key, method, answer, .. } = self;
+        let late = || Error::Idle { target: method.clone(), after: PATIENCE };
+        let message = tokio::time::timeout(PATIENCE, answer.map(Result::ok)).await.map_err(|_| late())?;
+        let message = message.ok_or(Error::NoInput)?;
+        let answer = match (message.top("result"), message.top("error")) {
+            (Some(result), _) if message.text()[result.start] == b'{' => Ok(message.slice(result)),
+            (_, Some(_)) if method == ELICIT => Ok(Bytes::from_static(b"{\"action\":\"cancel\"}")),
+            (_, Some(error)) => Err(message.slice(error)),
+            _ => return Err(Error::Params(format!("the answer to {method} has a result that is no object"))),
+        };
+        Ok((key, answer))
+    }
+}
