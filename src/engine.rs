@@ -43,10 +43,15 @@ use crate::{
         Router,
         catalog::{Catalog, Source},
         own::{self, Own},
+        subscriptions::{Subscriptions, Updated, Updates},
         view::Upstream,
     },
     store::{self, Store},
 };
+
+/// How many changes of resources a slow subscriber may be behind before it is told that all have
+/// changed.
+const UPDATES: usize = 1024;
 
 /// What a call passes on its way to a backend, first to last.
 type Stack = Deadline<Router>;
@@ -68,6 +73,7 @@ pub struct Fault {
 pub struct Plan {
     sources: Vec<Source>,
     own: Arc<Own>,
+    updates: Updates,
     store: store::Settings,
     listen: listener::Settings,
     session: session::Settings,
@@ -81,12 +87,13 @@ impl Plan {
         let Config { listen, session, deadline, store, log: _, backends } = config;
         let own = Own::new(listen.address.to_string());
         let mut sources = vec![built_in(&own)];
+        let updates = Updates::new(UPDATES);
         let mut faults = Vec::new();
         for (name, settings) in backends {
             if settings.enabled == Some(false) {
                 continue;
             }
-            match source(&name, settings) {
+            match source(&name, settings, &updates) {
                 Ok(source) => sources.push(source),
                 Err(why) => faults.push(Fault { at: format!("backends.{name}"), why }),
             }
@@ -94,12 +101,12 @@ impl Plan {
         if !faults.is_empty() {
             return Err(faults);
         }
-        Ok(Self { sources, own, store, listen, session, deadline: DeadlineLayer::new(deadline) })
+        Ok(Self { sources, own, updates, store, listen, session, deadline: DeadlineLayer::new(deadline) })
     }
 
     /// Opens the store and begins to read what the backends offer.
     pub async fn start(self) -> Waystation {
-        let Self { sources, own, store, listen, session, deadline } = self;
+        let Self { sources, own, updates, store, listen, session, deadline } = self;
         let store = open(&store).await;
         let key = store.cursor_key().await.unwrap_or_else(|why| {
             tracing::warn!(%why, "cursors will not outlive this run");
@@ -107,7 +114,8 @@ impl Plan {
         });
         let catalog = Catalog::start(sources, store).await;
         own.watch(&catalog);
-        let router = Router::new(Arc::clone(&catalog), &key, listen.page_size);
+        let subscriptions = Subscriptions::new(updates);
+        let router = Router::new(Arc::clone(&catalog), Arc::clone(&subscriptions), &key, listen.page_size);
         let sessions = Sessions::new(session);
         let front = Front::new(stack(deadline, router), Arc::clone(&sessions));
         let tasks = vec![
@@ -116,7 +124,7 @@ impl Plan {
         ];
         let http = Http::new(front.clone(), &listen);
         let tasks = Arc::new(Tasks(tasks));
-        Waystation { http, front, catalog, own, listen: Arc::new(listen), tasks }
+        Waystation { http, front, catalog, subscriptions, own, listen: Arc::new(listen), tasks }
     }
 }
 
@@ -148,10 +156,16 @@ fn built_in(own: &Arc<Own>) -> Source {
     Source { upstream: Arc::new(upstream), fingerprint: env!("CARGO_PKG_VERSION").into(), notices }
 }
 
-fn source(name: &str, settings: backend::Settings) -> Result<Source, String> {
+fn source(name: &str, settings: backend::Settings, updates: &Updates) -> Result<Source, String> {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let notices: Notices = Arc::new(move |notice: Notice| {
-        let _ = sender.send(notice); // Fails when the catalog has gone.
+    let (updates, backend) = (updates.clone(), Arc::<str>::from(name));
+    let notices: Notices = Arc::new(move |notice: Notice| match notice {
+        Notice::Updated(uri) => {
+            let _ = updates.send(Updated { backend: Arc::clone(&backend), uri }); // Nobody may listen.
+        }
+        notice => {
+            let _ = sender.send(notice); // Fails when the catalog has gone.
+        }
     });
     let prefix = settings.prefix.clone().unwrap_or_else(|| name.to_owned());
     let fingerprint = fingerprint(&settings);
@@ -181,9 +195,9 @@ async fn tell(catalog: Arc<Catalog>, sessions: Arc<Sessions>) {
     let mut changes = catalog.changes();
     loop {
         match changes.recv().await {
-            Ok(lists) => {
+            Ok(change) => {
                 let methods: std::collections::BTreeSet<_> =
-                    lists.iter().map(|list| list.changed()).collect();
+                    change.seen.iter().map(|list| list.changed()).collect();
                 for method in methods {
                     sessions.tell_all(&listener::changed(method));
                 }
@@ -210,6 +224,7 @@ pub struct Waystation {
     http: Http<Stack>,
     front: Front<Stack>,
     catalog: Arc<Catalog>,
+    subscriptions: Arc<Subscriptions>,
     own: Arc<Own>,
     listen: Arc<listener::Settings>,
     #[expect(dead_code, reason = "held for its end")]
@@ -256,6 +271,7 @@ impl Waystation {
 
     /// Ends what clients have open, so that their connections can close.
     pub fn end_streams(&self) {
+        self.subscriptions.closing.cancel();
         self.front.sessions.close_all();
     }
 

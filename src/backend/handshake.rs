@@ -172,6 +172,23 @@ pub async fn ask(
     revision: Option<Revision>,
 ) -> Result<Message, Trouble> {
     use futures_util::StreamExt as _;
+    let outgoing = request(id, method, params, revision);
+    match transport.request(outgoing).await? {
+        Incoming::Whole(message) => Ok(message),
+        Incoming::Stream(mut messages) => {
+            while let Some(message) = messages.next().await {
+                let message = message?;
+                if message.kind() == message::Kind::Response {
+                    return Ok(message);
+                }
+            }
+            Err(Trouble::new(Kind::Lost, "the stream ended without an answer"))
+        }
+    }
+}
+
+/// A request of our own.
+pub fn request(id: u64, method: Method, params: &str, revision: Option<Revision>) -> Outgoing {
     let params = match revision {
         Some(revision) => {
             let envelope =
@@ -186,17 +203,5 @@ pub async fn ask(
     };
     let head = format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"{}\",\"params\":", method.name());
     let text = [head.as_bytes(), &params, b"}"].concat().into();
-    let outgoing = Outgoing { id, method, revision, target: None, mirrored: Vec::new(), text };
-    match transport.request(outgoing).await? {
-        Incoming::Whole(message) => Ok(message),
-        Incoming::Stream(mut messages) => {
-            while let Some(message) = messages.next().await {
-                let message = message?;
-                if message.kind() == message::Kind::Response {
-                    return Ok(message);
-                }
-            }
-            Err(Trouble::new(Kind::Lost, "the stream ended without an answer"))
-        }
-    }
+    Outgoing { id, method, revision, target: None, mirrored: Vec::new(), text }
 }

@@ -3,7 +3,13 @@
 //! There is one method, because MCP already says the rest: a backend's tools are its reply to
 //! `tools/list`.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::PathBuf,
+    sync::Arc,
+    time::SystemTime,
+};
 
 use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
@@ -46,6 +52,9 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// is asked again.
     fn expect(&self, _era: Era) {}
 
+    /// Tells of changes of these resources from now on, as [`Notice::Updated`], and of no others.
+    fn watch(&self, _uris: BTreeSet<String>) {}
+
     /// Ends connections and children in good order.
     fn close(&self) -> BoxFuture<'_, ()>;
 }
@@ -86,6 +95,8 @@ pub enum Notice {
     /// A connection was made; everything may have changed while there was none.
     Connected,
     Changed(List),
+    /// A resource that is watched has changed, or one below it.
+    Updated(String),
     /// The connection or the child has ended.
     Lost,
 }

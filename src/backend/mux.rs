@@ -5,7 +5,7 @@
 //! question bears no sign at all, so it belongs to a request only while there is just one.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -15,7 +15,8 @@ use tokio::sync::mpsc;
 
 use super::transport::{Inbox, Incoming, Kind, Trouble};
 use crate::wire::{
-    json::Limits,
+    json::{self, Limits},
+    mcp::{Method, meta},
     message::{self, Message},
 };
 
@@ -30,6 +31,8 @@ pub struct Mux {
 #[derive(Default)]
 struct Table {
     waiting: HashMap<u64, mpsc::UnboundedSender<Item>>,
+    /// Those of them that are subscriptions: nothing is theirs that does not say so.
+    subscriptions: HashSet<u64>,
     /// Set once, when the connection has ended.
     lost: Option<Trouble>,
 }
@@ -49,14 +52,17 @@ impl Mux {
         self.table.lock().expect("no code panics while it holds this lock")
     }
 
-    /// From now on, what comes for this id goes to the ticket. Call before sending.
-    pub fn register(self: &Arc<Self>, id: u64) -> Result<Ticket, Trouble> {
+    /// From now on, what comes for the id of a request goes to the ticket. Call before sending.
+    pub fn register(self: &Arc<Self>, id: u64, method: Method) -> Result<Ticket, Trouble> {
         let (sender, receiver) = mpsc::unbounded_channel();
         let mut table = self.table();
         if let Some(lost) = &table.lost {
             return Err(Trouble { kind: Kind::NotSent, ..lost.clone() });
         }
         table.waiting.insert(id, sender);
+        if method == Method::Listen {
+            table.subscriptions.insert(id);
+        }
         Ok(Ticket { id, receiver, mux: Arc::clone(self) })
     }
 
@@ -74,14 +80,13 @@ impl Mux {
         let receiver = match message.kind() {
             message::Kind::Response => number(message.id()).and_then(|id| table.waiting.get(&id)),
             // Where servers may ask, one call at a time is under way.
-            message::Kind::Request if table.waiting.len() == 1 => table.waiting.values().next(),
-            message::Kind::Request => None,
+            message::Kind::Request => table.alone().and_then(|id| table.waiting.get(&id)),
             message::Kind::Notification => match message.method().as_deref() {
                 Some("notifications/progress") => {
                     number(message.in_params("progressToken")).and_then(|id| table.waiting.get(&id))
                 }
-                Some("notifications/message") if table.waiting.len() == 1 => table.waiting.values().next(),
-                _ => None,
+                Some("notifications/message") => table.alone().and_then(|id| table.waiting.get(&id)),
+                _ => subscription(&message).and_then(|id| table.waiting.get(&id)),
             },
         };
         let is_response = message.kind() == message::Kind::Response;
@@ -108,10 +113,9 @@ impl Mux {
         }
     }
 
-    /// The request that waits, if it is just one.
+    /// The call that waits, if it is just one.
     pub fn alone(&self) -> Option<u64> {
-        let table = self.table();
-        table.waiting.keys().next().copied().filter(|_| table.waiting.len() == 1)
+        self.table().alone()
     }
 
     /// The connection has ended: whoever waits is told, and nobody can wait any more.
@@ -126,6 +130,21 @@ impl Mux {
     pub fn lost(&self) -> Option<Trouble> {
         self.table().lost.clone()
     }
+}
+
+impl Table {
+    fn alone(&self) -> Option<u64> {
+        let mut calls = self.waiting.keys().filter(|id| !self.subscriptions.contains(id));
+        let first = calls.next().copied();
+        first.filter(|_| calls.next().is_none())
+    }
+}
+
+/// The subscription that a notification says it belongs to.
+fn subscription(notification: &Message) -> Option<u64> {
+    let meta = notification.in_params("_meta")?;
+    let found = json::members(meta).into_iter().find(|member| member.is(meta::SUBSCRIPTION_ID, meta))?;
+    number(Some(found.value.of(meta)))
 }
 
 fn number(text: Option<&[u8]>) -> Option<u64> {
@@ -182,6 +201,8 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.mux.table().waiting.remove(&self.id);
+        let mut table = self.mux.table();
+        table.waiting.remove(&self.id);
+        table.subscriptions.remove(&self.id);
     }
 }

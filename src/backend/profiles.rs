@@ -6,7 +6,7 @@
 //! hears it with every request, and needs only one.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
@@ -101,6 +101,10 @@ impl Backend for Profiles {
 
     fn expect(&self, era: Era) {
         self.plain.expect(era);
+    }
+
+    fn watch(&self, uris: BTreeSet<String>) {
+        self.plain.watch(uris);
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -95,7 +95,7 @@ pub fn call(
     }
     let revision = Revision::parse(&version).filter(|revision| revision.era() == Era::Modern);
     let revision = revision.ok_or(Error::Version { requested: version })?;
-    let method = method.filter(|method| method.exists_in(Era::Modern) && *method != Method::Listen);
+    let method = method.filter(|method| method.exists_in(Era::Modern));
     let method = method.ok_or(Error::UnknownMethod(method_name))?;
     let client = Client { revision, capabilities, info };
     let mirrored = headers.map(mirrored).transpose()?;

@@ -18,7 +18,7 @@ use crate::{
     call::{Answer, Call, Client, Event, Reply, Replying, Stage},
     error::{Error, Result},
     wire::{
-        json,
+        json::{self, Limits},
         mcp::{Era, Level, Method, Revision},
         message::Message,
     },
@@ -60,9 +60,10 @@ impl<S: Stage> Front<S> {
         let here = match method {
             Method::Ping => Some(Ok(())),
             Method::SetLevel => Some(set_level(session, &message)),
-            Method::Subscribe | Method::Unsubscribe => {
-                Some(Err(Error::UnknownMethod(method.name().to_owned())))
+            Method::Subscribe => {
+                return Ok(Asking { asked, reply: self.subscribe(session, &message, client) });
             }
+            Method::Unsubscribe => Some(resource(&message).map(|uri| session.unsubscribe(&uri))),
             _ => None,
         };
         if let Some(done) = here {
@@ -83,6 +84,51 @@ impl<S: Stage> Front<S> {
             given: None,
         };
         Ok(Asking { asked, reply: cancellable(self.run_asking(session, call), under_way, cancelled) })
+    }
+
+    /// Watches a resource for a session: a subscription of its own, whose notifications go to
+    /// the session's stream.
+    fn subscribe(
+        &self,
+        session: &Arc<Session>,
+        message: &Message,
+        client: Client,
+    ) -> BoxFuture<'static, Option<Result<Reply>>> {
+        let call = resource(message).and_then(|uri| {
+            let text = format!(
+                "{{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"subscriptions/listen\",\"params\":{{\"notifications\":{{\"resourceSubscriptions\":[{}]}}}}}}",
+                json::quoted(&uri)
+            );
+            let call = Call {
+                caller: session.caller.clone(),
+                scope: session.scope.clone(),
+                method: Method::Listen,
+                message: Message::parse(text.into(), &Limits::REQUEST)?,
+                client,
+                log_level: None,
+                progress: None,
+                mirrored: None,
+                given: None,
+            };
+            Ok((uri, self.run(call)))
+        });
+        let session = Arc::clone(session);
+        Box::pin(async move {
+            let subscribed = async {
+                let (uri, run) = call?;
+                let Reply::Stream(mut events) = run.await? else { return Err(Error::UnknownResource(uri)) };
+                let watched = match events.next().await {
+                    Some(Ok(Event::Notification(text))) => is_watched(&Message::parse(text, &Limits::REPLY)?),
+                    _ => false,
+                };
+                if !watched {
+                    return Err(Error::UnknownResource(uri));
+                }
+                session.subscribe(uri, events)?;
+                Ok(Reply::Whole(Answer::Result(Bytes::from_static(b"{}"))))
+            };
+            Some(subscribed.await)
+        })
     }
 
     fn initialize(&self, session: &Arc<Session>, message: Message, id: Bytes) -> Result<Asking> {
@@ -112,6 +158,19 @@ impl<S: Stage> Front<S> {
         };
         Ok(Asking { asked, reply: Box::pin(reply) })
     }
+}
+
+/// The resource that a request names.
+fn resource(message: &Message) -> Result<String> {
+    let uri = message.in_params("uri").and_then(json::string);
+    let missing = || Error::Params("the parameter `uri`, a text, is missing".into());
+    uri.map(|uri| uri.into_owned()).ok_or_else(missing)
+}
+
+/// Does an acknowledgement say that resources are watched?
+fn is_watched(acknowledgement: &Message) -> bool {
+    let filter = acknowledgement.in_params("notifications").unwrap_or_default();
+    json::members(filter).iter().any(|member| member.is("resourceSubscriptions", filter))
 }
 
 /// A notification of the client's.

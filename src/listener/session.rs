@@ -14,13 +14,14 @@ use std::{
 
 use bytes::Bytes;
 use dashmap::DashMap;
+use futures_util::StreamExt as _;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, task::AbortHandle};
 
 use super::stream::Stream;
 use crate::{
-    call::{Caller, Client, Scope},
+    call::{Caller, Client, Event, Events, Scope},
     error::{Error, Result},
     settings::Duration,
     wire::{mcp::Level, message::Message},
@@ -56,6 +57,8 @@ impl Default for Settings {
     }
 }
 
+/// Resources that a session may watch.
+const SUBSCRIPTIONS: usize = 1024;
 /// Streams that have ended and could still be asked for.
 const ENDED_STREAMS: usize = 16;
 
@@ -85,6 +88,8 @@ struct State {
     /// What the client was asked, by the ids of our requests.
     questions: HashMap<u64, oneshot::Sender<Message>>,
     last_question: u64,
+    /// Tasks that tell of changes, by the resource that is watched.
+    watched: HashMap<String, AbortHandle>,
 }
 
 impl Session {
@@ -172,6 +177,27 @@ impl Session {
         (id, answer)
     }
 
+    /// Passes on what a subscription to a resource tells, until it is given up.
+    pub fn subscribe(&self, uri: String, mut events: Events) -> Result<()> {
+        let mut state = self.state();
+        if state.watched.len() >= SUBSCRIPTIONS && !state.watched.contains_key(&uri) {
+            return Err(Error::Busy(format!("a session may watch {SUBSCRIPTIONS} resources, not more")));
+        }
+        let own = Arc::clone(&self.own);
+        let task = tokio::spawn(async move {
+            while let Some(Ok(Event::Notification(text))) = events.next().await {
+                own.push(text);
+            }
+        });
+        let before = state.watched.insert(uri, task.abort_handle());
+        before.inspect(AbortHandle::abort);
+        Ok(())
+    }
+
+    pub fn unsubscribe(&self, uri: &str) {
+        self.state().watched.remove(uri).inspect(AbortHandle::abort);
+    }
+
     /// A response of the client's. One to nothing we asked is of no interest.
     pub fn answered(&self, message: Message) {
         self.touch();
@@ -209,6 +235,7 @@ impl Session {
         let mut state = self.state();
         state.in_flight.values_mut().for_each(|cancel| *cancel = None);
         state.streams.iter().for_each(|(_, stream)| stream.end());
+        state.watched.drain().for_each(|(_, task)| task.abort());
     }
 }
 

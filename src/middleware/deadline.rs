@@ -127,6 +127,9 @@ impl<S: Stage> Service<Call> for Deadline<S> {
     }
 
     fn call(&mut self, call: Call) -> Self::Future {
+        if call.method == Method::Listen {
+            return self.next.call(call); // It ends when its client wants it to.
+        }
         let clock = Clock::start(&self.settings, &call);
         let mut reply = self.next.call(call);
         Box::pin(async move {

@@ -51,9 +51,20 @@ pub struct Catalog {
     store: Store,
     /// Signals that the snapshot may differ from what was announced.
     dirty: watch::Sender<u64>,
-    changes: broadcast::Sender<BTreeSet<List>>,
+    changes: broadcast::Sender<Change>,
+    /// Lists that backends have said changed, and which have been read since.
+    told: Mutex<BTreeSet<List>>,
     /// How many backends have been read, or have failed to be, at least once.
     settled: watch::Sender<usize>,
+}
+
+/// What has changed.
+#[derive(Debug, Clone, Default)]
+pub struct Change {
+    /// Lists that differ from before, as clients see them.
+    pub seen: BTreeSet<List>,
+    /// Lists that a backend said have changed, whether a difference can be seen or not.
+    pub told: BTreeSet<List>,
 }
 
 /// What is known of one backend.
@@ -113,6 +124,7 @@ impl Catalog {
             store,
             dirty: watch::Sender::new(0),
             changes: broadcast::Sender::new(64),
+            told: Mutex::default(),
             settled: watch::Sender::new(0),
         });
         for (index, notices) in receivers.into_iter().enumerate() {
@@ -127,7 +139,7 @@ impl Catalog {
     }
 
     /// Tells which lists have changed, as clients see them.
-    pub fn changes(&self) -> broadcast::Receiver<BTreeSet<List>> {
+    pub fn changes(&self) -> broadcast::Receiver<Change> {
         self.changes.subscribe()
     }
 
@@ -164,14 +176,21 @@ impl Catalog {
         let weak = Arc::downgrade(&self);
         drop(self);
         let mut pause = FIRST_PAUSE;
+        let mut told = BTreeSet::new();
         loop {
             let Some(catalog) = weak.upgrade() else { return };
             let read = catalog.read(index).await;
+            if read && !told.is_empty() {
+                catalog.tell(std::mem::take(&mut told));
+            }
             drop(catalog);
             // What the backend said about its connection while it was read is what we know.
             let mut again = false;
             while let Ok(notice) = notices.try_recv() {
-                again |= matches!(notice, Notice::Changed(_));
+                if let Notice::Changed(list) = notice {
+                    again = true;
+                    told.insert(list);
+                }
             }
             if again {
                 tokio::time::sleep(DEBOUNCE).await;
@@ -179,16 +198,21 @@ impl Catalog {
             }
             if read {
                 pause = FIRST_PAUSE;
-                // A modern server tells of changes on a subscription only, and we have none yet.
+                // A modern server tells of changes on a subscription only, and need not have any.
                 let modern = weak.upgrade().is_some_and(|catalog| catalog.is_modern(index));
                 let patience = if modern { REREAD } else { Duration::MAX };
                 match tokio::time::timeout(patience, notices.recv()).await {
                     Ok(None) if modern => tokio::time::sleep(REREAD).await,
                     Ok(None) => return,
+                    Ok(Some(Notice::Changed(list))) => drop(told.insert(list)),
                     Ok(Some(_)) | Err(_) => {}
                 }
                 tokio::time::sleep(DEBOUNCE).await;
-                while notices.try_recv().is_ok() {}
+                while let Ok(notice) = notices.try_recv() {
+                    if let Notice::Changed(list) = notice {
+                        told.insert(list);
+                    }
+                }
             } else {
                 let _ = tokio::time::timeout(pause, notices.recv()).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
@@ -236,6 +260,11 @@ impl Catalog {
             self.settled.send_modify(|count| *count += 1);
         }
         ok
+    }
+
+    fn tell(&self, lists: BTreeSet<List>) {
+        self.told.lock().expect(LOCK).extend(lists);
+        self.dirty.send_modify(|count| *count += 1);
     }
 
     fn rebuild(&self) {
@@ -295,9 +324,10 @@ async fn announce(catalog: std::sync::Weak<Catalog>, mut dirty: watch::Receiver<
             (None, None) => false,
             (Some(_), None) | (None, Some(_)) => true,
         };
-        let changed: BTreeSet<_> = List::ALL.into_iter().filter(differs).collect();
-        if !changed.is_empty() {
-            let _ = catalog.changes.send(changed); // Nobody may be listening.
+        let seen: BTreeSet<_> = List::ALL.into_iter().filter(differs).collect();
+        let told = std::mem::take(&mut *catalog.told.lock().expect(LOCK));
+        if !seen.is_empty() || !told.is_empty() {
+            let _ = catalog.changes.send(Change { seen, told }); // Nobody may be listening.
         }
         announced = now;
     }

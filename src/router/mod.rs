@@ -20,6 +20,7 @@ pub mod names; //   backend__tool, both ways
 mod offering; //    what one backend offers
 pub mod own; //     the gateway's own tools
 mod seal; //        what passes through the client between two rounds of a call
+pub mod subscriptions; // who hears of which changes
 mod uris; //        resources that go by another spelling
 pub mod view; //    what a client sees
 
@@ -37,12 +38,14 @@ use crate::{
 use catalog::Catalog;
 use cursor::Cursors;
 use seal::{Bound, Seals};
+use subscriptions::Subscriptions;
 use view::{Route, View};
 
 /// Routes calls by the catalog.
 #[derive(Debug, Clone)]
 pub struct Router {
     catalog: Arc<Catalog>,
+    subscriptions: Arc<Subscriptions>,
     cursors: Arc<Cursors>,
     seals: Arc<Seals>,
     page_size: usize,
@@ -50,9 +53,15 @@ pub struct Router {
 
 impl Router {
     /// `secret` stays the same over restarts.
-    pub fn new(catalog: Arc<Catalog>, secret: &[u8], page_size: usize) -> Self {
+    pub fn new(
+        catalog: Arc<Catalog>,
+        subscriptions: Arc<Subscriptions>,
+        secret: &[u8],
+        page_size: usize,
+    ) -> Self {
         Self {
             catalog,
+            subscriptions,
             cursors: Arc::new(Cursors::new(secret)),
             seals: Arc::new(Seals::new(secret)),
             page_size,
@@ -79,13 +88,15 @@ impl Router {
                 self.forward(route, call, view).await
             }
             Method::Complete => self.complete(view, call).await,
+            Method::Listen => {
+                self.subscriptions.listen(view, &call, self.catalog.changes()).map(Reply::Stream)
+            }
             Method::Discover => Ok(Reply::Whole(self.discover(view))),
             Method::Initialize => Ok(Reply::Whole(initialize(view, &call))),
             Method::Ping
             | Method::SetLevel
             | Method::Subscribe
             | Method::Unsubscribe
-            | Method::Listen
             | Method::ToolsList
             | Method::PromptsList
             | Method::ResourcesList
@@ -188,7 +199,7 @@ impl Router {
     fn discover(&self, view: &View) -> Answer {
         let mut text = format!("{{{}", view::head_of_modern());
         text.push_str(&format!("\"supportedVersions\":[\"{}\"],", Revision::NEWEST));
-        text.push_str(&introduction(view, Era::Modern));
+        text.push_str(&introduction(view));
         text.push('}');
         Answer::Result(Bytes::from(text))
     }
@@ -200,7 +211,7 @@ fn initialize(view: &View, call: &Call) -> Answer {
     let text = format!(
         "{{\"protocolVersion\":\"{revision}\",\"serverInfo\":{},{}}}",
         INTRODUCTION,
-        introduction(view, Era::Legacy)
+        introduction(view)
     );
     Answer::Result(Bytes::from(text))
 }
@@ -209,14 +220,13 @@ fn initialize(view: &View, call: &Call) -> Answer {
 ///
 /// Everything is declared, whatever backends there are just now: a client of the legacy era
 /// hears of capabilities once, and an empty list is no lie.
-fn introduction(view: &View, era: Era) -> String {
-    let changing = match era {
-        Era::Legacy => json!({ "listChanged": true }),
-        // Changes are told on a subscription, which is not served yet.
-        Era::Modern => json!({}),
-    };
+fn introduction(view: &View) -> String {
     let capabilities = json!({
-        "tools": changing, "prompts": changing, "resources": changing, "completions": {}, "logging": {},
+        "tools": { "listChanged": true },
+        "prompts": { "listChanged": true },
+        "resources": { "listChanged": true, "subscribe": true },
+        "completions": {},
+        "logging": {},
     });
     let mut text = format!("\"capabilities\":{capabilities}");
     if !view.instructions.is_empty() {

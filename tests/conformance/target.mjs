@@ -156,8 +156,8 @@ function makeServer() {
   tool('test_missing_capability', 'requires the sampling client capability', async (_a, ctx) =>
     ctx.mcpReq.inputResponses?.llm_answer === undefined ? inputRequired({ inputRequests: { llm_answer: askLlm('Reply with the single word: pong', 16) } }) : text('sampling round-trip complete'), none);
   tool('test_streaming_elicitation', 'no independent top-level requests on the stream', async () => text('stream observed'), none);
-  tool('test_trigger_tool_change', 'publishes tools/list_changed', async () => { modern ? modern.notify.toolsChanged() : s.sendToolListChanged?.(); return text('tools_list_changed published'); }, none);
-  tool('test_trigger_prompt_change', 'publishes prompts/list_changed', async () => { modern ? modern.notify.promptsChanged() : s.sendPromptListChanged?.(); return text('prompts_list_changed published'); }, none);
+  tool('test_trigger_tool_change', 'publishes tools/list_changed', async () => { modern?.notify.toolsChanged(); s.sendToolListChanged?.(); return text('tools_list_changed published'); }, none);
+  tool('test_trigger_prompt_change', 'publishes prompts/list_changed', async () => { modern?.notify.promptsChanged(); s.sendPromptListChanged?.(); return text('prompts_list_changed published'); }, none);
 
   // --- 2026-07-28 multi-round-trip results (SEP-2322)
   tool('test_input_required_result_elicitation', 'MRTR: asks for a name', async (_a, ctx) => {

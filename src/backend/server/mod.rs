@@ -15,6 +15,7 @@
 //! A request is sent a second time only if nothing of it can have reached the server.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, Weak,
@@ -26,9 +27,12 @@ use std::{
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, task::AbortHandle};
 
-mod call; // what one call takes
+mod call; //  what one call takes
+mod watch; // what it tells of its own accord
+
+use watch::Watching;
 
 use super::{
     Ask, Backend, EraKind, Notice, Notices, Offer, State, Status, handshake,
@@ -40,7 +44,7 @@ use crate::{
     error::{Error, Result},
     wire::{
         capability::Capabilities,
-        mcp::{Era, List},
+        mcp::Era,
         message::{self, Message},
     },
 };
@@ -61,12 +65,16 @@ pub struct Server {
     /// Held while a connection is made.
     making: tokio::sync::Mutex<Known>,
     health: Mutex<Health>,
-    next_id: AtomicU64,
+    next_id: Arc<AtomicU64>,
     /// What a server of the legacy era is told that it may ask.
     capabilities: Capabilities,
     /// Calls that may be asked something, where servers do not tell which one they ask.
     turn: Arc<Semaphore>,
     parking: Arc<Parking>,
+    /// The resources whose changes somebody wants to hear of.
+    wanted: tokio::sync::watch::Sender<BTreeSet<String>>,
+    /// The task that tells the server so.
+    watching: Mutex<Option<AbortHandle>>,
 }
 
 /// What earlier connections taught.
@@ -134,10 +142,12 @@ impl Server {
             link: ArcSwapOption::empty(),
             making: tokio::sync::Mutex::default(),
             health: Mutex::new(health),
-            next_id: AtomicU64::new(1),
+            next_id: Arc::new(AtomicU64::new(1)),
             capabilities,
             turn: Arc::new(Semaphore::new(1)),
             parking: Arc::default(),
+            wanted: tokio::sync::watch::Sender::default(),
+            watching: Mutex::default(),
         })
     }
 
@@ -223,9 +233,23 @@ impl Server {
             problem: None,
             connections: health.connections + 1,
         };
+        let again = health.connections > 1;
         drop(health);
         tracing::info!(backend = &*self.name, revision = %link.offer.revision, "connected");
+        if self.capabilities == Capabilities::NONE {
+            let (ids, notices) = (Arc::clone(&self.next_id), Arc::clone(&self.notices));
+            let (link, wanted) = (Arc::downgrade(link), self.wanted.subscribe());
+            let task = tokio::spawn(Watching { link, ids, notices, wanted, again }.run());
+            self.watch_by(Some(task.abort_handle()));
+        }
         (self.notices)(Notice::Connected);
+    }
+
+    fn watch_by(&self, task: Option<AbortHandle>) {
+        let mut watching = self.watching.lock().expect("no code panics while it holds this lock");
+        if let Some(before) = std::mem::replace(&mut *watching, task) {
+            before.abort();
+        }
     }
 
     fn failed(&self, trouble: &Trouble) {
@@ -302,13 +326,7 @@ impl Server {
                     tokio::spawn(transport.notify(reply_to(&message)));
                 }
             }
-            message::Kind::Notification => {
-                let method = message.method().unwrap_or_default();
-                List::ALL
-                    .into_iter()
-                    .filter(|list| list.changed() == method)
-                    .for_each(|list| notices(Notice::Changed(list)));
-            }
+            message::Kind::Notification => watch::heard(&message, &notices),
             message::Kind::Response => {}
         });
         (inbox, cell)
@@ -364,8 +382,13 @@ impl Backend for Server {
         }
     }
 
+    fn watch(&self, uris: BTreeSet<String>) {
+        self.wanted.send_replace(uris);
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
+            self.watch_by(None);
             if let Some(link) = self.link.swap(None) {
                 link.transport.close().await;
             }
