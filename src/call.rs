@@ -66,6 +66,8 @@ pub struct Given {
     /// By the keys of the requests: the result as JSON, or the error object with which a client
     /// of the legacy era refused.
     pub answers: Vec<(String, Result<Bytes, Bytes>)>,
+    /// The client has gone: there will be no further round.
+    pub gone: bool,
 }
 
 /// Whom a call is answered for. Verified on the very request; there is no value for nobody.

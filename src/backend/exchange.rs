@@ -24,10 +24,10 @@ use crate::{
     call::{Answer, Call, Event, Events, Reply},
     error::{Error, Result},
     wire::{
-        capability::may_ask,
+        capability::{ELICIT, may_ask},
         json::{self, Limits},
-        mcp::{Era, Level},
-        message::{self, Message},
+        mcp::{Era, Level, code},
+        message::{self, Message, object_with},
         project,
     },
 };
@@ -89,6 +89,9 @@ pub fn answer(message: Message, written_in: Era, ask: &Ask) -> Result<Answer, Tr
     if message.result().is_some_and(|result| !result.starts_with(b"{")) {
         return Err(Trouble::new(Kind::Rubbish, "answered with a result that is no object"));
     }
+    if let Some(question) = pages(&message, &ask.call) {
+        return Ok(Answer::Asks(question));
+    }
     Ok(Answer::Response { message, written_in, wrapped: ask.wrapped })
 }
 
@@ -112,6 +115,31 @@ fn question(message: Message, call: &Call) -> Result<Answer, Trouble> {
         }
     }
     Ok(Answer::Asks(message))
+}
+
+/// An error of 2025-11-25 that says which pages must be visited first, as the input request that
+/// it is in the modern era. There is no state: the next round is the same call made anew.
+fn pages(message: &Message, call: &Call) -> Option<Message> {
+    let required = code::URL_ELICITATION_REQUIRED.to_string();
+    if call.client.revision.era() == Era::Legacy || message.in_error("code")? != required.as_bytes() {
+        return None;
+    }
+    let data = message.in_error("data")?;
+    let list = json::members(data).into_iter().find(|member| member.is("elicitations", data))?;
+    let list = list.value.of(data);
+    let mut requests = Vec::new();
+    for (index, place) in json::elements(list).into_iter().enumerate() {
+        let params = object_with(place.of(list), |key| key == "elicitationId", &[]);
+        if !call.capabilities().allow(ELICIT, &params) {
+            return None;
+        }
+        let head = format!("\"question-{}\":{{\"method\":\"{ELICIT}\",\"params\":", index + 1);
+        requests.push([head.as_bytes(), &params, b"}"].concat());
+    }
+    let head =
+        b"{\"jsonrpc\":\"2.0\",\"id\":0,\"result\":{\"resultType\":\"input_required\",\"inputRequests\":{";
+    let text = [&head[..], &requests.join(&b','), b"}}}"].concat();
+    Message::parse(text.into(), &Limits::REPLY).ok().filter(|_| !requests.is_empty())
 }
 
 /// The two members of a request among the `inputRequests`.

@@ -5,7 +5,7 @@
 //! next round. (2025-11-25 "Elicitation", "Sampling", "Roots"; 2026-07-28 "Multi Round-Trip
 //! Requests".)
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _, stream};
@@ -38,30 +38,25 @@ impl<S: Stage> Front<S> {
         if call.capabilities() == Capabilities::NONE {
             return self.run(call);
         }
-        let state = Rounds {
-            front: self.clone(),
-            session: Arc::clone(session),
-            call: call.clone(),
-            events: stream::empty().boxed(),
-            asked: VecDeque::new(),
-            count: 0,
-        };
+        let (front, session, again) = (self.clone(), Arc::clone(session), call.clone());
         let reply = self.run(call);
         Box::pin(async move {
-            match reply.await? {
-                Reply::Whole(Answer::Asks(question)) => {
-                    let first = stream::iter([Ok(Event::Answer(Answer::Asks(question)))]);
-                    Ok(Reply::Stream(Rounds { events: first.boxed(), ..state }.events()))
+            let events = match reply.await? {
+                Reply::Whole(question @ Answer::Asks(_)) => {
+                    stream::iter([Ok(Event::Answer(question))]).boxed()
                 }
-                Reply::Stream(events) => Ok(Reply::Stream(Rounds { events, ..state }.events())),
-                whole => Ok(whole),
-            }
+                Reply::Stream(events) => events,
+                whole => return Ok(whole),
+            };
+            let (asked, given) = (VecDeque::new(), Given::default());
+            let rounds = Rounds { front, session, call: again, events, asked, given, count: 0 };
+            Ok(Reply::Stream(rounds.events()))
         })
     }
 }
 
 /// A call that may take several rounds.
-struct Rounds<S> {
+struct Rounds<S: Stage> {
     front: Front<S>,
     session: Arc<Session>,
     call: Call,
@@ -69,7 +64,24 @@ struct Rounds<S> {
     events: Events,
     /// What was asked and not answered yet.
     asked: VecDeque<Asked>,
+    /// The answers so far, and the state that goes with them.
+    given: Given,
     count: usize,
+}
+
+/// A backend that waits for an answer learns that there will be none.
+impl<S: Stage> Drop for Rounds<S> {
+    fn drop(&mut self) {
+        if self.given.state.is_none() {
+            return;
+        }
+        let given = Given { gone: true, ..std::mem::take(&mut self.given) };
+        let run = self.front.run(Call { given: Some(given), ..self.call.clone() });
+        // Outside of a runtime the process is ending, and its connections with it.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(run);
+        }
+    }
 }
 
 struct Asked {
@@ -82,35 +94,37 @@ struct Asked {
 
 impl<S: Stage> Rounds<S> {
     fn events(self) -> Events {
-        let events = stream::unfold(Some((self, Given::default())), |state| async {
-            let (mut rounds, mut given) = state?;
-            let event = rounds.next(&mut given).await;
+        let events = stream::unfold(Some(self), |rounds| async {
+            let mut rounds = rounds?;
+            let event = rounds.next().await;
             let last = !matches!(event, Ok(Event::Notification(_)));
-            Some((event, (!last).then_some((rounds, given))))
+            Some((event, (!last).then_some(rounds)))
         });
         events.boxed()
     }
 
-    async fn next(&mut self, given: &mut Given) -> Result<Event> {
+    async fn next(&mut self) -> Result<Event> {
         loop {
             // All are asked before any answer is waited for.
             if let Some(text) = self.asked.iter_mut().find_map(|asked| asked.text.take()) {
                 return Ok(Event::Notification(text));
             }
             if let Some(asked) = self.asked.pop_front() {
-                given.answers.push(asked.answered().await?);
+                self.given.answers.push(asked.answered().await?);
                 if self.asked.is_empty() {
-                    self.again(std::mem::take(given)).await?;
+                    self.again().await?;
                 }
                 continue;
             }
             let ended = || Err(Error::NoInput);
             match self.events.next().await.unwrap_or_else(ended)? {
                 Event::Answer(Answer::Asks(question)) => {
-                    given.state = self.ask(&question)?;
+                    self.given.state =
+                        question.in_result("requestState").and_then(json::string).map(Cow::into_owned);
+                    self.ask(&question)?;
                     if self.asked.is_empty() {
                         tokio::time::sleep(PAUSE).await;
-                        self.again(std::mem::take(given)).await?;
+                        self.again().await?;
                     }
                 }
                 event => return Ok(event),
@@ -118,8 +132,8 @@ impl<S: Stage> Rounds<S> {
         }
     }
 
-    /// Takes a question apart; gives the state that goes with the answers.
-    fn ask(&mut self, question: &Message) -> Result<Option<String>> {
+    /// Takes a question apart.
+    fn ask(&mut self, question: &Message) -> Result<()> {
         self.count += 1;
         if self.count > ROUNDS {
             return Err(Error::Busy(format!(
@@ -136,11 +150,12 @@ impl<S: Stage> Rounds<S> {
             let (key, method) = (member.key_in(requests).into_owned(), method.into_owned());
             self.asked.push_back(Asked { key, method, text: Some(text.into()), answer });
         }
-        Ok(question.in_result("requestState").and_then(json::string).map(|state| state.into_owned()))
+        Ok(())
     }
 
     /// Begins the next round.
-    async fn again(&mut self, given: Given) -> Result<()> {
+    async fn again(&mut self) -> Result<()> {
+        let given = std::mem::take(&mut self.given);
         let call = Call { given: Some(given), ..self.call.clone() };
         self.events = match self.front.run(call).await? {
             Reply::Whole(answer) => stream::iter([Ok(Event::Answer(answer))]).boxed(),

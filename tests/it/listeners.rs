@@ -202,7 +202,7 @@ async fn targets_that_are_unknown_are_refused_with_the_code_of_the_era() {
 async fn a_backend_alone_has_its_own_names() {
     let (gateway, _fake) = gateway().await;
     let list = gateway.modern_at("/mcp/files", "tools/list", json!({})).send().await.result();
-    assert_eq!(names_of(&list), ["echo", "progress", "raw", "slow"]);
+    assert_eq!(names_of(&list), ["ask", "echo", "fails_with", "progress", "raw", "slow"]);
     let call = json!({ "name": "echo", "arguments": {} });
     gateway.modern_at("/mcp/files", "tools/call", call).send().await.result();
     let session = gateway.legacy_at("/mcp/files", "2025-06-18").await;

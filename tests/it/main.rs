@@ -1,5 +1,6 @@
 //! The gateway from outside.
 
+mod asking;
 mod calls;
 mod cancel;
 mod catalog;

@@ -201,6 +201,12 @@ impl Gateway {
         self.legacy_at("/mcp", revision).await
     }
 
+    /// A session of a client that can be asked all there is.
+    pub async fn legacy_asked(&self, revision: &str) -> Session {
+        let capabilities = json!({ "elicitation": { "form": {}, "url": {} }, "sampling": {}, "roots": {} });
+        Session::open_as(self.address, "/mcp", revision, capabilities).await
+    }
+
     pub async fn legacy_at(&self, path: &str, revision: &str) -> Session {
         Session::open(self.address, path, revision).await
     }

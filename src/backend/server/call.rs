@@ -45,6 +45,11 @@ impl Server {
 
     /// Goes on with a call whose client was asked something.
     async fn next_round(&self, mut ask: Ask, given: Given) -> Result<Reply> {
+        if given.gone {
+            // What is parked ends with this, and the server is told.
+            given.state.and_then(|ticket| self.parking.take(&ticket, &ask.call.caller));
+            return Err(Error::NoInput);
+        }
         if self.era().await? == Era::Modern {
             let refused = given.answers.iter().find_map(|(_, answer)| answer.as_ref().err());
             if let Some(error) = refused {

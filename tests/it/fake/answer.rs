@@ -186,7 +186,9 @@ impl Call {
         let message = match answer {
             Answer::Result(mut result) => {
                 if self.is_modern() {
-                    result["resultType"] = json!("complete");
+                    if result["resultType"].is_null() {
+                        result["resultType"] = json!("complete");
+                    }
                     let introduction = self.introduction();
                     result["_meta"]["io.modelcontextprotocol/serverInfo"] = introduction;
                 }

@@ -3,6 +3,9 @@
 //! - `echo` gives its arguments back as text, byte for byte, and as structured content.
 //! - `slow` runs until it is cancelled, [`super::Fake::release`]d, or `ms` are over.
 //! - `progress` notes `n` steps (3), each with a log message for the first `logs` (all), `every_ms` apart (0).
+//! - `ask` asks its client for what `method` and `params` say, and answers with what came back, and with the
+//!   state it had wanted back, where the era has one.
+//! - `fails_with` answers with the error of `message`.
 //! - `raw` answers with the bytes of `hex`, else of [`super::Fake::answer_raw`], in place of a result.
 
 use std::collections::HashMap;
@@ -18,7 +21,7 @@ use super::answer::{Answer, Call};
 use super::session::Session;
 use super::{Cancelled, How, Shared, fault, lock};
 
-pub const OWN_TOOLS: [&str; 4] = ["echo", "slow", "progress", "raw"];
+pub const OWN_TOOLS: [&str; 6] = ["echo", "slow", "progress", "ask", "fails_with", "raw"];
 
 /// A tool's listing that takes any arguments.
 pub fn tool(name: &str) -> Value {
@@ -66,6 +69,8 @@ pub async fn call(call: &Call) -> Answer {
         "echo" => echo(call),
         "slow" => slow(call).await,
         "progress" => progress(call).await,
+        "ask" => ask(call).await,
+        "fails_with" => Answer::Message(with_id(&arguments["message"], &call.id)),
         "raw" => raw(call),
         _ => match fault::of_message(call, name, arguments).await {
             Some(answer) => answer,
@@ -195,6 +200,37 @@ async fn progress(call: &Call) -> Answer {
 fn wants_log(call: &Call) -> bool {
     let level = call.params["_meta"]["io.modelcontextprotocol/logLevel"].as_str();
     !call.is_modern() || matches!(level, Some("debug" | "info"))
+}
+
+fn with_id(message: &Value, id: &Value) -> Value {
+    json!({ "jsonrpc": "2.0", "id": id, "error": message["error"] })
+}
+
+async fn ask(call: &Call) -> Answer {
+    let arguments = &call.params["arguments"];
+    let request = json!({ "method": arguments["method"], "params": arguments["params"] });
+    let given = if call.is_modern() {
+        let given = &call.params["inputResponses"]["answer"];
+        if given.is_null() {
+            return Answer::Result(json!({
+                "resultType": "input_required",
+                "inputRequests": { "answer": request },
+                "requestState": format!("state of {}", arguments["note"]),
+            }));
+        }
+        json!({ "result": given, "state": call.params["requestState"] })
+    } else {
+        let id = format!("ask-{}", call.shared.next_number());
+        let (answer, answered) = oneshot::channel();
+        lock(&call.shared.asked).insert(json!(id).to_string(), answer);
+        let mut request = request;
+        request["jsonrpc"] = json!("2.0");
+        request["id"] = json!(id);
+        call.aside(&request);
+        let response = answered.await.unwrap_or_default();
+        json!({ "result": response["result"], "error": response["error"] })
+    };
+    Answer::Result(text(given.to_string()))
 }
 
 fn raw(call: &Call) -> Answer {

@@ -36,7 +36,14 @@ pub struct Session {
 impl Session {
     /// Begins a session: `initialize`, and word that it was understood.
     pub async fn open(address: SocketAddr, path: &str, revision: &str) -> Self {
-        let answer = Post::new(address, path, initialize(revision).to_string()).send().await;
+        Self::open_as(address, path, revision, json!({})).await
+    }
+
+    /// The same of a client that says what it can be asked.
+    pub async fn open_as(address: SocketAddr, path: &str, revision: &str, capabilities: Value) -> Self {
+        let mut hello = initialize(revision);
+        hello["params"]["capabilities"] = capabilities;
+        let answer = Post::new(address, path, hello.to_string()).send().await;
         let hello = answer.result();
         let id = answer.headers.get("mcp-session-id").map(|id| id.to_str().unwrap().to_owned());
         let session = Self {

@@ -1,0 +1,277 @@
+//! Does what a backend asks reach the client whose call it is, and nobody else, in every pairing of eras?
+
+use serde_json::{Value, json};
+
+use crate::{
+    fake::{Era, Fake},
+    support::{Gateway, Post, Session},
+};
+
+const LEGACY: &str = "2025-11-25";
+
+async fn gateway() -> (Gateway, Fake, Fake) {
+    let old = Fake::builder().era(Era::Legacy).sse(true).start().await;
+    let new = Fake::builder().era(Era::Modern).start().await;
+    let gateway = Gateway::with("").backend("old", &old).backend("new", &new).start().await;
+    (gateway, old, new)
+}
+
+fn form(note: &str) -> Value {
+    let schema = json!({ "type": "object", "properties": { "name": { "type": "string" } } });
+    let params = json!({ "mode": "form", "message": "Who?", "requestedSchema": schema });
+    json!({ "method": "elicitation/create", "params": params, "note": note })
+}
+
+/// A call of a modern client that can be asked all there is.
+fn call(gateway: &Gateway, tool: &str, arguments: &Value, more: &Value) -> Post {
+    let capabilities = json!({ "elicitation": { "form": {} }, "sampling": {}, "roots": {} });
+    let mut params = json!({
+        "name": tool, "arguments": arguments,
+        "_meta": { "io.modelcontextprotocol/clientCapabilities": capabilities },
+    });
+    more.as_object().unwrap().iter().for_each(|(key, value)| params[key] = value.clone());
+    gateway.modern("tools/call", params)
+}
+
+/// What the tool says came back to it.
+fn given(result: &Value) -> Value {
+    let text = result["content"][0]["text"].as_str().unwrap_or_else(|| panic!("no text: {result}"));
+    serde_json::from_str(text).unwrap()
+}
+
+fn accept(name: &str) -> Value {
+    json!({ "action": "accept", "content": { "name": name } })
+}
+
+/// Calls `ask` on a session, answers what it asks with `answer`, and gives the response.
+async fn asked(session: &Session, tool: &str, arguments: Value, answer: Value) -> Value {
+    let mut stream = session.call(tool, arguments).open().await;
+    loop {
+        let message = stream.message().await.expect("a message");
+        if message["method"].is_null() {
+            return message;
+        }
+        let mut response = json!({ "jsonrpc": "2.0", "id": message["id"] });
+        response.as_object_mut().unwrap().extend(answer.as_object().unwrap().clone());
+        assert_eq!(session.post(response.to_string()).send().await.status, 202);
+    }
+}
+
+#[tokio::test]
+async fn a_modern_client_answers_in_a_second_round() {
+    let (gateway, _old, _new) = gateway().await;
+    for backend in ["old", "new"] {
+        let tool = format!("{backend}__ask");
+        let first = call(&gateway, &tool, &form("a"), &json!({})).send().await.result();
+        assert_eq!(first["resultType"], "input_required", "{first}");
+        let requests = first["inputRequests"].as_object().expect("requests");
+        let (key, request) = requests.iter().next().expect("one request");
+        assert_eq!(request["method"], "elicitation/create");
+        assert_eq!(request["params"]["message"], "Who?");
+        assert!(request.get("id").is_none() && request.get("jsonrpc").is_none(), "{request}");
+        let state = first["requestState"].as_str().expect("a state");
+        assert!(!state.contains("state of"), "the backend's own state is sealed: {state}");
+        let more = json!({ "inputResponses": { key: accept("Ada") }, "requestState": state });
+        let second = call(&gateway, &tool, &form("a"), &more).send().await.result();
+        assert_eq!(second["resultType"], "complete", "{second}");
+        assert_eq!(given(&second)["result"], accept("Ada"), "{backend}");
+        if backend == "new" {
+            assert_eq!(given(&second)["state"], "state of \"a\"", "it comes back as the backend wrote it");
+        }
+        let again = call(&gateway, &tool, &form("a"), &more).send().await;
+        assert_eq!(again.refusal(), (200, -32602), "a state serves once");
+    }
+}
+
+#[tokio::test]
+async fn a_state_serves_the_call_it_was_given_for_and_no_other() {
+    let (gateway, _old, _new) = gateway().await;
+    for backend in ["old", "new"] {
+        let tool = format!("{backend}__ask");
+        let first = call(&gateway, &tool, &form("a"), &json!({})).send().await.result();
+        let key = first["inputRequests"].as_object().unwrap().keys().next().unwrap().clone();
+        let state = first["requestState"].as_str().unwrap().to_owned();
+        let with = |state: &str| json!({ "inputResponses": { &key: accept("Eve") }, "requestState": state });
+        let other = format!("{}__ask", if backend == "old" { "new" } else { "old" });
+        let mut altered = state.clone().into_bytes();
+        altered[30] = if altered[30] == b'A' { b'B' } else { b'A' };
+        let altered = String::from_utf8(altered).unwrap();
+        for (tool, arguments, state) in [
+            (&other, form("a"), &state),
+            (&format!("{backend}__echo"), form("a"), &state),
+            (&tool, form("b"), &state),
+            (&tool, form("a"), &altered),
+            (&tool, form("a"), &"made-up".to_owned()),
+            (&tool, form("a"), &String::new()),
+        ] {
+            let answer = call(&gateway, tool, &arguments, &with(state)).send().await;
+            assert_eq!(answer.refusal(), (200, -32602), "{tool} {arguments} {state}");
+        }
+        let right = call(&gateway, &tool, &form("a"), &with(&state)).send().await.result();
+        assert_eq!(given(&right)["result"], accept("Eve"), "what was tried in vain has not used it up");
+    }
+}
+
+#[tokio::test]
+async fn a_legacy_client_is_asked_on_its_open_call() {
+    let (gateway, _old, _new) = gateway().await;
+    let session = gateway.legacy_asked(LEGACY).await;
+    for backend in ["old", "new"] {
+        let tool = format!("{backend}__ask");
+        let response = asked(&session, &tool, form("a"), json!({ "result": accept("Ada") })).await;
+        assert_eq!(given(&response["result"])["result"], accept("Ada"), "{backend}");
+        let sampling =
+            json!({ "method": "sampling/createMessage", "params": { "messages": [], "maxTokens": 1 } });
+        let said = json!({ "role": "assistant", "content": { "type": "text", "text": "7" }, "model": "m" });
+        let response = asked(&session, &tool, sampling.clone(), json!({ "result": said })).await;
+        assert_eq!(given(&response["result"])["result"], said, "{backend}");
+        let refused = json!({ "error": { "code": -1, "message": "rather not" } });
+        let response = asked(&session, &tool, form("a"), refused.clone()).await;
+        assert_eq!(given(&response["result"])["result"], json!({ "action": "cancel" }), "{backend}");
+        let response = asked(&session, &tool, sampling, refused).await;
+        let text = response.to_string();
+        assert!(text.contains("rather not"), "{backend}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_page_that_a_server_wants_visited_first_is_an_input_request_to_a_modern_client() {
+    let (gateway, old, _new) = gateway().await;
+    let page =
+        json!({ "mode": "url", "elicitationId": "e1", "url": "https://example.com/", "message": "Sign in" });
+    let error = json!({ "code": -32042, "message": "first sign in", "data": { "elicitations": [page] } });
+    let meta = json!({ "io.modelcontextprotocol/clientCapabilities": { "elicitation": { "url": {} } } });
+    let arguments = json!({ "message": { "error": error } });
+    let params = json!({ "name": "old__fails_with", "arguments": arguments, "_meta": meta });
+    let first = gateway.modern("tools/call", params.clone()).send().await.result();
+    let request = &first["inputRequests"]["question-1"];
+    assert_eq!(
+        request["params"],
+        json!({ "mode": "url", "url": "https://example.com/", "message": "Sign in" })
+    );
+    let mut again = params;
+    again["inputResponses"] = json!({ "question-1": { "action": "accept" } });
+    again["requestState"] = first["requestState"].clone();
+    old.forget();
+    let second = gateway.modern("tools/call", again).send().await.result();
+    assert_eq!(second["resultType"], "input_required", "the call was made anew, and wants the same");
+    let sent = old.seen_of("tools/call");
+    assert!(sent.len() == 1 && sent[0].body["params"].get("inputResponses").is_none(), "{sent:?}");
+    let session = gateway.legacy_asked(LEGACY).await;
+    let answer = session.call("old__fails_with", arguments).send().await;
+    assert_eq!(answer.error()["code"], -32042, "who has the code is given it");
+}
+
+#[tokio::test]
+async fn nobody_is_asked_what_they_did_not_offer() {
+    let (gateway, _old, _new) = gateway().await;
+    let session = gateway.legacy(LEGACY).await;
+    // A server of the legacy era that asks all the same hears that there is no such method.
+    let response = session.call("old__ask", form("a")).send().await.result();
+    assert_eq!(given(&response)["error"]["code"], -32601);
+    let plain = gateway.call("old__ask", form("a")).send().await.result();
+    assert_eq!(given(&plain)["error"]["code"], -32601);
+    // One of the modern era has answered with something that cannot be passed on.
+    assert_eq!(session.call("new__ask", form("a")).send().await.refusal(), (200, 502));
+    assert_eq!(gateway.call("new__ask", form("a")).send().await.refusal(), (200, 502));
+}
+
+#[tokio::test]
+async fn of_two_clients_each_is_asked_for_its_own_calls_only() {
+    let (gateway, _old, _new) = gateway().await;
+    let gateway = &gateway;
+    let client = |name: &'static str| async move {
+        let session = gateway.legacy_asked(LEGACY).await;
+        for round in 0..50 {
+            let own = format!("{name}-{round}");
+            for backend in ["old", "new"] {
+                let (tool, answer) = (format!("{backend}__ask"), json!({ "result": accept(&own) }));
+                let response = asked(&session, &tool, form(&own), answer).await;
+                assert_eq!(given(&response["result"])["result"], accept(&own));
+            }
+        }
+    };
+    tokio::join!(client("one"), client("two"), client("three"));
+}
+
+#[tokio::test]
+async fn a_backend_hears_that_a_client_has_gone_which_it_had_asked() {
+    let (gateway, old, _new) = gateway().await;
+    let session = gateway.legacy_asked(LEGACY).await;
+    let mut stream =
+        session.message(json!("mine"), "tools/call", json!({ "name": "old__ask", "arguments": form("a") }));
+    let mut stream = {
+        stream = stream.header("x-test", "1");
+        stream.open().await
+    };
+    assert_eq!(stream.message().await.expect("a question")["method"], "elicitation/create");
+    session.cancel("mine").await;
+    let told = old.until_seen("notifications/cancelled", 1).await;
+    let call = old.seen_of("tools/call").pop().expect("the call");
+    assert_eq!(told[0].body["params"]["requestId"], call.body["id"]);
+}
+
+#[tokio::test]
+async fn a_watched_resource_is_watched_once_however_many_watch_it() {
+    let resource = json!({ "uri": "test://a", "name": "a" });
+    let old = Fake::builder().era(Era::Legacy).resources(vec![resource.clone()]).start().await;
+    let gateway = Gateway::with("").backend("old", &old).start().await;
+    let (one, two) = (gateway.legacy(LEGACY).await, gateway.legacy(LEGACY).await);
+    let mut heard = one.stream(None).await;
+    let uri = json!({ "uri": "test://a" });
+    for session in [&one, &two] {
+        assert_eq!(session.request("resources/subscribe", uri.clone()).send().await.result(), json!({}));
+    }
+    old.until_seen("resources/subscribe", 1).await;
+    old.until_listening(1).await;
+    let updated = json!({ "jsonrpc": "2.0", "method": "notifications/resources/updated", "params": uri });
+    assert_eq!(old.notify(updated.clone()), 1);
+    assert_eq!(heard.message().await.expect("a notification"), updated);
+    let unknown = one.request("resources/subscribe", json!({ "uri": "none://x" })).send().await;
+    assert_eq!(unknown.refusal(), (200, -32002));
+    assert_eq!(one.request("resources/unsubscribe", uri.clone()).send().await.result(), json!({}));
+    assert_eq!(two.delete().await.status, 200);
+    old.until_seen("resources/unsubscribe", 1).await;
+    assert_eq!(old.seen_of("resources/subscribe").len(), 1);
+}
+
+#[tokio::test]
+async fn a_subscription_says_what_it_honours_and_then_what_changes() {
+    let resource = json!({ "uri": "test://a", "name": "a" });
+    for era in [Era::Legacy, Era::Modern] {
+        let fake = Fake::builder().era(era).resources(vec![resource.clone()]).start().await;
+        let gateway = Gateway::with("").backend("one", &fake).start().await;
+        fake.until_listening(1).await;
+        let filter = json!({ "toolsListChanged": true, "resourceSubscriptions": ["test://a", "none://x"] });
+        let mut stream =
+            gateway.modern("subscriptions/listen", json!({ "notifications": filter })).open().await;
+        let first = stream.message().await.expect("an acknowledgement");
+        assert_eq!(first["method"], "notifications/subscriptions/acknowledged");
+        let honoured = json!({ "toolsListChanged": true, "resourceSubscriptions": ["test://a"] });
+        assert_eq!(first["params"]["notifications"], honoured);
+        let tag = &first["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"];
+        assert!(tag.is_number(), "{first}");
+        if era == Era::Legacy {
+            fake.until_seen("resources/subscribe", 1).await;
+        } else {
+            fake.until("a wider subscription", |fake| fake.seen_of("subscriptions/listen").len() >= 2).await;
+        }
+        let params = json!({ "uri": "test://a" });
+        let updated =
+            json!({ "jsonrpc": "2.0", "method": "notifications/resources/updated", "params": params });
+        while fake.notify(updated.clone()) == 0 {
+            tokio::task::yield_now().await;
+        }
+        let heard = stream.message().await.expect("a notification");
+        assert_eq!(heard["params"]["uri"], "test://a", "{heard}");
+        assert_eq!(heard["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"], *tag);
+        fake.change_tools(vec![json!({ "name": "new", "inputSchema": { "type": "object" } })]);
+        loop {
+            let heard = stream.message().await.expect("a notification");
+            let changed = heard["method"] == "notifications/tools/list_changed";
+            if changed && gateway.tools().await.contains(&"one__new".to_owned()) {
+                break; // What is told is there already.
+            }
+        }
+    }
+}
