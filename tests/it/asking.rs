@@ -177,21 +177,29 @@ async fn nobody_is_asked_what_they_did_not_offer() {
 }
 
 #[tokio::test]
-async fn of_two_clients_each_is_asked_for_its_own_calls_only() {
-    let (gateway, _old, _new) = gateway().await;
+async fn of_a_thousand_interleaved_questions_each_reaches_the_client_whose_call_it_is() {
+    let (old, new) = (
+        Fake::builder().era(Era::Legacy).sse(true).start().await,
+        Fake::builder().era(Era::Modern).start().await,
+    );
+    let pair = Fake::builder().era(Era::Legacy).start().await;
+    let gateway = Gateway::with("").backend("old", &old).backend("new", &new);
+    let gateway = gateway.server("pair", &pair.sse_url(), "transport = \"sse\"").start().await;
     let gateway = &gateway;
     let client = |name: &'static str| async move {
-        let session = gateway.legacy_asked(LEGACY).await;
-        for round in 0..50 {
-            let own = format!("{name}-{round}");
-            for backend in ["old", "new"] {
+        let session = &gateway.legacy_asked(LEGACY).await;
+        let backend = |backend: &'static str| async move {
+            for round in 0..170 {
+                // All use the same ids, and none of the same names.
+                let own = format!("{name}-{backend}-{round}");
                 let (tool, answer) = (format!("{backend}__ask"), json!({ "result": accept(&own) }));
-                let response = asked(&session, &tool, form(&own), answer).await;
+                let response = asked(session, &tool, form(&own), answer).await;
                 assert_eq!(given(&response["result"])["result"], accept(&own));
             }
-        }
+        };
+        tokio::join!(backend("old"), backend("new"), backend("pair"));
     };
-    tokio::join!(client("one"), client("two"), client("three"));
+    tokio::join!(client("one"), client("two"));
 }
 
 #[tokio::test]
