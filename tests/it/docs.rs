@@ -77,3 +77,17 @@ fn routes_toml_names_every_key_there_is() {
 fn editors_find_the_schema_in_the_first_line() {
     assert_eq!(BUILT_IN.lines().next(), Some("#:schema ./docs/routes.schema.json"));
 }
+
+#[test]
+fn the_examples_are_right() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let secrets = Environment::from_iter([("ISSUES_TOKEN", "x")]);
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let files: Vec<_> = files.filter(|path| path.extension().is_some_and(|kind| kind == "toml")).collect();
+    for file in &files {
+        let parsed = Config::parse("example.toml", &fs::read_to_string(file).unwrap(), &secrets);
+        let (config, _) = parsed.unwrap_or_else(|wrong| panic!("{}: {wrong}", file.display()));
+        waystation::app::check(&config).unwrap();
+    }
+    assert_eq!(files.len(), 2);
+}
