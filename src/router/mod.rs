@@ -69,7 +69,7 @@ impl Router {
                 drop(target);
                 forward(route, call, view).await
             }
-            Method::Complete => complete(view, call).await,
+            Method::Complete => Box::pin(complete(view, call)).await, // Rare and large.
             Method::Discover => Ok(Reply::Whole(self.discover(view))),
             Method::Initialize => Ok(Reply::Whole(initialize(view, &call))),
             Method::Ping
