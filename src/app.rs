@@ -4,11 +4,16 @@ use std::{
     future::Future,
     io::{self, Write as _},
     net::SocketAddr,
-    sync::Arc,
-    time::Duration,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+    time::{Duration, Instant},
 };
 
-use hyper::service::service_fn;
+use hyper::{
+    rt::{Sleep, Timer},
+    service::service_fn,
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
@@ -67,7 +72,6 @@ pub async fn serve_on(gateway: Waystation, sockets: Sockets, stop: impl Future<O
     let doors = admin.local_addr().ok().map(|address| Doors::new(address, &[], &[]));
     let admin = tokio::spawn(serve_admin(gateway.clone(), admin, Arc::new(doors)));
     let graceful = GracefulShutdown::new();
-    let server = server();
     let shared = Arc::new(gateway.clone());
     tokio::pin!(stop);
     loop {
@@ -89,7 +93,7 @@ pub async fn serve_on(gateway: Waystation, sockets: Sockets, stop: impl Future<O
             let gateway = Arc::clone(&gateway);
             async move { Ok::<_, std::convert::Infallible>(gateway.handle(request).await) }
         });
-        let connection = server.serve_connection(TokioIo::new(stream), service).into_owned();
+        let connection = server().serve_connection(TokioIo::new(stream), service).into_owned();
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             if let Err(why) = connection.await {
@@ -108,9 +112,56 @@ pub async fn serve_on(gateway: Waystation, sockets: Sockets, stop: impl Future<O
 
 fn server() -> auto::Builder<TokioExecutor> {
     let mut server = auto::Builder::new(TokioExecutor::new());
-    server.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(64 << 10);
+    server.http1().timer(HeadTimer::new()).header_read_timeout(HEAD).max_buf_size(64 << 10);
     server.http2().timer(TokioTimer::new()).max_concurrent_streams(100);
     server
+}
+
+/// hyper's timer for one connection. hyper asks for a new deadline with every request; here they
+/// share one timer, which is set again only when it has gone off for an earlier deadline.
+struct HeadTimer(Arc<Mutex<Pin<Box<tokio::time::Sleep>>>>);
+
+impl HeadTimer {
+    fn new() -> Self {
+        Self(Arc::new(Mutex::new(Box::pin(tokio::time::sleep(HEAD)))))
+    }
+}
+
+impl Timer for HeadTimer {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
+        self.sleep_until(self.now() + duration)
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
+        Box::pin(HeadDeadline { deadline: deadline.into(), shared: Arc::clone(&self.0) })
+    }
+
+    fn now(&self) -> Instant {
+        tokio::time::Instant::now().into()
+    }
+}
+
+/// One deadline of a connection. Later ones are never earlier.
+struct HeadDeadline {
+    deadline: tokio::time::Instant,
+    shared: Arc<Mutex<Pin<Box<tokio::time::Sleep>>>>,
+}
+
+impl Sleep for HeadDeadline {}
+
+impl Future for HeadDeadline {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let mut timer = self.shared.lock().expect("no code panics while it holds this lock");
+        while timer.as_mut().poll(context).is_ready() {
+            if timer.deadline() >= self.deadline {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(self.deadline);
+        }
+        Poll::Pending
+    }
 }
 
 async fn serve_admin(gateway: Waystation, socket: TcpListener, doors: Arc<Option<Doors>>) {

@@ -104,7 +104,8 @@ struct Session {
     path: Uri,
     /// The headers of every request.
     base: HeaderMap,
-    /// The same with the session's, once the handshake is done.
+    /// The same with the session's, once the handshake is done; with a modern server the same
+    /// with room for what each request repeats in headers.
     agreed: ArcSwapOption<HeaderMap>,
     /// The session's id, from the answer to `initialize`.
     opened: OnceLock<HeaderValue>,
@@ -148,11 +149,11 @@ impl Session {
         };
         headers.insert(VERSION, HeaderValue::from_static(revision.name()));
         headers.insert(METHOD, HeaderValue::from_static(outgoing.method.name()));
-        if let Some(target) = &outgoing.target
-            && let Ok(value) = HeaderValue::from_str(&header::encode(target))
-        {
-            headers.insert(NAME, value);
-        }
+        let name = outgoing.target.as_deref().map(header::encode);
+        match name.and_then(|name| HeaderValue::from_str(&name).ok()) {
+            Some(name) => headers.insert(NAME, name),
+            None => headers.remove(NAME),
+        };
         for (name, value) in &outgoing.mirrored {
             let name = HeaderName::try_from(format!("mcp-param-{name}"));
             if let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(&header::encode(value))) {
@@ -212,7 +213,10 @@ impl Session {
     }
 
     async fn tell(self: Arc<Self>, text: Bytes) -> Result<(), Trouble> {
-        let response = self.pool.send(self.post(self.headers(), text)).await?;
+        let mut headers = self.headers();
+        headers.remove(METHOD);
+        headers.remove(NAME);
+        let response = self.pool.send(self.post(headers, text)).await?;
         let status = response.status();
         if read(response.into_body()).await.is_ok() && status.is_success() {
             return Ok(());
@@ -243,11 +247,15 @@ impl Transport for Streamable {
     }
 
     fn settled(&self, agreed: &Agreed) {
-        if agreed.revision.era() == Era::Modern {
-            return;
-        }
         let mut headers = self.0.base.clone();
         headers.insert(VERSION, HeaderValue::from_static(agreed.revision.name()));
+        if agreed.revision.era() == Era::Modern {
+            // Replacing them for each request is cheaper than adding them.
+            headers.insert(METHOD, HeaderValue::from_static(""));
+            headers.insert(NAME, HeaderValue::from_static(""));
+            self.0.agreed.store(Some(Arc::new(headers)));
+            return;
+        }
         if let Some(id) = self.0.opened.get() {
             headers.insert(SESSION, id.clone());
         }

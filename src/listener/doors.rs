@@ -68,17 +68,22 @@ impl Doors {
 }
 
 fn without_port(authority: &str) -> &str {
-    match authority.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !name.ends_with(':') => {
+    let digits = authority.bytes().rev().take_while(u8::is_ascii_digit).count();
+    match authority[..authority.len() - digits].strip_suffix(':') {
+        Some(name) if !name.ends_with(':') => {
             // An IPv6 address in brackets, or a name; a bare IPv6 address has more colons.
-            if name.contains(':') && !name.ends_with(']') { authority } else { bare(name) }
+            let colons = name.bytes().any(|b| b == b':');
+            if colons && !name.ends_with(']') { authority } else { bare(name) }
         }
         _ => bare(authority),
     }
 }
 
 fn bare(name: &str) -> &str {
-    name.trim_start_matches('[').trim_end_matches(']')
+    if name.starts_with('[') || name.ends_with(']') {
+        return name.trim_start_matches('[').trim_end_matches(']');
+    }
+    name
 }
 
 #[cfg(test)]

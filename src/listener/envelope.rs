@@ -6,7 +6,7 @@
 //! "Per-request metadata" and "Header validation".)
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
 use crate::{
     call::{Call, Caller, Client, Given, Scope},
@@ -17,6 +17,10 @@ use crate::{
         message::Message,
     },
 };
+
+const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+const METHOD: HeaderName = HeaderName::from_static("mcp-method");
+const NAME: HeaderName = HeaderName::from_static("mcp-name");
 
 /// What the `_meta` of a request says that we act on.
 #[derive(Debug, Default)]
@@ -31,22 +35,22 @@ pub struct Envelope {
 impl Envelope {
     pub fn read(message: &Message) -> Self {
         let mut envelope = Self::default();
-        let Some(place) = message.param("_meta") else { return envelope };
-        let text = place.of(message.text());
-        for member in json::members(text) {
-            let at = |span: json::Span| json::Span {
-                start: span.start + place.start,
-                end: span.end + place.start,
+        for member in message.meta() {
+            let is = |name: &str| member.is(name, message.text());
+            let place = if is(meta::PROTOCOL_VERSION) {
+                &mut envelope.revision
+            } else if is(meta::CLIENT_CAPABILITIES) {
+                &mut envelope.capabilities
+            } else if is(meta::CLIENT_INFO) {
+                &mut envelope.info
+            } else if is(meta::LOG_LEVEL) {
+                &mut envelope.log_level
+            } else if is(meta::PROGRESS_TOKEN) {
+                &mut envelope.progress
+            } else {
+                continue;
             };
-            let value = || Some(message.slice(at(member.value)));
-            match &*member.key_in(text) {
-                meta::PROTOCOL_VERSION => envelope.revision = value(),
-                meta::CLIENT_CAPABILITIES => envelope.capabilities = value(),
-                meta::CLIENT_INFO => envelope.info = value(),
-                meta::LOG_LEVEL => envelope.log_level = value(),
-                meta::PROGRESS_TOKEN => envelope.progress = value(),
-                _ => {}
-            }
+            *place = Some(message.slice(member.value));
         }
         envelope
     }
@@ -144,20 +148,20 @@ fn agree(
     method: Option<Method>,
     message: &Message,
 ) -> Result<()> {
-    let version_header = single(headers, "mcp-protocol-version")?;
+    let version_header = single(headers, &VERSION)?;
     if version_header != Some(version.as_bytes()) {
         return Err(Error::Header(format!(
             "the header MCP-Protocol-Version must be there and say {version:?}, as the body does"
         )));
     }
-    if single(headers, "mcp-method")? != Some(name.as_bytes()) {
+    if single(headers, &METHOD)? != Some(name.as_bytes()) {
         return Err(Error::Header(format!(
             "the header Mcp-Method must be there and say {name:?}, as the body does"
         )));
     }
     let Some(target) = method.and_then(Method::target) else { return Ok(()) };
     let body = message.in_params(target).and_then(json::string);
-    let header = single(headers, "mcp-name")?.map(|field| {
+    let header = single(headers, &NAME)?.map(|field| {
         header::decode(field).ok_or_else(|| Error::Header("the header Mcp-Name is not well encoded".into()))
     });
     if header.transpose()? != body {
@@ -169,7 +173,7 @@ fn agree(
 }
 
 /// The value of a header that may be there once.
-fn single<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a [u8]>> {
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]>> {
     let mut values = headers.get_all(name).iter();
     let first = values.next().map(|value| value.as_bytes().trim_ascii());
     match values.next() {

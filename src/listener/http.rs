@@ -169,8 +169,7 @@ impl<S: Stage> Http<S> {
         message: Message,
         progress: Option<Bytes>,
     ) -> Response<Body> {
-        let opening =
-            message.kind() == message::Kind::Request && message.method().as_deref() == Some("initialize");
+        let opening = message.kind() == message::Kind::Request && message.is_method("initialize");
         let id = message.id_bytes();
         let session = if opening { self.open(parts, scope) } else { self.session(parts, &scope) };
         let session = match session {
@@ -379,7 +378,11 @@ struct Takes {
 impl Takes {
     /// A client that does not say takes JSON.
     fn of(headers: &HeaderMap) -> Self {
-        let mut takes = Self { json: !headers.contains_key(header::ACCEPT), events: false };
+        let Some(first) = headers.get(header::ACCEPT) else { return Self { json: true, events: false } };
+        if first == "application/json, text/event-stream" {
+            return Self { json: true, events: true }; // As official SDKs write it.
+        }
+        let mut takes = Self { json: false, events: false };
         let accepts = headers.get_all(header::ACCEPT).iter();
         for range in accepts.flat_map(|accept| accept.as_bytes().split(|b| *b == b',')) {
             let kind = range.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();

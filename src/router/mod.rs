@@ -87,7 +87,7 @@ impl Router {
                 drop(target);
                 self.forward(route, call, view).await
             }
-            Method::Complete => self.complete(view, call).await,
+            Method::Complete => Box::pin(self.complete(view, call)).await, // Rare and large.
             Method::Listen => {
                 self.subscriptions.listen(view, &call, self.catalog.changes()).map(Reply::Stream)
             }

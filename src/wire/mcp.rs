@@ -182,7 +182,7 @@ impl Revision {
     pub const NEWEST: Self = Self::V2026_07_28;
 
     pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|revision| revision.name() == text)
+        Self::ALL.into_iter().rev().find(|revision| revision.name() == text)
     }
 
     pub fn name(self) -> &'static str {

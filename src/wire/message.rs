@@ -43,6 +43,33 @@ const ENVELOPE: [&str; 6] = ["jsonrpc", "id", "method", "params", "result", "err
 const PARAMS: [&str; 8] =
     ["name", "uri", "arguments", "cursor", "_meta", "ref", "requestState", "inputResponses"];
 
+/// Where the members of the envelope have their values.
+#[derive(Default)]
+struct Envelope {
+    jsonrpc: Option<Span>,
+    id: Option<Span>,
+    method: Option<Span>,
+    params: Option<Span>,
+    result: Option<Span>,
+    error: Option<Span>,
+}
+
+impl Envelope {
+    /// Where the place of a member is noted, by its key.
+    #[inline(always)]
+    fn place(&mut self, key: &[u8]) -> Option<&mut Option<Span>> {
+        match key {
+            b"jsonrpc" => Some(&mut self.jsonrpc),
+            b"id" => Some(&mut self.id),
+            b"method" => Some(&mut self.method),
+            b"params" => Some(&mut self.params),
+            b"result" => Some(&mut self.result),
+            b"error" => Some(&mut self.error),
+            _ => None,
+        }
+    }
+}
+
 impl Message {
     /// Reads one message. An array is not one; see [`batch`].
     pub fn parse(text: Bytes, limits: &Limits) -> Result<Self, Malformed> {
@@ -60,22 +87,21 @@ impl Message {
         if text.trim_ascii_start().first() != Some(&b'{') {
             return Err("a message is one JSON object");
         }
-        self.spelled_as_usual()?;
-        if self.top("jsonrpc").map(|v| v.of(text)) != Some(b"\"2.0\"") {
+        let Envelope { jsonrpc, id, method, params, result, error } = self.envelope()?;
+        if jsonrpc.map(|v| v.of(text)) != Some(b"\"2.0\"") {
             return Err("`jsonrpc` must be \"2.0\"");
         }
-        let id = self.id();
-        let error = self.top("error");
+        let id = id.map(|id| id.of(text));
         let unread = id == Some(b"null") && error.is_some();
         if !unread && id.is_some_and(|id| !is_id(id)) {
             return Err("`id` must be a string or an integer");
         }
-        if let Some(params) = self.top("params")
+        if let Some(params) = params
             && text[params.start] != b'{'
         {
             return Err("`params` must be an object");
         }
-        match (self.top("method"), self.top("result").is_some(), error.is_some()) {
+        match (method, result.is_some(), error.is_some()) {
             (Some(method), false, false) => {
                 if text[method.start] != b'"' {
                     return Err("`method` must be a string");
@@ -91,27 +117,29 @@ impl Message {
         }
     }
 
-    /// Are the members that we look at spelled as the specification has them?
-    fn spelled_as_usual(&self) -> Result<(), &'static str> {
+    /// The envelope, if the members that we look at are spelled as the specification has them.
+    fn envelope(&self) -> Result<Envelope, &'static str> {
         let text = self.text.as_ref();
+        let mut envelope = Envelope::default();
         let mut in_params = false;
         for member in &self.members {
+            let key = member.key.of(text);
             if member.depth == 1 {
-                in_params = member.key.of(text) == b"params";
-            } else if !in_params {
-                continue;
-            }
-            let known = if member.depth == 1 { &ENVELOPE[..] } else { &PARAMS };
-            if unusual(member, text, known) {
+                in_params = key == b"params";
+                if let Some(place) = envelope.place(key) {
+                    *place = Some(member.value);
+                } else if unusual(member, text, &ENVELOPE) {
+                    return Err(
+                        "a member's name is spelled unusually; write it in lower case, without escapes",
+                    );
+                }
+            } else if in_params && member.depth == 2 && unusual(member, text, &PARAMS) {
                 return Err("a member's name is spelled unusually; write it in lower case, without escapes");
+            } else if in_params && member.depth == 3 && unusual(member, text, &meta::OF_A_HOP) {
+                return Err("a member of `_meta` is spelled unusually; write it as the specification does");
             }
         }
-        if let Some(meta) = self.in_params("_meta")
-            && json::members(meta).iter().any(|member| unusual(member, meta, &meta::OF_A_HOP))
-        {
-            return Err("a member of `_meta` is spelled unusually; write it as the specification does");
-        }
-        Ok(())
+        Ok(envelope)
     }
 
     fn error_shape(&self) -> Result<(), &'static str> {
@@ -135,7 +163,8 @@ impl Message {
         found.map(|member| member.value)
     }
 
-    /// The members of an object that is itself a member of the outermost object.
+    /// The members of an object that is itself a member of the outermost object, and those of
+    /// its `_meta`.
     #[inline(always)]
     pub fn inside(&self, key: &str) -> &[Member] {
         let outermost = |m: &Member| m.depth == 1 && m.is(key, &self.text);
@@ -147,7 +176,7 @@ impl Message {
 
     #[inline(always)]
     fn find(&self, parent: &str, key: &str) -> Option<Span> {
-        let found = self.inside(parent).iter().find(|m| m.is(key, &self.text));
+        let found = self.inside(parent).iter().find(|m| m.depth == 2 && m.is(key, &self.text));
         found.map(|member| member.value)
     }
 
@@ -164,6 +193,11 @@ impl Message {
 
     pub fn method(&self) -> Option<Cow<'_, str>> {
         json::string(self.top("method")?.of(&self.text))
+    }
+
+    /// Is this the method?
+    pub fn is_method(&self, name: &str) -> bool {
+        self.top("method").is_some_and(|method| json::is_string(method.of(&self.text), name))
     }
 
     /// Where a member of `params` has its value.
@@ -190,9 +224,19 @@ impl Message {
         self.field(key).map(|span| span.of(&self.text))
     }
 
+    /// The members of the `_meta` in `params`, none of them spelled unusually.
+    pub fn meta(&self) -> impl Iterator<Item = &Member> {
+        self.inside("params").iter().filter(|member| member.depth == 3)
+    }
+
+    /// Where a member of `error` has its value.
+    pub fn of_error(&self, key: &str) -> Option<Span> {
+        self.find("error", key)
+    }
+
     /// A member of `error`, as it is written.
     pub fn in_error(&self, key: &str) -> Option<&[u8]> {
-        self.find("error", key).map(|span| span.of(&self.text))
+        self.of_error(key).map(|span| span.of(&self.text))
     }
 
     /// The result as it is written.
@@ -231,11 +275,14 @@ pub fn batch(text: &Bytes, limits: &Limits) -> Result<Option<Vec<Bytes>>, Malfor
 /// Other spellings are those that some parser takes for the name: with escapes, or in another
 /// case. Case is folded as Go's decoder does it, which takes two letters outside of ASCII for
 /// theirs inside: the long s and the sign for kelvin.
+#[inline(always)]
 fn unusual(member: &Member, text: &[u8], names: &[&str]) -> bool {
+    !names.iter().any(|name| member.is(name, text)) && is_twin(member, text, names)
+}
+
+#[inline(never)]
+fn is_twin(member: &Member, text: &[u8], names: &[&str]) -> bool {
     let key = member.key.of(text);
-    if names.iter().any(|name| member.is(name, text)) {
-        return false;
-    }
     if member.plain && key.is_ascii() {
         return names.iter().any(|name| name.as_bytes().eq_ignore_ascii_case(key));
     }
@@ -295,29 +342,39 @@ impl<'a> Splice<'a> {
 /// An object with some members left out and others put in (at the end, or in the place of a
 /// member of the same name). The members that stay keep their spelling and order.
 pub fn object_with(object: &[u8], leave_out: impl Fn(&str) -> bool, put: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(object.len() + 64);
+    let members = json::members(object);
+    object_of(object, members.iter().filter(|member| !leave_out(&member.key_in(object))), put)
+}
+
+/// An object of some members of a text and of others, which go before members of the same name.
+/// The names of the others are as they stand in JSON.
+pub fn object_of<'m>(
+    text: &[u8],
+    members: impl Iterator<Item = &'m Member>,
+    put: &[(&str, &[u8])],
+) -> Vec<u8> {
+    let more: usize = put.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
+    let mut out = Vec::with_capacity(more + 128);
     out.push(b'{');
     let separate = |out: &mut Vec<u8>| {
         if out.len() > 1 {
             out.push(b',');
         }
     };
-    for member in json::members(object) {
-        let key = member.key_in(object);
-        if leave_out(&key) || put.iter().any(|(name, _)| *name == key) {
-            continue;
-        }
+    let mut add = |name: &[u8], value: &[u8]| {
         separate(&mut out);
         out.push(b'"');
-        out.extend_from_slice(member.key.of(object));
+        out.extend_from_slice(name);
         out.extend_from_slice(b"\":");
-        out.extend_from_slice(member.value.of(object));
+        out.extend_from_slice(value);
+    };
+    for member in members {
+        if !put.iter().any(|(name, _)| member.stands_for(name, text)) {
+            add(member.key.of(text), member.value.of(text));
+        }
     }
     for (name, value) in put {
-        separate(&mut out);
-        out.extend_from_slice(json::quoted(name).as_bytes());
-        out.push(b':');
-        out.extend_from_slice(value);
+        add(name.as_bytes(), value);
     }
     out.push(b'}');
     out

@@ -8,11 +8,12 @@
 use std::borrow::Cow;
 
 use serde_json::json;
+use smallvec::SmallVec;
 
 use super::{
-    json::{self, Span},
+    json::{self, Member, Span},
     mcp::{Era, Method, Revision, code, meta},
-    message::{Message, Splice, object_with},
+    message::{Message, Splice, object_of, object_with},
 };
 
 /// A request on its way to a backend: what of it is about this hop alone.
@@ -56,9 +57,10 @@ impl Envelope<'_> {
 /// The text of a request for the next hop.
 pub fn request(message: &Message, method: Method, hop: &Hop<'_>) -> Vec<u8> {
     let text = message.text();
+    let number = hop.id.to_string();
     let mut splice = Splice::new(text);
     if let Some(id) = message.top("id") {
-        splice.replace(id, hop.id.to_string().into_bytes());
+        splice.replace(id, number.as_bytes());
     }
     if let Some(target) = hop.target {
         if let Some(place) = method.target().and_then(|member| message.param(member)) {
@@ -67,7 +69,7 @@ pub fn request(message: &Message, method: Method, hop: &Hop<'_>) -> Vec<u8> {
             splice.replace(place, reference(place.of(text), target));
         }
     }
-    if let Some(new) = request_meta(message, hop) {
+    if let Some(new) = request_meta(message, hop, &number) {
         if let Some(place) = message.param("_meta") {
             splice.replace(place, new);
         } else if let Some(params) = message.top("params") {
@@ -135,24 +137,19 @@ pub fn question(request: &[u8], id: u64, revision: Revision) -> Vec<u8> {
 }
 
 /// The `_meta` of the next hop, if it differs from the one that came.
-fn request_meta(message: &Message, hop: &Hop<'_>) -> Option<Vec<u8>> {
-    let old = match message.in_params("_meta") {
-        Some(old) => old,
-        None if !hop.progress && hop.envelope.is_none() => return None,
-        None => b"{}",
-    };
-    let of_a_hop = |key: &str| meta::OF_A_HOP.contains(&key);
-    let had_some = json::members(old).iter().any(|member| of_a_hop(&member.key_in(old)));
-    if !had_some && !hop.progress && hop.envelope.is_none() {
+fn request_meta(message: &Message, hop: &Hop<'_>, token: &str) -> Option<Vec<u8>> {
+    let text = message.text();
+    let of_a_hop = |member: &&Member| meta::OF_A_HOP.iter().any(|name| member.is(name, text));
+    if !hop.progress && hop.envelope.is_none() && !message.meta().any(|member| of_a_hop(&member)) {
         return None;
     }
-    let token = hop.id.to_string();
     let envelope = hop.envelope.as_ref().map(Envelope::members).unwrap_or_default();
-    let mut put: Vec<(&str, &[u8])> = envelope.iter().map(|(key, value)| (*key, value.as_bytes())).collect();
+    let mut put: SmallVec<[(&str, &[u8]); 5]> =
+        envelope.iter().map(|(key, value)| (*key, value.as_bytes())).collect();
     if hop.progress {
         put.push((meta::PROGRESS_TOKEN, token.as_bytes()));
     }
-    Some(object_with(old, of_a_hop, &put))
+    Some(object_of(text, message.meta().filter(|member| !of_a_hop(member)), &put))
 }
 
 /// A completion's `ref` with the name or URI the backend knows.
@@ -183,8 +180,7 @@ pub fn response(message: &Message, written_in: Era, reader: &Reader<'_>) -> Vec<
     }
     if let Some(error) = message.top("error") {
         if let Some(other) = error_code(message, written_in, reader) {
-            let place = message.inside("error").iter().find(|m| m.key.of(message.text()) == b"code");
-            splice.replace(place.map_or(error, |member| member.value), other.to_string().into_bytes());
+            splice.replace(message.of_error("code").unwrap_or(error), other.to_string().into_bytes());
         }
         return splice.finish();
     }
@@ -204,7 +200,7 @@ pub fn response(message: &Message, written_in: Era, reader: &Reader<'_>) -> Vec<
 
 /// Adds what every result of the modern era has, where it is missing.
 fn complete<'a>(message: &Message, result: Span, reader: &Reader<'_>, splice: &mut Splice<'a>) {
-    let mut more = Vec::new();
+    let mut more = Vec::with_capacity(160);
     if message.field("resultType").is_none() {
         more.extend_from_slice(b"\"resultType\":\"complete\",");
     }
@@ -221,8 +217,9 @@ fn complete<'a>(message: &Message, result: Span, reader: &Reader<'_>, splice: &m
         let info = [(meta::SERVER_INFO, reader.server_info.as_bytes())];
         splice.replace(place, object_with(place.of(message.text()), |_| false, &info));
     } else {
-        let info = format!("\"_meta\":{{\"{}\":{}}},", meta::SERVER_INFO, reader.server_info);
-        more.extend_from_slice(info.as_bytes());
+        for part in ["\"_meta\":{\"", meta::SERVER_INFO, "\":", reader.server_info, "},"] {
+            more.extend_from_slice(part.as_bytes());
+        }
     }
     if message.inside("result").is_empty() {
         more.pop(); // The comma: nothing follows.

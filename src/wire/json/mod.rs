@@ -6,8 +6,9 @@
 //! mark, no lone surrogates, no key twice in an object, and bounds on depth and size.
 //! Numbers are checked for grammar only and keep their spelling: a thousand digits go through.
 //!
-//! The pass remembers where the members of the two outermost levels stand ([`Member`]), which
-//! is all that routing needs; nothing is copied. [`members`] walks an object deeper down.
+//! The pass remembers where the members of the two outermost levels stand ([`Member`]), and
+//! those of a `_meta` on the second, which is all that routing needs; nothing is copied.
+//! [`members`] walks an object deeper down.
 
 use std::{borrow::Cow, fmt};
 
@@ -76,7 +77,8 @@ impl Span {
 /// One member of an object: where its key (without quotes) and its value stand.
 #[derive(Debug, Clone, Copy)]
 pub struct Member {
-    /// 1 for members of the outermost object, 2 for members of objects in it.
+    /// 1 for members of the outermost object, 2 for members of objects in it, 3 for members of
+    /// a `_meta` in one of these.
     pub depth: u8,
     /// The key is written without escapes.
     pub plain: bool,
@@ -91,6 +93,12 @@ impl Member {
         self.key.len() == name.len() && self.key.of(text) == name.as_bytes()
     }
 
+    /// Does its key stand for this, however it is written?
+    #[inline]
+    pub fn stands_for(&self, name: &str, text: &[u8]) -> bool {
+        if self.plain { self.is(name, text) } else { self.key_in(text) == name }
+    }
+
     pub fn key_in<'a>(&self, text: &'a [u8]) -> Cow<'a, str> {
         let key = self.key.of(text);
         match std::str::from_utf8(key) {
@@ -100,7 +108,7 @@ impl Member {
     }
 }
 
-/// The members of the two outermost levels, each object's members after the member it is in.
+/// The members that were asked for, each object's members after the member it is in.
 pub type Members = Vec<Member>;
 
 /// Checks a whole text.
@@ -108,7 +116,8 @@ pub fn check(text: &[u8], limits: &Limits) -> Result<(), Fault> {
     Scan::new(text, limits, 0).whole().map(drop)
 }
 
-/// Checks a whole text and tells where the members of its two outermost levels are.
+/// Checks a whole text and tells where the members of its two outermost levels are, and those
+/// of each `_meta` on the second.
 pub fn outline(text: &[u8], limits: &Limits) -> Result<Members, Fault> {
     Scan::new(text, limits, 2).whole()
 }
@@ -156,9 +165,25 @@ pub fn string(value: &[u8]) -> Option<Cow<'_, str>> {
     Some(unescape(inner))
 }
 
+/// Is this JSON string value (with its quotes) that text?
+pub fn is_string(value: &[u8], text: &str) -> bool {
+    let inner = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
+    inner.is_some_and(|inner| {
+        let escaped = inner.contains(&b'\\');
+        if escaped { unescape(inner) == text } else { inner == text.as_bytes() }
+    })
+}
+
 /// A string as JSON, quotes included.
 pub fn quoted(text: &str) -> String {
-    serde_json::to_string(text).expect("a string is always JSON")
+    if text.bytes().any(|b| b < b' ' || b == b'"' || b == b'\\') {
+        return serde_json::to_string(text).expect("a string is always JSON");
+    }
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    quoted.push_str(text);
+    quoted.push('"');
+    quoted
 }
 
 /// The characters that the inside of a checked JSON string stands for.
@@ -297,6 +322,12 @@ mod tests {
         assert_eq!(found, [&br#"{"a":[1,2]}"#[..], b"3", b"\"x\""]);
     }
 
+    #[test]
+    fn a_string_is_compared_with_what_it_stands_for() {
+        assert!(is_string(br#""a b""#, "a b") && is_string(br#""\u0061 b""#, "a b"));
+        assert!(!is_string(br#""a\\b""#, r"a\\b") && !is_string(b"a", "a") && !is_string(b"\"a\"", "b"));
+    }
+
     fn any_json() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),
@@ -318,6 +349,11 @@ mod tests {
         #[test]
         fn whatever_a_library_writes_is_accepted(value in any_json()) {
             prop_assert!(check(value.to_string().as_bytes(), &Limits::REQUEST).is_ok());
+        }
+
+        #[test]
+        fn a_quoted_string_is_what_a_library_writes(text in ".*") {
+            prop_assert_eq!(quoted(&text), serde_json::to_string(&text).unwrap());
         }
 
         #[test]

@@ -15,11 +15,18 @@ struct Frame {
     closing: u8,
     /// All keys of this object are as they look: none has an escape in it.
     plain: bool,
+    /// The members of this object are recorded.
+    recorded: bool,
+    /// The marks of this object's keys; see [`mark`].
+    marks: u64,
     /// Where this object's keys begin in `Scan::keys`.
     keys: usize,
-    /// Index of the member this container is the value of, where members are recorded.
-    member: Option<usize>,
+    /// Index of the member this container is the value of, or [`UNRECORDED`].
+    member: usize,
 }
+
+/// Stands for the index of a member that is not recorded.
+const UNRECORDED: usize = usize::MAX;
 
 /// Keys up to which a look through a list beats a hash table.
 const FEW_KEYS: usize = 32;
@@ -37,7 +44,7 @@ pub struct Scan<'a> {
     /// Down to which depth members are recorded.
     record: usize,
     found: Members,
-    /// Keys of all open objects, innermost last.
+    /// Keys of all open objects, innermost last. Not kept where they were checked before.
     keys: Vec<Span>,
     /// Keys of objects that outgrew `FEW_KEYS`, by the depth they are open at.
     many: Vec<(usize, HashSet<Vec<u8>>)>,
@@ -51,8 +58,8 @@ impl<'a> Scan<'a> {
             nodes: 0,
             limits: *limits,
             record,
-            found: Members::new(),
-            keys: Vec::new(),
+            found: Members::with_capacity(if record > 0 { 12 } else { 0 }),
+            keys: Vec::with_capacity(if limits.nodes == usize::MAX { 0 } else { 16 }),
             many: Vec::new(),
         }
     }
@@ -97,9 +104,10 @@ impl<'a> Scan<'a> {
     /// that no depth of nesting can overflow it.
     pub fn value(&mut self) -> Result<(), Fault> {
         let mut outer: SmallVec<[Frame; 16]> = SmallVec::new();
-        let mut frame = Frame { closing: END, plain: true, keys: 0, member: None };
+        let mut frame =
+            Frame { closing: END, plain: true, recorded: false, marks: 0, keys: 0, member: UNRECORDED };
         loop {
-            let mut member = None;
+            let mut member = UNRECORDED;
             if frame.closing == b'}' {
                 member = self.key(&mut frame, outer.len())?;
             }
@@ -115,12 +123,13 @@ impl<'a> Scan<'a> {
                     }
                     self.at += 1;
                     self.space();
-                    let closing = if start == b'{' { b'}' } else { b']' };
-                    let inner = Frame { closing, plain: true, keys: self.keys.len(), member: member.take() };
+                    let inner = self.frame(start, member, outer.len());
+                    let closing = inner.closing;
                     outer.push(std::mem::replace(&mut frame, inner));
                     if self.byte() != closing {
                         continue;
                     }
+                    member = UNRECORDED; // Its end is noted when its frame is left.
                 }
                 _ => self.scalar()?,
             }
@@ -131,11 +140,23 @@ impl<'a> Scan<'a> {
         }
     }
 
+    /// A container that begins with this bracket, inside as many others.
+    #[inline(always)]
+    fn frame(&self, start: u8, member: usize, depth: usize) -> Frame {
+        let closing = if start == b'{' { b'}' } else { b']' };
+        let recorded = depth < self.record || (depth == 2 && self.is_meta(member));
+        Frame { closing, plain: true, recorded, marks: 0, keys: self.keys.len(), member }
+    }
+
+    /// Is this recorded member's key `_meta`?
+    fn is_meta(&self, member: usize) -> bool {
+        self.found.get(member).is_some_and(|member| member.is("_meta", self.text))
+    }
+
     /// Goes on to the next value, closing what closes before it. Was the last one the last?
     #[inline(always)]
     fn next(&mut self, frame: &mut Frame, outer: &mut SmallVec<[Frame; 16]>) -> Result<bool, Fault> {
-        loop {
-            let Some(around) = outer.last_mut() else { return Ok(true) };
+        while frame.closing != END {
             self.space();
             let byte = self.byte();
             if byte == b',' {
@@ -149,25 +170,27 @@ impl<'a> Scan<'a> {
             self.at += 1;
             self.keys.truncate(frame.keys);
             self.finish(frame.member);
-            std::mem::swap(frame, around);
-            let depth = outer.len();
-            self.many.pop_if(|(at, _)| *at == depth);
-            outer.pop();
+            if !self.many.is_empty() {
+                let depth = outer.len();
+                self.many.pop_if(|(at, _)| *at == depth);
+            }
+            *frame = outer.pop().expect("around a container is another frame");
         }
+        Ok(true)
     }
 
     /// Notes where the value of a recorded member ended.
-    #[inline]
-    fn finish(&mut self, member: Option<usize>) {
-        if let Some(index) = member {
-            self.found[index].value.end = self.at;
+    #[inline(always)]
+    fn finish(&mut self, member: usize) {
+        if let Some(member) = self.found.get_mut(member) {
+            member.value.end = self.at;
         }
     }
 
-    /// A key and its colon, in the object at a depth. Returns the index of the member, if
-    /// members are recorded here.
+    /// A key and its colon, in the object at a depth. Returns the index of the member, or
+    /// [`UNRECORDED`].
     #[inline(always)]
-    fn key(&mut self, frame: &mut Frame, depth: usize) -> Result<Option<usize>, Fault> {
+    fn key(&mut self, frame: &mut Frame, depth: usize) -> Result<usize, Fault> {
         if self.byte() != b'"' {
             return Err(self.fault("an object key in quotes is missing"));
         }
@@ -187,35 +210,33 @@ impl<'a> Scan<'a> {
         }
         self.at += 1;
         self.space();
-        if depth > self.record {
-            return Ok(None);
+        if !frame.recorded {
+            return Ok(UNRECORDED);
         }
         let value = Span { start: self.at, end: self.at };
         let depth = u8::try_from(depth).expect("only the outermost levels are recorded");
-        if self.found.is_empty() {
-            self.found.reserve(8);
-        }
         self.found.push(Member { depth, plain, key, value });
-        Ok(Some(self.found.len() - 1))
+        Ok(self.found.len() - 1)
     }
 
     /// Refuses a key that its object has had before, in any spelling.
     #[inline(always)]
-    fn once(&mut self, key: Span, frame: &Frame, depth: usize) -> Result<(), Fault> {
-        let text = self.text;
-        let before = &self.keys[frame.keys..];
-        if frame.plain && before.len() < FEW_KEYS {
-            let own = key.of(text);
-            if before.iter().any(|other| other.len() == own.len() && other.of(text) == own) {
-                return Err(twice(key));
-            }
-            if self.keys.is_empty() {
-                self.keys.reserve(16);
-            }
-            self.keys.push(key);
-            return Ok(());
+    fn once(&mut self, key: Span, frame: &mut Frame, depth: usize) -> Result<(), Fault> {
+        if !frame.plain || self.keys.len() - frame.keys >= FEW_KEYS {
+            return self.once_of_many(key, frame, depth);
         }
-        self.once_of_many(key, frame, depth)
+        let mark = mark(key.of(self.text));
+        if frame.marks & mark != 0 && self.is_among(key, &self.keys[frame.keys..]) {
+            return Err(twice(key));
+        }
+        frame.marks |= mark;
+        self.keys.push(key);
+        Ok(())
+    }
+
+    #[cold]
+    fn is_among(&self, key: Span, others: &[Span]) -> bool {
+        others.iter().any(|other| other.of(self.text) == key.of(self.text))
     }
 
     /// The same for an object with many keys, or with keys that are spelled with escapes.
@@ -297,6 +318,17 @@ impl<'a> Scan<'a> {
         }
         self.rest_of_string(start)
     }
+}
+
+/// One bit that equal keys have in common, and different keys of an object mostly have not.
+#[inline(always)]
+fn mark(key: &[u8]) -> u64 {
+    let ends = match key {
+        [] => 0,
+        [first, .., last] => usize::from(*first) + 5 * usize::from(*last),
+        [only] => usize::from(*only),
+    };
+    1 << ((ends + 11 * key.len()) % 64)
 }
 
 #[cold]

@@ -4,7 +4,7 @@
 //! backslashes. So 64 bytes are looked at together: which of them are special is a bit each,
 //! and which are escaped follows from these bits without a branch.
 
-use wide::u8x64;
+use wide::{u8x16, u8x64};
 
 use super::{Fault, scan::Scan};
 
@@ -145,34 +145,38 @@ fn escaped(backslashes: u64, carry: &mut bool) -> u64 {
 
 /// How many bytes from here on mean themselves inside a string: visible ASCII without `"` and
 /// `\`. Most strings are a few words long, so no more than that are looked at.
-#[inline]
+#[inline(always)]
 pub fn visible(text: &[u8]) -> usize {
-    const WORDS: usize = 4;
-    let (words, rest) = text.as_chunks();
-    for (index, word) in words.iter().take(WORDS).enumerate() {
-        let special = special_bytes(u64::from_le_bytes(*word));
+    for block in 0..MOST_VISIBLE / 16 {
+        let rest = &text[(block * 16).min(text.len())..];
+        let special = match rest.first_chunk() {
+            Some(block) => special_bytes(*block),
+            None => special_bytes_at_end(rest),
+        };
         if special != 0 {
-            return index * 8 + special.trailing_zeros() as usize / 8;
+            return block * 16 + special.trailing_zeros() as usize;
         }
     }
-    if words.len() >= WORDS {
-        return WORDS * 8;
-    }
-    let special = |b: &u8| !matches!(b, 0x20..0x80) || matches!(b, b'"' | b'\\');
-    words.len() * 8 + rest.iter().position(special).unwrap_or(rest.len())
+    MOST_VISIBLE
 }
 
-/// Has the high bit set of the first byte that does not mean itself. Bits above it may be
-/// carried over from there.
-#[inline]
-fn special_bytes(word: u64) -> u64 {
-    const LOW: u64 = u64::from_le_bytes([0x01; 8]);
-    const HIGH: u64 = u64::from_le_bytes([0x80; 8]);
-    let zero = |word: u64| word.wrapping_sub(LOW) & !word;
-    let control = word.wrapping_sub(LOW * 0x20) & !word;
-    let quote = zero(word ^ (LOW * u64::from(b'"')));
-    let backslash = zero(word ^ (LOW * u64::from(b'\\')));
-    (word | control | quote | backslash) & HIGH
+const MOST_VISIBLE: usize = 64;
+
+/// Which bytes do not mean themselves: a bit each, the first byte's lowest.
+#[inline(always)]
+fn special_bytes(block: [u8; 16]) -> u32 {
+    let block = u8x16::new(block);
+    let equal = |byte| block.simd_eq(u8x16::splat(byte));
+    // The highest bit says it: a comparison sets it, and bytes outside of ASCII have it.
+    (equal(b'"') | equal(b'\\') | block.simd_lt(u8x16::splat(0x20)) | block).to_bitmask()
+}
+
+/// The same for the last bytes of a text; what follows them is special too.
+#[inline(never)]
+fn special_bytes_at_end(rest: &[u8]) -> u32 {
+    let mut block = [0; 16];
+    block[..rest.len()].copy_from_slice(rest);
+    special_bytes(block)
 }
 
 #[cfg(test)]
@@ -184,10 +188,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_first_special_byte_is_found(text in proptest::collection::vec(any::<u8>(), 0..40), plain in "[a-z ]{0,40}") {
+        fn the_first_special_byte_is_found(text in proptest::collection::vec(any::<u8>(), 0..40), plain in "[a-z ]{0,80}") {
             let text = [plain.as_bytes(), &text].concat();
             let special = |b: &u8| *b < 0x20 || *b >= 0x80 || *b == b'"' || *b == b'\\';
-            let expected = text.iter().position(special).unwrap_or(text.len()).min(32);
+            let expected = text.iter().position(special).unwrap_or(text.len()).min(MOST_VISIBLE);
             prop_assert_eq!(visible(&text), expected);
         }
 
