@@ -1,5 +1,6 @@
 """What the checks of tests/real run on: the programs from the registries, and the servers made of them."""
 
+import functools
 import json
 import os
 import shutil
@@ -22,12 +23,12 @@ class Tools:
         self.node = lane.node(20)
         self.npm = lane.npm_tools(HERE)
         self.python = lane.python_tools(HERE)
-        self.rmcp = self.build_rmcp_client()
         # A script finds its packages beside itself, so the clients are run from where these are.
         for script in [*(HERE / "clients").glob("*.mjs"), HERE / "loopback.mjs"]:
             shutil.copy(script, self.npm)
 
-    def build_rmcp_client(self):
+    @functools.cached_property
+    def rmcp(self):
         target = lane.TOOLS / "rmcp-client"
         with lane.step("the Rust client (built once)"):
             lane.quietly(
