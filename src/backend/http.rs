@@ -19,13 +19,14 @@ use futures_util::{
 };
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method as Verb, Request, Response, StatusCode, Uri,
-    header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST},
+    header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HOST},
 };
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full};
 use tokio::task::AbortHandle;
 
 use super::{
+    headers::{METHOD, NAME, SESSION, VERSION},
     pool::{Answer, Pool},
     transport::{Agreed, Connect, Inbox, Incoming, Kind, Outgoing, Transport, Trouble},
 };
@@ -39,11 +40,6 @@ use crate::wire::{
 
 /// The largest answer taken, and the largest event of a stream.
 pub const REPLY_LIMIT: usize = 16 << 20;
-
-const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
-const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
-const METHOD: HeaderName = HeaderName::from_static("mcp-method");
-const NAME: HeaderName = HeaderName::from_static("mcp-name");
 
 /// Connects to one address.
 pub struct Http {
@@ -464,21 +460,4 @@ async fn first_of(
 async fn drain(mut messages: BoxStream<'static, Result<Message, Trouble>>) {
     let rest = async { while messages.next().await.is_some() {} };
     let _ = tokio::time::timeout(Duration::from_secs(1), rest).await;
-}
-
-/// The headers of a configured backend, from name and value.
-pub fn headers<'a>(entries: impl Iterator<Item = (&'a str, &'a str)>) -> Result<HeaderMap, String> {
-    let ours = [CONTENT_LENGTH, HOST, CONTENT_TYPE, ACCEPT, SESSION, VERSION, METHOD, NAME];
-    let mut headers = HeaderMap::new();
-    for (name, value) in entries {
-        let header = HeaderName::try_from(name).map_err(|_| format!("{name:?} is no name of a header"))?;
-        if ours.contains(&header) || name.to_ascii_lowercase().starts_with("mcp-param-") {
-            return Err(format!("the header {name} is written by the gateway itself; leave it out"));
-        }
-        let mut value = HeaderValue::from_str(value)
-            .map_err(|_| format!("the value of the header {name} has characters that no header may have"))?;
-        value.set_sensitive(true);
-        headers.insert(header, value);
-    }
-    Ok(headers)
 }

@@ -25,6 +25,7 @@ use crate::{
 mod exchange; //      what comes back for a call
 pub mod guardian; //  the end of child processes when the gateway is killed
 mod handshake; //     which era a server speaks, and what it offers
+mod headers; //       headers that a configuration may set
 mod http; //          Streamable HTTP
 mod mirror; //        arguments that stand in headers too
 mod mux; //           one stream, many requests
@@ -229,7 +230,7 @@ fn over_http(
         .iter()
         .map(|(name, text)| Ok((name.as_str(), text.resolve()?)))
         .collect::<Result<_, String>>()?;
-    let configured = http::headers(resolved.iter().map(|(name, text)| (*name, text.text.as_str())))?;
+    let configured = headers::configured(resolved.iter().map(|(name, text)| (*name, text.text.as_str())))?;
     let streamable = || {
         Ok::<_, String>(Arc::new(http::Http::new(&parsed, configured.clone())?) as Arc<dyn transport::Connect>)
     };

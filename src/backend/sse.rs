@@ -331,7 +331,7 @@ mod tests {
         fn sse(&self) -> Sse {
             let url = format!("http://{}/here/sse", self.listener.local_addr().unwrap());
             let headers =
-                super::super::http::headers([("authorization", "Bearer hush")].into_iter()).unwrap();
+                super::super::headers::configured([("authorization", "Bearer hush")].into_iter()).unwrap();
             Sse::new(&url.parse().unwrap(), headers, PATIENCE).unwrap()
         }
 
