@@ -35,6 +35,7 @@ use crate::{
         self, Front,
         body::Body,
         http::Http,
+        record::Record,
         session::{self, Sessions},
         stdio,
     },
@@ -112,13 +113,20 @@ impl Plan {
             tracing::warn!(%why, "cursors will not outlive this run");
             random_key()
         });
-        let catalog = Catalog::start(sources, store).await;
+        let catalog = Catalog::start(sources, store.clone()).await;
         own.watch(&catalog);
         let subscriptions = Subscriptions::new(updates);
         let router = Router::new(Arc::clone(&catalog), Arc::clone(&subscriptions), &key, listen.page_size);
-        let sessions = Sessions::new(session);
+        let (journal, noted) = mpsc::unbounded_channel();
+        let sessions = Sessions::new(session, Some(journal));
         let front = Front::new(stack(deadline, router), Arc::clone(&sessions));
+        for (id, text) in store.sessions().await {
+            if let Ok(record) = serde_json::from_str(&text) {
+                front.restore(id, &record);
+            }
+        }
         let tasks = vec![
+            tokio::spawn(keep(store, noted)).abort_handle(),
             tokio::spawn(sweep(Arc::clone(&sessions))).abort_handle(),
             tokio::spawn(tell(Arc::clone(&catalog), Arc::clone(&sessions))).abort_handle(),
         ];
@@ -179,6 +187,17 @@ fn fingerprint(settings: &backend::Settings) -> String {
     let text = serde_json::to_string(settings).unwrap_or_default();
     let digest = digest::digest(&digest::SHA256, text.as_bytes());
     digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Keeps what is noted of sessions, as many at once as have come.
+async fn keep(store: Store, mut noted: mpsc::UnboundedReceiver<(String, Option<Record>)>) {
+    const AT_ONCE: usize = 1000;
+    let mut batch = Vec::new();
+    while noted.recv_many(&mut batch, AT_ONCE).await > 0 {
+        let text = |record: Option<Record>| record.and_then(|record| serde_json::to_string(&record).ok());
+        let sessions: Vec<_> = batch.drain(..).map(|(id, record)| (id, text(record))).collect();
+        store.keep_sessions(&sessions).await;
+    }
 }
 
 async fn sweep(sessions: Arc<Sessions>) {

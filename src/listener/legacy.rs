@@ -61,7 +61,10 @@ impl<S: Stage> Front<S> {
             Method::Ping => Some(Ok(())),
             Method::SetLevel => Some(set_level(session, &message)),
             Method::Subscribe => {
-                return Ok(Asking { asked, reply: self.subscribe(session, &message, client) });
+                let watching = self.watch(session, resource(&message)?);
+                let done = || Reply::Whole(Answer::Result(Bytes::from_static(b"{}")));
+                let reply = async move { Some(watching.await.map(|()| done())) };
+                return Ok(Asking { asked, reply: Box::pin(reply) });
             }
             Method::Unsubscribe => Some(resource(&message).map(|uri| session.unsubscribe(&uri))),
             _ => None,
@@ -88,47 +91,40 @@ impl<S: Stage> Front<S> {
 
     /// Watches a resource for a session: a subscription of its own, whose notifications go to
     /// the session's stream.
-    fn subscribe(
+    pub fn watch(
         &self,
         session: &Arc<Session>,
-        message: &Message,
-        client: Client,
-    ) -> BoxFuture<'static, Option<Result<Reply>>> {
-        let call = resource(message).and_then(|uri| {
-            let text = format!(
-                "{{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"subscriptions/listen\",\"params\":{{\"notifications\":{{\"resourceSubscriptions\":[{}]}}}}}}",
-                json::quoted(&uri)
-            );
-            let call = Call {
-                caller: session.caller.clone(),
-                scope: session.scope.clone(),
-                method: Method::Listen,
-                message: Message::parse(text.into(), &Limits::REQUEST)?,
-                client,
-                log_level: None,
-                progress: None,
-                mirrored: None,
-                given: None,
-            };
-            Ok((uri, self.run(call)))
+        uri: String,
+    ) -> impl Future<Output = Result<()>> + Send + 'static {
+        let text = format!(
+            "{{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"subscriptions/listen\",\"params\":{{\"notifications\":{{\"resourceSubscriptions\":[{}]}}}}}}",
+            json::quoted(&uri)
+        );
+        let message = Message::parse(text.into(), &Limits::REQUEST);
+        let call = message.map(|message| Call {
+            caller: session.caller.clone(),
+            scope: session.scope.clone(),
+            method: Method::Listen,
+            message,
+            client: session.client().cloned().unwrap_or_else(|| nobody(Revision::NEWEST_LEGACY)),
+            log_level: None,
+            progress: None,
+            mirrored: None,
+            given: None,
         });
+        let run = call.map(|call| self.run(call));
         let session = Arc::clone(session);
-        Box::pin(async move {
-            let subscribed = async {
-                let (uri, run) = call?;
-                let Reply::Stream(mut events) = run.await? else { return Err(Error::UnknownResource(uri)) };
-                let watched = match events.next().await {
-                    Some(Ok(Event::Notification(text))) => is_watched(&Message::parse(text, &Limits::REPLY)?),
-                    _ => false,
-                };
-                if !watched {
-                    return Err(Error::UnknownResource(uri));
+        async move {
+            let Reply::Stream(mut events) = run?.await? else { return Err(Error::UnknownResource(uri)) };
+            match events.next().await {
+                Some(Ok(Event::Notification(text)))
+                    if is_watched(&Message::parse(text.clone(), &Limits::REPLY)?) =>
+                {
+                    session.subscribe(uri, events)
                 }
-                session.subscribe(uri, events)?;
-                Ok(Reply::Whole(Answer::Result(Bytes::from_static(b"{}"))))
-            };
-            Some(subscribed.await)
-        })
+                _ => Err(Error::UnknownResource(uri)),
+            }
+        }
     }
 
     fn initialize(&self, session: &Arc<Session>, message: Message, id: Bytes) -> Result<Asking> {

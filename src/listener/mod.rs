@@ -21,6 +21,7 @@ mod envelope; //    the modern era's requests
 pub mod http; //    POST /mcp and its neighbours
 mod legacy; //      the legacy era's requests
 mod pipe; //        requests and answers on one stream
+pub mod record; //  sessions that outlive a restart
 mod refusal; //     what a refusal looks like
 pub mod session; // what clients older than 2026-07-28 expect to be kept
 pub mod stdio; //   a line in, a line out
@@ -74,6 +75,19 @@ pub struct Front<S> {
 impl<S: Stage> Front<S> {
     pub fn new(stage: S, sessions: Arc<session::Sessions>) -> Self {
         Self { stage, sessions }
+    }
+
+    /// Goes on with a session of an earlier run.
+    pub fn restore(&self, id: String, record: &record::Record) {
+        let Some(session) = self.sessions.restore(id, self.caller(), record) else { return };
+        for uri in record.watched.iter().cloned() {
+            let watching = self.watch(&session, uri);
+            tokio::spawn(async move {
+                if let Err(why) = watching.await {
+                    tracing::debug!(%why, "a resource is not watched any more");
+                }
+            });
+        }
     }
 
     /// Whose request this is. Whoever reaches a loopback address or the standard input may do

@@ -19,7 +19,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::oneshot, task::AbortHandle};
 
-use super::stream::Stream;
+use super::{
+    record::{Journal, Record},
+    stream::Stream,
+};
 use crate::{
     call::{Caller, Client, Event, Events, Scope},
     error::{Error, Result},
@@ -77,6 +80,7 @@ pub struct Session {
     /// The session's own stream, number 0.
     pub own: Arc<Stream>,
     next_stream: AtomicU64,
+    journal: Option<Journal>,
 }
 
 #[derive(Debug, Default)]
@@ -104,6 +108,16 @@ impl Session {
             state: Mutex::default(),
             own,
             next_stream: AtomicU64::new(1),
+            journal: None,
+        }
+    }
+
+    /// Has noted what has changed, if it is to be known after a restart.
+    fn note(&self, state: &State) {
+        if let (Some(journal), Some(client)) = (&self.journal, self.client()) {
+            let watched = state.watched.keys().cloned().collect();
+            let record = Record::new(&self.scope, client, state.level, watched);
+            let _ = journal.send((self.id.clone(), Some(record))); // Fails when the gateway ends.
         }
     }
 
@@ -118,7 +132,11 @@ impl Session {
 
     /// Takes the introduction; false if there was one before.
     pub fn introduce(&self, client: Client) -> bool {
-        self.client.set(client).is_ok()
+        let new = self.client.set(client).is_ok();
+        if new {
+            self.note(&self.state());
+        }
+        new
     }
 
     /// Notes that the client is there.
@@ -136,7 +154,9 @@ impl Session {
     }
 
     pub fn set_level(&self, level: Level) {
-        self.state().level = Some(level);
+        let mut state = self.state();
+        state.level = Some(level);
+        self.note(&state);
     }
 
     /// Notes that a request is under way, and gives what its client's cancelling ends. Refuses
@@ -191,11 +211,14 @@ impl Session {
         });
         let before = state.watched.insert(uri, task.abort_handle());
         before.inspect(AbortHandle::abort);
+        self.note(&state);
         Ok(())
     }
 
     pub fn unsubscribe(&self, uri: &str) {
-        self.state().watched.remove(uri).inspect(AbortHandle::abort);
+        let mut state = self.state();
+        state.watched.remove(uri).inspect(AbortHandle::abort);
+        self.note(&state);
     }
 
     /// A response of the client's. One to nothing we asked is of no interest.
@@ -264,14 +287,33 @@ impl Drop for UnderWay {
 pub struct Sessions {
     table: DashMap<String, Arc<Session>>,
     settings: Settings,
+    journal: Option<Journal>,
 }
 
 /// The name of the one session in mode `single`; no id we make looks like it.
 const SINGLE: &str = "single";
 
 impl Sessions {
-    pub fn new(settings: Settings) -> Arc<Self> {
-        Arc::new(Self { table: DashMap::new(), settings })
+    pub fn new(settings: Settings, journal: Option<Journal>) -> Arc<Self> {
+        Arc::new(Self { table: DashMap::new(), settings, journal })
+    }
+
+    /// A session of an earlier run, unless there are too many.
+    pub fn restore(&self, id: String, caller: Caller, record: &Record) -> Option<Arc<Session>> {
+        let client = record.client().filter(|_| self.table.len() < self.settings.max)?;
+        let mut session = Session::new(id.clone(), caller, record.scope(), Stream::resumed());
+        session.introduce(client);
+        session.state().level = record.level();
+        session.journal = self.journal.clone();
+        let session = Arc::new(session);
+        self.table.insert(id, Arc::clone(&session));
+        Some(session)
+    }
+
+    fn forget(&self, id: &str) {
+        if let Some(journal) = &self.journal {
+            let _ = journal.send((id.to_owned(), None)); // Fails when the gateway ends.
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -301,7 +343,11 @@ impl Sessions {
         let mut random = [0u8; 16];
         getrandom::fill(&mut random).map_err(|_| Error::Busy("no random numbers to be had".into()))?;
         let id: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        let session = Arc::new(Session::new(id.clone(), caller, scope, own));
+        let mut session = Session::new(id.clone(), caller, scope, own);
+        if !session.own.is_pipe() {
+            session.journal = self.journal.clone(); // A pipe ends with us, and its session with it.
+        }
+        let session = Arc::new(session);
         self.table.insert(id, Arc::clone(&session));
         Ok(session)
     }
@@ -350,9 +396,11 @@ impl Sessions {
     pub fn close(&self, id: &str) {
         if let Some((_, session)) = self.table.remove(id) {
             session.end();
+            self.forget(id);
         }
     }
 
+    /// Ends all of them for this run. Those that are kept go on in the next.
     pub fn close_all(&self) {
         self.table.retain(|_, session| {
             session.end();
@@ -364,11 +412,12 @@ impl Sessions {
     /// one on a pipe ends with its pipe: its client has no way to begin another.
     pub fn sweep(&self) {
         let idle = self.settings.idle.0;
-        self.table.retain(|_, session| {
+        self.table.retain(|id, session| {
             let at_work = !session.state().in_flight.is_empty();
             let keep = session.idle_for() <= idle || at_work || session.own.is_pipe();
             if !keep {
                 session.end();
+                self.forget(id);
             }
             keep
         });
@@ -396,7 +445,7 @@ mod tests {
     use super::*;
 
     fn sessions(max: usize, idle: Time) -> Arc<Sessions> {
-        Sessions::new(Settings { max, idle: Duration(idle), ..Settings::default() })
+        Sessions::new(Settings { max, idle: Duration(idle), ..Settings::default() }, None)
     }
 
     #[test]

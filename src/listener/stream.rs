@@ -8,6 +8,7 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
@@ -48,6 +49,18 @@ struct State {
 impl Stream {
     pub fn new(number: u64) -> Arc<Self> {
         Arc::new(Self { number, replays: true, state: Mutex::default(), news: Notify::new() })
+    }
+
+    /// The own stream of a session that goes on after a restart. Its events have later numbers
+    /// than any of before, so that a client who asks for what followed one gets them.
+    pub fn resumed() -> Arc<Self> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let stream = Self::new(0);
+        let mut state = stream.state();
+        state.last = now << 20;
+        state.read = state.last;
+        drop(state);
+        stream
     }
 
     /// A stream whose events are read once, and of which none is forgotten before.

@@ -34,8 +34,10 @@ impl Settings {
 /// Changes to the tables, in order; each is made once. (Listed here by hand: the macro that
 /// would find them has SQLite compiled a second time, for itself.)
 fn migrations() -> Migrator {
-    const LIST: [(&str, &str); 1] =
-        [("catalog and keys", include_str!("migrations/0001_catalog_and_keys.sql"))];
+    const LIST: [(&str, &str); 2] = [
+        ("catalog and keys", include_str!("migrations/0001_catalog_and_keys.sql")),
+        ("sessions", include_str!("migrations/0002_sessions.sql")),
+    ];
     let numbered = (1..).zip(LIST).map(|(number, (name, sql))| {
         let sql = SqlSafeStr::into_sql_str(sql);
         Migration::new(number, name.into(), MigrationType::Simple, sql, false)
@@ -117,6 +119,38 @@ impl Store {
         }
     }
 
+    /// The sessions that were kept, each by its id.
+    pub async fn sessions(&self) -> Vec<(String, String)> {
+        let rows = sqlx::query("SELECT id, content FROM session").fetch_all(&self.pool).await;
+        let rows = rows.inspect_err(|why| tracing::warn!(%why, "sessions of earlier cannot be read"));
+        let pair =
+            |row: &sqlx::sqlite::SqliteRow| Some((row.try_get("id").ok()?, row.try_get("content").ok()?));
+        rows.unwrap_or_default().iter().filter_map(pair).collect()
+    }
+
+    /// Keeps sessions, and forgets those that come without content, all at once.
+    pub async fn keep_sessions(&self, sessions: &[(String, Option<String>)]) {
+        let kept = async {
+            let mut transaction = self.pool.begin().await?;
+            for (id, content) in sessions {
+                let query = match content {
+                    Some(content) => sqlx::query(
+                        "INSERT INTO session (id, content) VALUES ($1, $2)
+                         ON CONFLICT (id) DO UPDATE SET content = $2, saved_at = unixepoch()",
+                    )
+                    .bind(id)
+                    .bind(content),
+                    None => sqlx::query("DELETE FROM session WHERE id = $1").bind(id),
+                };
+                query.execute(&mut *transaction).await?;
+            }
+            transaction.commit().await
+        };
+        if let Err(why) = kept.await {
+            tracing::warn!(%why, "sessions cannot be kept; their clients begin anew after a restart");
+        }
+    }
+
     /// The key under which cursors are signed: made once, the same after each restart.
     pub async fn cursor_key(&self) -> Result<Vec<u8>, Error> {
         let mut fresh = [0u8; 32];
@@ -159,11 +193,14 @@ mod tests {
         let key = store.cursor_key().await.unwrap();
         store.keep_catalog("files", "f1", "{}").await;
         store.keep_catalog("files", "f1", "{\"a\":1}").await;
+        store.keep_sessions(&[("a".into(), Some("{}".into())), ("b".into(), Some("{}".into()))]).await;
+        store.keep_sessions(&[("a".into(), None), ("b".into(), Some("{\"c\":1}".into()))]).await;
         store.close().await;
 
         let store = Store::open(&settings).await.unwrap();
         assert_eq!(store.cursor_key().await.unwrap(), key);
         assert_eq!(store.catalog("files", "f1").await.as_deref(), Some("{\"a\":1}"));
         assert_eq!(store.catalog("files", "f2").await, None);
+        assert_eq!(store.sessions().await, [("b".to_owned(), "{\"c\":1}".to_owned())]);
     }
 }

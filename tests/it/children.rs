@@ -17,9 +17,9 @@ use tempfile::TempDir;
 use crate::support::{Answer, Gateway, child_table, modern_call, until, until_ok};
 
 /// The gateway as a process of its own.
-struct Program {
+pub struct Program {
     process: Child,
-    address: SocketAddr,
+    pub address: SocketAddr,
     folder: TempDir,
 }
 
@@ -34,9 +34,28 @@ impl Program {
 
     /// With these tables of `routes.toml`, one a backend.
     fn start_with(backends: Vec<String>, folder: TempDir) -> Self {
-        let mut toml = "[listen]\naddress = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\n".to_owned();
-        toml += "[store]\npath = \":memory:\"\n[log]\nlevel = \"error\"\n";
-        toml += &backends.join("\n");
+        Self::start_at("127.0.0.1:0", ":memory:", &backends.join("\n"), folder)
+    }
+
+    /// With this table of `routes.toml` for its backend, and a store that outlives it.
+    pub fn start_kept(backend: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path().join("kept.db").display().to_string();
+        Self::start_at("127.0.0.1:0", &store, backend, folder)
+    }
+
+    /// Killed, and started again at the same address with the same store.
+    pub fn killed_and_started(mut self, backend: &str) -> Self {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        let folder = std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap());
+        let store = folder.path().join("kept.db").display().to_string();
+        Self::start_at(&self.address.to_string(), &store, backend, folder)
+    }
+
+    fn start_at(address: &str, store: &str, backends: &str, folder: TempDir) -> Self {
+        let mut toml = format!("[listen]\naddress = \"{address}\"\nadmin = \"127.0.0.1:0\"\n");
+        toml += &format!("[store]\npath = {store:?}\n[log]\nlevel = \"error\"\n{backends}");
         let config = folder.path().join("routes.toml");
         fs::write(&config, toml).unwrap();
         let mut process = Command::new(env!("CARGO_BIN_EXE_waystation"))

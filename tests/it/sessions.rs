@@ -5,8 +5,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::{
+    children::Program,
     fake::{Era, Fake, tool},
-    support::{Gateway, LEGACY, Opened, names_of, session::initialize},
+    support::{Gateway, LEGACY, Opened, Session, names_of, session::initialize},
 };
 
 #[tokio::test]
@@ -254,4 +255,41 @@ async fn before_2025_11_25_a_stream_opens_with_its_first_message() {
         assert_eq!(first.data.is_empty(), opens, "{revision}");
         assert!(first.id.is_some());
     }
+}
+
+#[tokio::test]
+async fn sessions_go_on_after_the_gateway_was_killed() {
+    let resource = json!({ "uri": "test://a", "name": "a" });
+    let fake = Fake::builder().era(Era::Legacy).resources(vec![resource]).start().await;
+    let backend = format!("[backends.files]\nurl = \"{}\"\n", fake.url());
+    let gateway = Program::start_kept(&backend);
+    let mut sessions = Vec::new();
+    for _ in 0..100 {
+        sessions.push(Session::open(gateway.address, "/mcp", "2025-11-25").await);
+    }
+    let gone = sessions.pop().unwrap();
+    assert_eq!(gone.delete().await.status, 200);
+    let watching = &sessions[0];
+    let uri = json!({ "uri": "test://a" });
+    let updated = json!({ "jsonrpc": "2.0", "method": "notifications/resources/updated", "params": uri });
+    watching.request("resources/subscribe", uri).send().await.result();
+    fake.until_seen("resources/subscribe", 1).await;
+    let mut stream = watching.stream(None).await;
+    fake.notify(updated.clone());
+    let last = stream.event().await.expect("an event").id.expect("an id");
+    // What was noted last is on its way to the disk.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    drop(stream);
+    fake.forget();
+
+    let _gateway = gateway.killed_and_started(&backend);
+    for session in &sessions {
+        let echo = session.call("files__echo", json!({ "a": 1 })).send().await;
+        assert_eq!(echo.result()["structuredContent"], json!({ "a": 1 }));
+    }
+    assert_eq!(gone.request("ping", json!({})).send().await.status, 404);
+    fake.until_seen("resources/subscribe", 1).await;
+    let mut stream = watching.stream(Some(&last)).await;
+    fake.notify(updated.clone());
+    assert_eq!(stream.message().await.expect("a notification"), updated);
 }
