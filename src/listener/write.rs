@@ -7,6 +7,7 @@ use crate::{
     error::Result,
     wire::{
         mcp::{Era, INTRODUCTION, Method, code},
+        message::LONG,
         project::{self, Reader},
     },
 };
@@ -25,6 +26,28 @@ impl Asked {
         self.client.revision.era()
     }
 
+    fn reader(&self, wrapped: bool) -> Reader<'_> {
+        Reader {
+            revision: self.client.revision,
+            id: &self.id,
+            server_info: INTRODUCTION,
+            method: self.method,
+            wrapped,
+        }
+    }
+
+    /// A long result in pieces that follow one another, so that it need not be copied.
+    pub fn pieces(&self, answer: &Answer) -> Option<Vec<Bytes>> {
+        match answer {
+            Answer::Response { message, written_in, wrapped }
+                if message.text().len() > LONG && message.result().is_some() =>
+            {
+                Some(project::response_in_pieces(message, *written_in, &self.reader(*wrapped)))
+            }
+            _ => None,
+        }
+    }
+
     /// The response, and the HTTP status it goes with.
     pub fn response(&self, answer: Result<Answer>) -> (u16, Bytes) {
         match answer {
@@ -41,14 +64,7 @@ impl Asked {
                 let unknown =
                     || message.in_error("code") == Some(code::METHOD_NOT_FOUND.to_string().as_bytes());
                 let status = if self.era() == Era::Modern && unknown() { 404 } else { 200 };
-                let reader = Reader {
-                    revision: self.client.revision,
-                    id: &self.id,
-                    server_info: INTRODUCTION,
-                    method: self.method,
-                    wrapped,
-                };
-                (status, project::response(&message, written_in, &reader).into())
+                (status, project::response(&message, written_in, &self.reader(wrapped)).into())
             }
             Err(error) => {
                 let (status, _) = error.codes(self.era());

@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
 use serde_json::json;
 use smallvec::SmallVec;
 
@@ -122,6 +123,23 @@ pub struct Reader<'a> {
 
 /// A backend's response as the client's revision has it, with the client's id.
 pub fn response(message: &Message, written_in: Era, reader: &Reader<'_>) -> Vec<u8> {
+    let text = changes(message, written_in, reader).finish();
+    if reader.revision < Revision::V2025_06_18 && message.top("result").is_some() {
+        return older_content(text, reader);
+    }
+    text
+}
+
+/// The same in pieces that follow one another. Long ones are shared with the message.
+pub fn response_in_pieces(message: &Message, written_in: Era, reader: &Reader<'_>) -> Vec<Bytes> {
+    if reader.revision < Revision::V2025_06_18 {
+        return vec![response(message, written_in, reader).into()];
+    }
+    changes(message, written_in, reader).pieces(message.text())
+}
+
+/// What changes in a response on its way to its reader.
+fn changes<'a>(message: &'a Message, written_in: Era, reader: &Reader<'a>) -> Splice<'a> {
     let mut splice = Splice::new(message.text());
     if let Some(id) = message.top("id") {
         splice.replace(id, reader.id);
@@ -130,9 +148,9 @@ pub fn response(message: &Message, written_in: Era, reader: &Reader<'_>) -> Vec<
         if let Some(other) = error_code(message, written_in, reader) {
             splice.replace(message.of_error("code").unwrap_or(error), other.to_string().into_bytes());
         }
-        return splice.finish();
+        return splice;
     }
-    let Some(result) = message.top("result") else { return splice.finish() };
+    let Some(result) = message.top("result") else { return splice };
     match (written_in, reader.revision.era()) {
         (Era::Legacy, Era::Legacy) => {}
         (_, Era::Modern) => complete(message, result, reader, &mut splice),
@@ -140,10 +158,7 @@ pub fn response(message: &Message, written_in: Era, reader: &Reader<'_>) -> Vec<
             splice.replace(result, downgrade(result.of(message.text()), reader));
         }
     }
-    if reader.revision < Revision::V2025_06_18 {
-        return older_content(splice.finish(), reader);
-    }
-    splice.finish()
+    splice
 }
 
 /// Adds what every result of the modern era has, where it is missing.
