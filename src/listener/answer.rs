@@ -57,6 +57,11 @@ async fn whole(asked: &Asked, reply: Result<Reply>) -> Response<Body> {
         },
         Err(error) => Err(error),
     };
+    if let Ok(answer) = &answer
+        && let Some(pieces) = asked.pieces(answer)
+    {
+        return body::json_in_pieces(pieces);
+    }
     let (status, text) = asked.response(answer);
     body::json(status, text)
 }

@@ -1,6 +1,7 @@
 //! What does an HTTP answer of ours consist of: one piece, or events as they come?
 
 use std::{
+    collections::VecDeque,
     convert::Infallible,
     pin::Pin,
     task::{Context, Poll},
@@ -24,6 +25,8 @@ const SILENCE: Duration = Duration::from_secs(15);
 /// The body of an answer.
 pub enum Body {
     Whole(Bytes),
+    /// One text, of which no piece is empty.
+    Pieces(VecDeque<Bytes>),
     Events(BoxStream<'static, Bytes>),
 }
 
@@ -38,6 +41,7 @@ impl http_body::Body for Body {
         match self.get_mut() {
             Self::Whole(text) if text.is_empty() => Poll::Ready(None),
             Self::Whole(text) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(text))))),
+            Self::Pieces(pieces) => Poll::Ready(pieces.pop_front().map(|piece| Ok(Frame::data(piece)))),
             Self::Events(events) => {
                 Pin::new(events).poll_next(context).map(|event| event.map(|event| Ok(Frame::data(event))))
             }
@@ -45,12 +49,17 @@ impl http_body::Body for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Self::Whole(text) if text.is_empty())
+        match self {
+            Self::Whole(text) => text.is_empty(),
+            Self::Pieces(pieces) => pieces.is_empty(),
+            Self::Events(_) => false,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(text) => SizeHint::with_exact(text.len() as u64),
+            Self::Pieces(pieces) => SizeHint::with_exact(pieces.iter().map(|piece| piece.len() as u64).sum()),
             Self::Events(_) => SizeHint::default(),
         }
     }
@@ -58,7 +67,16 @@ impl http_body::Body for Body {
 
 /// A JSON text with its status.
 pub fn json(status: u16, text: impl Into<Bytes>) -> Response<Body> {
-    let mut response = Response::new(Body::Whole(text.into()));
+    as_json(status, Body::Whole(text.into()))
+}
+
+/// A JSON text in pieces that follow one another, none of them empty.
+pub fn json_in_pieces(pieces: Vec<Bytes>) -> Response<Body> {
+    as_json(200, Body::Pieces(pieces.into()))
+}
+
+fn as_json(status: u16, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

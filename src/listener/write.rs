@@ -7,6 +7,7 @@ use crate::{
     error::{Error, Result},
     wire::{
         mcp::{Era, INTRODUCTION, Method, code},
+        message::LONG,
         project::{self, Reader},
     },
 };
@@ -32,6 +33,18 @@ impl Asked {
             server_info: INTRODUCTION,
             method: self.method,
             wrapped,
+        }
+    }
+
+    /// A long result in pieces that follow one another, so that it need not be copied.
+    pub fn pieces(&self, answer: &Answer) -> Option<Vec<Bytes>> {
+        match answer {
+            Answer::Response { message, written_in, wrapped }
+                if message.text().len() > LONG && message.result().is_some() =>
+            {
+                Some(project::response_in_pieces(message, *written_in, &self.reader(*wrapped)))
+            }
+            _ => None,
         }
     }
 

@@ -299,6 +299,9 @@ fn json_integer(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().enumerate().all(|(at, b)| b.is_ascii_digit() || (at == 0 && *b == b'-'))
 }
 
+/// Stretches of a text that are longer than this are better shared than copied.
+pub const LONG: usize = 16 << 10;
+
 /// Changes to a text, made all at once.
 ///
 /// Places are those of the text as it was; they must not overlap.
@@ -336,6 +339,32 @@ impl<'a> Splice<'a> {
         }
         out.extend_from_slice(&self.text[at..]);
         out
+    }
+}
+
+impl Splice<'_> {
+    /// The changed text in pieces that follow one another, of which long ones are shared with
+    /// the text as it was.
+    pub fn pieces(&mut self, text: &Bytes) -> Vec<Bytes> {
+        self.edits.sort_by_key(|(place, _)| place.start);
+        let mut pieces = Vec::new();
+        let mut copied = Vec::new();
+        let mut at = 0;
+        let end = Span { start: text.len(), end: text.len() };
+        for (place, with) in self.edits.iter().map(|(place, with)| (*place, &**with)).chain([(end, &b""[..])])
+        {
+            if place.start - at > LONG {
+                pieces.push(Bytes::from(std::mem::take(&mut copied)));
+                pieces.push(text.slice(at..place.start));
+            } else {
+                copied.extend_from_slice(&text[at..place.start]);
+            }
+            copied.extend_from_slice(with);
+            at = place.end;
+        }
+        pieces.push(Bytes::from(copied));
+        pieces.retain(|piece| !piece.is_empty());
+        pieces
     }
 }
 
@@ -447,6 +476,22 @@ mod tests {
         splice.replace(message.top("id").unwrap(), &b"7"[..]);
         let out = String::from_utf8(splice.finish()).unwrap();
         assert_eq!(out, text.replacen("\"c-1\"", "7", 1).replacen("\"a__b\"", "\"b\"", 1));
+    }
+
+    #[test]
+    fn long_stretches_are_shared_and_not_copied() {
+        let long = "x".repeat(LONG + 1);
+        let text = format!(r#"{{"jsonrpc":"2.0","result":{{"a":"{long}","b":"{long}"}},"id":"1"}}"#);
+        let message = parse(&text).unwrap();
+        let mut splice = Splice::new(message.text());
+        splice.replace(message.top("id").unwrap(), &b"7"[..]);
+        splice.insert(message.top("result").unwrap().start + 1, &b"\"c\":1,"[..]);
+        splice.replace(message.field("a").unwrap(), &b"2"[..]);
+        let pieces = splice.pieces(message.text());
+        assert_eq!(pieces.concat(), splice.finish());
+        let shared = message.text().as_ptr_range();
+        let is_shared: Vec<_> = pieces.iter().map(|piece| shared.contains(&piece.as_ptr())).collect();
+        assert_eq!(is_shared, [false, true, false]);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
 use serde_json::json;
 use smallvec::SmallVec;
 
@@ -87,7 +88,10 @@ pub fn request(message: &Message, method: Method, hop: &Hop<'_>) -> Vec<u8> {
 /// A request of a later round: with the client's answers by their keys, and with the state that
 /// the server wants to hear again.
 pub fn next_round(message: &Message, answers: &[(&str, &[u8])], state: Option<&str>) -> Vec<u8> {
-    let all = object_with(b"{}", |_| false, answers);
+    // The keys are a stranger's words, unlike the names that `object_with` is given elsewhere.
+    let members: Vec<_> =
+        answers.iter().map(|(key, value)| [json::quoted(key).as_bytes(), b":", value].concat()).collect();
+    let all = [b"{", &members.join(&b',')[..], b"}"].concat();
     let state = state.map(json::quoted);
     let mut put: Vec<(&str, &[u8])> = Vec::new();
     if !answers.is_empty() {
@@ -174,6 +178,23 @@ pub struct Reader<'a> {
 
 /// A backend's response as the client's revision has it, with the client's id.
 pub fn response(message: &Message, written_in: Era, reader: &Reader<'_>) -> Vec<u8> {
+    let text = changes(message, written_in, reader).finish();
+    if reader.revision < Revision::V2025_06_18 && message.top("result").is_some() {
+        return older_content(text, reader);
+    }
+    text
+}
+
+/// The same in pieces that follow one another. Long ones are shared with the message.
+pub fn response_in_pieces(message: &Message, written_in: Era, reader: &Reader<'_>) -> Vec<Bytes> {
+    if reader.revision < Revision::V2025_06_18 {
+        return vec![response(message, written_in, reader).into()];
+    }
+    changes(message, written_in, reader).pieces(message.text())
+}
+
+/// What changes in a response on its way to its reader.
+fn changes<'a>(message: &'a Message, written_in: Era, reader: &Reader<'a>) -> Splice<'a> {
     let mut splice = Splice::new(message.text());
     if let Some(id) = message.top("id") {
         splice.replace(id, reader.id);
@@ -182,9 +203,9 @@ pub fn response(message: &Message, written_in: Era, reader: &Reader<'_>) -> Vec<
         if let Some(other) = error_code(message, written_in, reader) {
             splice.replace(message.of_error("code").unwrap_or(error), other.to_string().into_bytes());
         }
-        return splice.finish();
+        return splice;
     }
-    let Some(result) = message.top("result") else { return splice.finish() };
+    let Some(result) = message.top("result") else { return splice };
     match (written_in, reader.revision.era()) {
         (Era::Legacy, Era::Legacy) => {}
         (_, Era::Modern) => complete(message, result, reader, &mut splice),
@@ -192,10 +213,7 @@ pub fn response(message: &Message, written_in: Era, reader: &Reader<'_>) -> Vec<
             splice.replace(result, downgrade(result.of(message.text()), reader));
         }
     }
-    if reader.revision < Revision::V2025_06_18 {
-        return older_content(splice.finish(), reader);
-    }
-    splice.finish()
+    splice
 }
 
 /// Adds what every result of the modern era has, where it is missing.
