@@ -5,7 +5,7 @@
  *   node modern.mjs stdio | streamable PORT
  */
 import { createServer } from 'node:http';
-import { McpServer, createMcpHandler, createRequestStateCodec, inputRequired } from '@modelcontextprotocol/server';
+import { McpServer, createMcpHandler, createRequestStateCodec, inputRequired, CLIENT_CAPABILITIES_META_KEY } from '@modelcontextprotocol/server';
 import { serveStdio } from '@modelcontextprotocol/server/stdio';
 import { toNodeHandler } from '@modelcontextprotocol/node';
 import * as z from 'zod/v4';
@@ -15,13 +15,16 @@ const [transport, port] = process.argv.slice(2);
 const codec = createRequestStateCodec({ key: crypto.getRandomValues(new Uint8Array(32)) });
 const inputSchema = z.object({ tag: z.number().int(), anyway: z.boolean().optional() });
 const number = { type: 'object', properties: { number: { type: 'integer' } }, required: ['number'] };
+// What the SDK believes of the client when a tool asks anyway.
+const everything = { elicitation: { form: {}, url: {} }, sampling: {}, roots: {} };
 
 function makeServer() {
   const mcp = new McpServer({ name: `asking-modern-${transport}`, version: '1' }, { requestState: { verify: codec.verify } });
 
   /** A tool that asks with `question`, and makes of the answer what it returns. */
   function tool(name, question, outcome) {
-    mcp.registerTool(name, { inputSchema }, async ({ tag }, context) => {
+    mcp.registerTool(name, { inputSchema }, async ({ tag, anyway }, context) => {
+      if (anyway) context.mcpReq.envelope[CLIENT_CAPABILITIES_META_KEY] = everything;
       const answer = context.mcpReq.inputResponses?.answer;
       if (answer === undefined) {
         const invited = invitation();
