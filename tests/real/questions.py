@@ -75,16 +75,19 @@ class Ask(NamedTuple):
     decline: bool = False
     # The server does not look first whether the client said it can be asked this.
     anyway: bool = False
+    # It does not say to which call the question belongs.
+    apart: bool = False
 
     def call(self, tag):
-        return {"name": f"{self.backend}__ask_{self.kind}", "arguments": {"tag": tag, "anyway": self.anyway}}
+        return {"name": f"{self.backend}__ask_{self.kind}", "arguments": {"tag": tag, "anyway": self.anyway, "apart": self.apart}}
 
     def answer(self, secret, tag):
         """(action, number) as the tool has to return them."""
         return ("decline", None) if self.decline else ("accept", secret if self.kind == "roots" else secret + tag)
 
     def __str__(self):
-        return f"{self.backend}: {KINDS[self.kind]}{', declined' * self.decline}{', without looking first' * self.anyway}"
+        how = [word for word, is_so in zip(("declined", "without looking first", "apart from the call"), self[2:], strict=True) if is_so]
+        return f"{self.backend}: {', '.join([KINDS[self.kind], *how])}"
 
 
 class Client:
@@ -104,7 +107,8 @@ class Client:
         tags = list(itertools.islice(Client.tags, len(asks)))
         calls = [ask.call(tag) for tag, ask in zip(tags, asks, strict=True)]
         declined = [tag for tag, ask in zip(tags, asks, strict=True) if ask.decline]
-        plan = {"era": self.era, **self.where, "declares": declares, "declined": declined, "secret": secret, "together": together, "calls": calls}
+        plan = {"era": self.era, **self.where, "declares": declares, "secret": secret, "together": together}
+        plan |= {"calls": calls, "declined": declined}
         file = folder / f"questions-{tags[0]}.json"
         file.write_text(json.dumps(plan))
         report = self.program(file, plan)
@@ -190,6 +194,26 @@ def check_undeclared(tally, every, folder):
             tally.check(f"{client.label} declares nothing and hears why not from {ask}", refusal(call), json.dumps(call))
 
 
+def check_unplaced(tally, every, folder):
+    """A question that does not say to which call it belongs: where only one call can have caused it, it is passed on, and
+    over Streamable HTTP, where it comes on a stream that is no call's, the server hears at once that it is not."""
+    asks = [Ask(backend, kind, apart=True) for backend in BACKENDS if backend.startswith("legacy") for kind in KINDS]
+    for client, report in reports(every, lambda client: client.run(folder, asks)):
+        for ask, call, good in report.calls:
+            if ask.backend == "legacy-http":
+                tally.check(f"{client.label} is not asked by {ask}", "-32601" in (refusal(call) or ""), json.dumps(call))
+            else:
+                tally.check(f"{client.label} is asked by {ask}", good, json.dumps(call))
+
+
+def check_refusing(tally, every, folder):
+    """To refuse a model is an error in the legacy era, and ends the call with the client's own words."""
+    asks = [Ask(backend, "model", decline=True) for backend in BACKENDS]
+    for client, report in reports(every, lambda client: client.run(folder, asks)):
+        for ask, call, _ in report.calls:
+            tally.check(f"{client.label} is heard by {ask}", "not today" in (refusal(call) or ""), json.dumps(call))
+
+
 def check_apart(tally, pairs, folder):
     """Two clients at the same time, each with numbers of its own: nobody is asked for, or gets, the other's."""
     for pair in pairs:
@@ -248,6 +272,9 @@ def check(tally, binary, tools, folder, only):
             chosen = [client for client in every if only in client.label]
             cells = check_matrix(tally, chosen, folder)
             check_undeclared(tally, [client for client in chosen if client.transport != "HTTP+SSE"], folder)
+            one_each = [client for client in chosen if client.label.startswith("typescript 2.4") and "url" in client.where]
+            check_unplaced(tally, one_each, folder)
+            check_refusing(tally, [client for client in chosen if client.era == "legacy"], folder)
             check_apart(tally, list(pairs(every, only)), folder)
             if len(chosen) == len(every):
                 matrix.remember(cells)

@@ -66,7 +66,8 @@ async function streamable(request, response) {
   const known = sessions.get(request.headers['mcp-session-id']);
   if (known) return known.handleRequest(request, response);
   if (request.headers['mcp-session-id']) return response.writeHead(404).end();
-  const made = new StreamableHTTPServerTransport({ sessionIdGenerator: randomUUID, onsessioninitialized: id => { sessions.set(id, made); } });
+  const onsessioninitialized = id => { sessions.set(id, made); };
+  const made = new StreamableHTTPServerTransport({ sessionIdGenerator: randomUUID, onsessioninitialized });
   await serve(made);
   return made.handleRequest(request, response);
 }

@@ -6,7 +6,7 @@ Plan:   url | sse | command (one of them), era (legacy | modern), calls [{name, 
 Report: revision, calls [{text, isError} | {error} | {hung}], tags (those of the questions it was asked)
 
 A question about #TAG is answered with secret + TAG, one about roots, which has no words, with the secret. The forms
-about the tags in `declined` are declined.
+about the tags in `declined` are declined; to be asked for a model's words about those is an error, "not today".
 """
 
 import asyncio
@@ -49,6 +49,8 @@ class Answers:
         content = params.messages[0].content
         text = (content[0] if isinstance(content, list) else content).text
         answer = types.TextContent(type="text", text=str(self.number(text)))
+        if self.tags[-1] in self.plan["declined"]:
+            return types.ErrorData(code=-1, message="not today")
         return types.CreateMessageResult(role="assistant", model="none", content=answer)
 
     async def roots(self, _context):

@@ -27,7 +27,9 @@ export const answers = !plan.declares ? {} : {
   },
   'sampling/createMessage': async ({ messages }) => {
     const [content] = [messages[0].content].flat();
-    return { role: 'assistant', model: 'none', content: { type: 'text', text: String(numberFor(content.text)) } };
+    const number = numberFor(content.text);
+    if (plan.declined.includes(number - plan.secret)) throw new Error('not today');
+    return { role: 'assistant', model: 'none', content: { type: 'text', text: String(number) } };
   },
   'roots/list': async () => ({ roots: [{ uri: `file:///number/${plan.secret}` }] })
 };
