@@ -13,6 +13,7 @@ import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import lane
 import matrix
@@ -66,6 +67,29 @@ class Askers:
             process.stop()
 
 
+class Ask(NamedTuple):
+    """A call of a tool that asks."""
+
+    backend: str
+    kind: str
+    decline: bool = False
+    # The server does not look first whether the client said it can be asked this.
+    anyway: bool = False
+    # It does not say to which call the question belongs.
+    apart: bool = False
+
+    def call(self, tag):
+        return {"name": f"{self.backend}__ask_{self.kind}", "arguments": {"tag": tag, "anyway": self.anyway, "apart": self.apart}}
+
+    def answer(self, secret, tag):
+        """(action, number) as the tool has to return them."""
+        return ("decline", None) if self.decline else ("accept", secret if self.kind == "roots" else secret + tag)
+
+    def __str__(self):
+        how = [word for word, is_so in zip(("declined", "without looking first", "apart from the call"), self[2:], strict=True) if is_so]
+        return f"{self.backend}: {', '.join([KINDS[self.kind], *how])}"
+
+
 class Client:
     """A client that answers, in one era and over one transport."""
 
@@ -77,33 +101,31 @@ class Client:
         self.kind = f"{REVISIONS[era]}, {transport}"
         self.label = f"{name} ({self.kind})"
 
-    def run(self, folder, wanted, answers="number", together=1, **extra):
-        """Makes calls of (backend, kind); gives what each should and did say, and what else is to be known."""
+    def run(self, folder, asks, declares=True, together=1):
+        """Makes calls that are asked something; gives what each should and did say, and what the client was asked."""
         secret = random.randrange(10**9, 10**12)
-        tags = list(itertools.islice(Client.tags, len(wanted)))
-        calls = [
-            {"name": f"{backend}__ask_{kind}", "arguments": {"tag": tag, **extra}}
-            for tag, (backend, kind) in zip(tags, wanted, strict=True)
-        ]
-        plan = {"era": self.era, **self.where, "answers": answers, "secret": secret, "together": together, "calls": calls}
+        tags = list(itertools.islice(Client.tags, len(asks)))
+        calls = [ask.call(tag) for tag, ask in zip(tags, asks, strict=True)]
+        declined = [tag for tag, ask in zip(tags, asks, strict=True) if ask.decline]
+        plan = {"era": self.era, **self.where, "declares": declares, "secret": secret, "together": together}
+        plan |= {"calls": calls, "declined": declined}
         file = folder / f"questions-{tags[0]}.json"
         file.write_text(json.dumps(plan))
         report = self.program(file, plan)
         if not isinstance(report, dict):
             report = {"revision": report, "calls": [{"error": report}] * len(calls), "tags": []}
-        numbers = [secret + (tag if kind != "roots" else 0) for tag, (_, kind) in zip(tags, wanted, strict=True)]
-        asked = [tag for tag, (_, kind) in zip(tags, wanted, strict=True) if kind != "roots"]
-        return Report(report, numbers, asked)
+        return Report(report, [ask.answer(secret, tag) for tag, ask in zip(tags, asks, strict=True)], tags, asks)
 
 
 class Report:
-    def __init__(self, report, numbers, asked):
-        self.revision, self.calls, self.numbers = report["revision"], report["calls"], numbers
-        self.tags, self.asked = sorted(report["tags"]), sorted(asked)
+    """What came of the calls of one client."""
 
-    def accepted(self):
-        """Of each call, whether it brought the number that its client answered."""
-        return [said(call) == ("accept", number) for call, number in zip(self.calls, self.numbers, strict=True)]
+    def __init__(self, report, wanted, tags, asks):
+        self.revision, self.asked = report["revision"], sorted(report["tags"])
+        # One of (what was asked, how it ended, whether that is right) for each call.
+        self.calls = [(ask, call, said(call) == answer) for ask, call, answer in zip(asks, report["calls"], wanted, strict=True)]
+        # A question about roots has no words, and so no tag.
+        self.to_be_asked = [tag for tag, ask in zip(tags, asks, strict=True) if ask.kind != "roots"]
 
 
 def said(call):
@@ -139,20 +161,20 @@ def clients(tools, gateway, stdio):
 
 
 def check_matrix(tally, every, folder):
-    """Every client is asked everything by everybody. The answer is what the table of docs/protocol.md should say."""
-    wanted = list(itertools.product(BACKENDS, KINDS))
+    """Every client is asked everything by everybody, and declines some. The answer is what docs/protocol.md should say."""
+    asks = [Ask(backend, kind) for backend in BACKENDS for kind in KINDS]
+    asks += [Ask(backend, "form", decline=True) for backend in BACKENDS]
     cells = {}
-    for client, report in reports(every, lambda client: client.run(folder, wanted)):
+    for client, report in reports(every, lambda client: client.run(folder, asks)):
         tally.equal(f"{client.label} speaks {REVISIONS[client.era]}", report.revision, REVISIONS[client.era])
-        tally.equal(f"{client.label} is asked once for each call, and for no other's", report.tags, report.asked)
-        for (backend, kind), call, good in zip(wanted, report.calls, report.accepted(), strict=True):
-            place, why = (client.kind, kind, backend), refusal(call) or json.dumps(call)
+        tally.equal(f"{client.label} is asked once for each call, and for no other's", report.asked, report.to_be_asked)
+        for ask, call, good in report.calls:
+            place, why = (client.kind, ask.kind, ask.backend), refusal(call) or json.dumps(call)
             known = REFUSED.get(place)
-            what = f"{client.label} answers {backend}: {KINDS[kind]}"
             if known:
-                tally.check(f"{what} is refused", not good and known in why, why)
+                tally.check(f"{client.label} is not asked by {ask}", not good and known in why, why)
             else:
-                tally.check(what, good, why)
+                tally.check(f"{client.label} is asked by {ask}", good, why)
             # One client that does not get through is enough.
             if not good or place not in cells:
                 cells[place] = "works" if good else known or general(why)
@@ -164,23 +186,32 @@ def general(why):
     return re.sub(r"\d{3,}|[0-9a-f]{8,}", "…", lane.shorten(why, 200))
 
 
-def check_declining(tally, every, folder):
-    """To decline a form is an answer, and gets through as that."""
-    wanted = [(backend, "form") for backend in BACKENDS]
-    for client, report in reports(every, lambda client: client.run(folder, wanted, "decline")):
-        for (backend, _), call in zip(wanted, report.calls, strict=True):
-            tally.check(f"{client.label} declines the form of {backend}", said(call) == ("decline", None), json.dumps(call))
-
-
 def check_undeclared(tally, every, folder):
     """Who does not say that it can be asked is not asked, and hears why there is no result."""
-    wanted = list(itertools.product(BACKENDS, KINDS))
-    for anyway in (False, True):
-        how = "a server that asks anyway" if anyway else "a server that looks first"
-        for client, report in reports(every, lambda client, anyway=anyway: client.run(folder, wanted, "none", 4, anyway=anyway)):
-            for (backend, kind), call in zip(wanted, report.calls, strict=True):
-                what = f"{client.label} cannot be asked: {how}, {backend}, {KINDS[kind]}"
-                tally.check(what, refusal(call), json.dumps(call))
+    asks = [Ask(backend, kind, anyway=anyway) for anyway in (False, True) for backend in BACKENDS for kind in KINDS]
+    for client, report in reports(every, lambda client: client.run(folder, asks, declares=False, together=4)):
+        for ask, call, _ in report.calls:
+            tally.check(f"{client.label} declares nothing and hears why not from {ask}", refusal(call), json.dumps(call))
+
+
+def check_unplaced(tally, every, folder):
+    """A question that does not say to which call it belongs: where only one call can have caused it, it is passed on, and
+    over Streamable HTTP, where it comes on a stream that is no call's, the server hears at once that it is not."""
+    asks = [Ask(backend, kind, apart=True) for backend in BACKENDS if backend.startswith("legacy") for kind in KINDS]
+    for client, report in reports(every, lambda client: client.run(folder, asks)):
+        for ask, call, good in report.calls:
+            if ask.backend == "legacy-http":
+                tally.check(f"{client.label} is not asked by {ask}", "-32601" in (refusal(call) or ""), json.dumps(call))
+            else:
+                tally.check(f"{client.label} is asked by {ask}", good, json.dumps(call))
+
+
+def check_refusing(tally, every, folder):
+    """To refuse a model is an error in the legacy era, and ends the call with the client's own words."""
+    asks = [Ask(backend, "model", decline=True) for backend in BACKENDS]
+    for client, report in reports(every, lambda client: client.run(folder, asks)):
+        for ask, call, _ in report.calls:
+            tally.check(f"{client.label} is heard by {ask}", "not today" in (refusal(call) or ""), json.dumps(call))
 
 
 def check_apart(tally, pairs, folder):
@@ -188,16 +219,16 @@ def check_apart(tally, pairs, folder):
     for pair in pairs:
         both = " and ".join(client.label for client in pair)
         for backend in BACKENDS:
-            wanted = [(backend, kind) for _, kind in zip(range(CALLS), itertools.cycle(KINDS), strict=False)]
-            right, crossed, seen = 0, 0, []
-            for _, report in reports(pair, lambda client, wanted=wanted: client.run(folder, wanted, together=TOGETHER)):
-                right += sum(report.accepted())
-                crossed += len(set(report.tags) - set(report.asked))
-                crossed += sum(1 for call, good in zip(report.calls, report.accepted(), strict=True) if not good and said(call))
-                seen += [call for call, good in zip(report.calls, report.accepted(), strict=True) if not good]
-            what = f"{both} call {backend} {CALLS} times each at once"
-            tally.equal(f"{what}: 0 answers cross", crossed, 0)
-            tally.check(f"{what}: all are answered", right == 2 * CALLS, f"{right} of {2 * CALLS}; {json.dumps(seen[:3])}")
+            asks = [Ask(backend, kind) for kind in itertools.islice(itertools.cycle(KINDS), CALLS)]
+            right, crossed, bad = 0, 0, []
+            for _, report in reports(pair, lambda client, asks=asks: client.run(folder, asks, together=TOGETHER)):
+                crossed += len(set(report.asked) - set(report.to_be_asked))
+                right += sum(good for _, _, good in report.calls)
+                bad += [call for _, call, good in report.calls if not good]
+            crossed += sum(1 for call in bad if said(call))
+            what = f"{both}, {CALLS} calls each at once to {backend}"
+            tally.equal(f"{what}: nothing goes to the other", crossed, 0)
+            tally.check(f"{what}: all are answered", right == 2 * CALLS, f"{right} of {2 * CALLS}; {json.dumps(bad[:3])}")
 
 
 def check_table(tally, cells):
@@ -240,8 +271,10 @@ def check(tally, binary, tools, folder, only):
             every = list(clients(tools, gateway, stdio))
             chosen = [client for client in every if only in client.label]
             cells = check_matrix(tally, chosen, folder)
-            check_declining(tally, chosen, folder)
             check_undeclared(tally, [client for client in chosen if client.transport != "HTTP+SSE"], folder)
+            one_each = [client for client in chosen if client.label.startswith("typescript 2.4") and "url" in client.where]
+            check_unplaced(tally, one_each, folder)
+            check_refusing(tally, [client for client in chosen if client.era == "legacy"], folder)
             check_apart(tally, list(pairs(every, only)), folder)
             if len(chosen) == len(every):
                 matrix.remember(cells)

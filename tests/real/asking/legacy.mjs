@@ -5,7 +5,8 @@
  *   node legacy.mjs stdio | streamable PORT | sse PORT
  *
  * Each tool takes a `tag`, which is in the question too wherever a question has words, and returns
- * {"action": …, "number": …} as text. With `anyway` it asks without looking at what the client said it can be asked.
+ * {"action": …, "number": …} as text. With `anyway` it asks without looking at what the client said it can be asked; with
+ * `apart` it does not say to which call the question belongs, which over Streamable HTTP then comes on another stream.
  */
 import { createServer } from 'node:http';
 import { randomUUID } from 'node:crypto';
@@ -18,7 +19,7 @@ import * as z from 'zod';
 import { found, invitation } from './visits.mjs';
 
 const [transport, port] = process.argv.slice(2);
-const arguments_ = { tag: z.number().int(), anyway: z.boolean().optional() };
+const arguments_ = { tag: z.number().int(), anyway: z.boolean().optional(), apart: z.boolean().optional() };
 const number = { type: 'object', properties: { number: { type: 'integer' } }, required: ['number'] };
 
 function makeServer() {
@@ -27,11 +28,11 @@ function makeServer() {
 
   /** A tool that asks with `kindly`, or with the bare request of `method`, and makes of the answer what it returns. */
   function tool(name, method, schema, params, kindly, outcome) {
-    mcp.registerTool(name, { inputSchema: arguments_ }, async ({ tag, anyway }, extra) => {
+    mcp.registerTool(name, { inputSchema: arguments_ }, async ({ tag, anyway, apart }, extra) => {
       const question = params(tag);
       const answer = anyway
         ? await extra.sendRequest({ method, params: question }, schema)
-        : await kindly(question, { relatedRequestId: extra.requestId });
+        : await kindly(question, apart ? {} : { relatedRequestId: extra.requestId });
       return { content: [{ type: 'text', text: JSON.stringify(outcome(answer, question)) }] };
     });
   }
@@ -65,7 +66,8 @@ async function streamable(request, response) {
   const known = sessions.get(request.headers['mcp-session-id']);
   if (known) return known.handleRequest(request, response);
   if (request.headers['mcp-session-id']) return response.writeHead(404).end();
-  const made = new StreamableHTTPServerTransport({ sessionIdGenerator: randomUUID, onsessioninitialized: id => { sessions.set(id, made); } });
+  const onsessioninitialized = id => { sessions.set(id, made); };
+  const made = new StreamableHTTPServerTransport({ sessionIdGenerator: randomUUID, onsessioninitialized });
   await serve(made);
   return made.handleRequest(request, response);
 }

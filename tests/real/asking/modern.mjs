@@ -5,7 +5,9 @@
  *   node modern.mjs stdio | streamable PORT
  */
 import { createServer } from 'node:http';
-import { McpServer, createMcpHandler, createRequestStateCodec, inputRequired } from '@modelcontextprotocol/server';
+import {
+  CLIENT_CAPABILITIES_META_KEY, McpServer, createMcpHandler, createRequestStateCodec, inputRequired
+} from '@modelcontextprotocol/server';
 import { serveStdio } from '@modelcontextprotocol/server/stdio';
 import { toNodeHandler } from '@modelcontextprotocol/node';
 import * as z from 'zod/v4';
@@ -13,15 +15,18 @@ import { found, invitation } from './visits.mjs';
 
 const [transport, port] = process.argv.slice(2);
 const codec = createRequestStateCodec({ key: crypto.getRandomValues(new Uint8Array(32)) });
-const inputSchema = z.object({ tag: z.number().int(), anyway: z.boolean().optional() });
+const inputSchema = z.object({ tag: z.number().int(), anyway: z.boolean().optional(), apart: z.boolean().optional() });
 const number = { type: 'object', properties: { number: { type: 'integer' } }, required: ['number'] };
+// What the SDK believes of the client when a tool asks anyway.
+const everything = { elicitation: { form: {}, url: {} }, sampling: {}, roots: {} };
 
 function makeServer() {
   const mcp = new McpServer({ name: `asking-modern-${transport}`, version: '1' }, { requestState: { verify: codec.verify } });
 
   /** A tool that asks with `question`, and makes of the answer what it returns. */
   function tool(name, question, outcome) {
-    mcp.registerTool(name, { inputSchema }, async ({ tag }, context) => {
+    mcp.registerTool(name, { inputSchema }, async ({ tag, anyway }, context) => {
+      if (anyway) context.mcpReq.envelope[CLIENT_CAPABILITIES_META_KEY] = everything;
       const answer = context.mcpReq.inputResponses?.answer;
       if (answer === undefined) {
         const invited = invitation();
@@ -38,8 +43,8 @@ function makeServer() {
     answer => ({ action: answer.action, number: answer.content?.number ?? null }));
   tool('ask_url', (tag, url) => inputRequired.elicitUrl({ message: `Leave a number for #${tag} there, please`, url }),
     (answer, key) => ({ action: answer.action, number: found(key) }));
-  tool('ask_model',
-    tag => inputRequired.createMessage({ messages: [{ role: 'user', content: { type: 'text', text: `A number for #${tag}` } }], maxTokens: 10 }),
+  const words = tag => [{ role: 'user', content: { type: 'text', text: `A number for #${tag}` } }];
+  tool('ask_model', tag => inputRequired.createMessage({ messages: words(tag), maxTokens: 10 }),
     answer => ({ action: 'accept', number: Number(answer.content.text) }));
   tool('ask_roots', () => inputRequired.listRoots(),
     answer => ({ action: 'accept', number: Number(answer.roots[0].uri.split('/').pop()) }));

@@ -2,10 +2,11 @@
 
 Plan and report are the same for every client whose name begins with `answering`.
 Plan:   url | sse | command (one of them), era (legacy | modern), calls [{name, arguments}], together (calls at a time),
-        answers (number | decline | none: it declares that it can be asked nothing), secret (a number)
-Report: revision, calls [{text, isError} | {error}], tags (those of the questions it was asked)
+        declares (whether it says that it can be asked everything, or nothing), secret (a number), declined [tag]
+Report: revision, calls [{text, isError} | {error} | {hung}], tags (those of the questions it was asked)
 
-A question about #TAG is answered with secret + TAG, one about roots, which has no words, with the secret.
+A question about #TAG is answered with secret + TAG, one about roots, which has no words, with the secret. The forms
+about the tags in `declined` are declined; to be asked for a model's words about those is an error, "not today".
 """
 
 import asyncio
@@ -36,7 +37,7 @@ class Answers:
 
     async def elicitation(self, _context, params):
         number = self.number(params.message)
-        if self.plan["answers"] == "decline":
+        if self.tags[-1] in self.plan["declined"]:
             return types.ElicitResult(action="decline")
         if params.mode == "url":
             visit = urllib.request.urlopen(f"{params.url}&number={number}", timeout=SECONDS)
@@ -48,13 +49,15 @@ class Answers:
         content = params.messages[0].content
         text = (content[0] if isinstance(content, list) else content).text
         answer = types.TextContent(type="text", text=str(self.number(text)))
+        if self.tags[-1] in self.plan["declined"]:
+            return types.ErrorData(code=-1, message="not today")
         return types.CreateMessageResult(role="assistant", model="none", content=answer)
 
     async def roots(self, _context):
         return types.ListRootsResult(roots=[types.Root(uri=f"file:///number/{self.plan['secret']}")])
 
     def callbacks(self):
-        if self.plan["answers"] == "none":
+        if not self.plan["declares"]:
             return {}
         return {"elicitation_callback": self.elicitation, "sampling_callback": self.sampling, "list_roots_callback": self.roots}
 

@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs';
 
 export const plan = JSON.parse(readFileSync(process.argv[2], 'utf8'));
 export const tags = [];
-export const capabilities = plan.answers === 'none' ? {} : { elicitation: { form: {}, url: {} }, sampling: {}, roots: {} };
+export const capabilities = !plan.declares ? {} : { elicitation: { form: {}, url: {} }, sampling: {}, roots: {} };
 /** Longer than anything here takes; what takes as long would never have ended. */
 const milliseconds = 20_000;
 
@@ -17,17 +17,19 @@ function numberFor(text) {
 }
 
 /** Method to the answer to its `params`. */
-export const answers = plan.answers === 'none' ? {} : {
+export const answers = !plan.declares ? {} : {
   'elicitation/create': async ({ mode, message, url }) => {
     const number = numberFor(message);
-    if (plan.answers === 'decline') return { action: 'decline' };
+    if (plan.declined.includes(number - plan.secret)) return { action: 'decline' };
     if (mode !== 'url') return { action: 'accept', content: { number } };
     await (await fetch(`${url}&number=${number}`)).text();
     return { action: 'accept' };
   },
   'sampling/createMessage': async ({ messages }) => {
     const [content] = [messages[0].content].flat();
-    return { role: 'assistant', model: 'none', content: { type: 'text', text: String(numberFor(content.text)) } };
+    const number = numberFor(content.text);
+    if (plan.declined.includes(number - plan.secret)) throw new Error('not today');
+    return { role: 'assistant', model: 'none', content: { type: 'text', text: String(number) } };
   },
   'roots/list': async () => ({ roots: [{ uri: `file:///number/${plan.secret}` }] })
 };
