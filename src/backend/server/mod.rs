@@ -52,6 +52,8 @@ use crate::{
 /// The pause after the first failure; it doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How long a server is taken for one of the legacy era without being asked again.
+const VERDICT: Duration = Duration::from_secs(60 * 60);
 
 pub struct Server {
     name: Arc<str>,
@@ -81,7 +83,8 @@ pub struct Server {
 #[derive(Debug, Default)]
 struct Known {
     way: usize,
-    era: Option<Era>,
+    /// With when it was found out.
+    era: Option<(Era, Instant)>,
     pause: Option<(Instant, Duration)>,
 }
 
@@ -265,10 +268,15 @@ impl Server {
     async fn connect(&self, known: &mut Known) -> Result<Arc<Link>, Trouble> {
         loop {
             let way = &self.ways[known.way];
-            let made = self.connect_by(way, known.era).await;
+            // A server may have learned the modern era since; nobody unlearns it.
+            let lasting = |(era, found): &(Era, Instant)| *era == Era::Modern || found.elapsed() < VERDICT;
+            let era = known.era.filter(lasting).map(|(era, _)| era);
+            let made = self.connect_by(way, era).await;
             match made {
                 Ok(link) => {
-                    known.era = Some(link.offer.era);
+                    if era != Some(link.offer.era) {
+                        known.era = Some((link.offer.era, Instant::now()));
+                    }
                     return Ok(link);
                 }
                 // As 2025-11-25 has it ("Backwards compatibility"): these say that the
@@ -378,7 +386,7 @@ impl Backend for Server {
     fn expect(&self, era: Era) {
         // Nobody holds the lock yet; if somebody does, they are finding it out.
         if let Ok(mut known) = self.making.try_lock() {
-            known.era.get_or_insert(era);
+            known.era.get_or_insert((era, Instant::now()));
         }
     }
 
