@@ -12,12 +12,11 @@ use futures_util::{
     StreamExt as _,
     stream::{self, BoxStream},
 };
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     Ask,
     parking::{Asked, Parked, Parking},
-    server::reply_to,
+    server::{Turn, reply_to},
     transport::{Kind, Transport, Trouble},
 };
 use crate::{
@@ -162,7 +161,7 @@ pub struct Place {
     pub parking: Arc<Parking>,
     /// Held while no other call may be under way.
     #[expect(dead_code, reason = "held for its end")]
-    pub turn: Option<OwnedSemaphorePermit>,
+    pub turn: Option<Turn>,
 }
 
 /// What is left of a call: its messages, and who wants them.

@@ -76,6 +76,10 @@ impl Parking {
         Ok(ticket)
     }
 
+    pub fn has(&self, ticket: &str) -> bool {
+        self.table().contains_key(ticket)
+    }
+
     /// The call that a ticket stands for, if it is this caller's. A ticket serves once.
     pub fn take(&self, ticket: &str, caller: &Caller) -> Option<Parked> {
         let mut table = self.table();

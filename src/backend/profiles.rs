@@ -4,6 +4,10 @@
 //! is one connection for each different answer to that, made when it is first needed; clients
 //! that can be asked nothing share one with the gateway itself. A server of the modern era
 //! hears it with every request, and needs only one.
+//!
+//! Where a question does not say which call it belongs to, a connection has one call at a time.
+//! A call that finds it taken gets another connection, up to a few; one after the other they use
+//! the same, so that a server which remembers things remembers them.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -15,7 +19,7 @@ use futures_util::future::BoxFuture;
 
 use super::{
     Ask, Backend, EraKind, Notice, Offer, Status,
-    server::{Parts, Server},
+    server::{Parts, Server, Turn},
 };
 use crate::{
     call::{Call, Reply},
@@ -23,6 +27,8 @@ use crate::{
     wire::{capability::Capabilities, mcp::Era},
 };
 
+/// Connections for one set of capabilities.
+const MOST: usize = 8;
 /// After this long without a call a connection for clients that can be asked is ended.
 const IDLE: Duration = Duration::from_secs(10 * 60);
 
@@ -32,8 +38,11 @@ pub struct Profiles {
     parts: Parts,
     /// For everybody who can be asked nothing.
     plain: Arc<Server>,
-    others: Mutex<HashMap<Capabilities, (Arc<Server>, Instant)>>,
+    others: Mutex<Others>,
 }
+
+/// By what their clients can be asked, each with when it was last used.
+type Others = HashMap<Capabilities, Vec<(Arc<Server>, Instant)>>;
 
 impl Profiles {
     pub fn new(parts: Parts) -> Arc<Self> {
@@ -41,27 +50,39 @@ impl Profiles {
         Arc::new(Self { parts, plain, others: Mutex::default() })
     }
 
-    fn others(&self) -> MutexGuard<'_, HashMap<Capabilities, (Arc<Server>, Instant)>> {
+    fn others(&self) -> MutexGuard<'_, Others> {
         self.others.lock().expect("no code panics while it holds this lock")
     }
 
-    async fn choose(&self, call: &Call) -> Result<Arc<Server>> {
+    /// The connection for a call, and the right to be the only one there, where that is needed
+    /// and could be had at once.
+    async fn choose(&self, call: &Call) -> Result<(Arc<Server>, Option<Turn>)> {
         let wanted = call.capabilities();
         if wanted == Capabilities::NONE || self.plain.era().await? == Era::Modern {
-            return Ok(Arc::clone(&self.plain));
+            return Ok((Arc::clone(&self.plain), None));
         }
         let mut others = self.others();
-        others.retain(|profile, (server, used)| {
-            let keep = *profile == wanted || used.elapsed() < IDLE || server.is_busy();
-            if !keep {
-                let server = Arc::clone(server);
-                tokio::spawn(async move { server.close().await });
-            }
-            keep
+        others.retain(|_, servers| {
+            servers.retain(keep);
+            !servers.is_empty()
         });
-        let (server, used) = others.entry(wanted).or_insert_with(|| (self.another(wanted), Instant::now()));
+        let servers = others.entry(wanted).or_default();
+        let ticket = call.given.as_ref().and_then(|given| given.state.as_deref());
+        let parked =
+            servers.iter().position(|(server, _)| ticket.is_some_and(|ticket| server.has_parked(ticket)));
+        let free = || {
+            servers.iter().enumerate().find_map(|(at, (server, _))| Some((at, server.reserve(call).ok()?)))
+        };
+        let (at, turn) = match parked {
+            Some(at) => (at, None),
+            None => free().unwrap_or_else(|| (if servers.len() < MOST { servers.len() } else { 0 }, None)),
+        };
+        if at == servers.len() {
+            servers.push((self.another(wanted), Instant::now()));
+        }
+        let (server, used) = &mut servers[at];
         *used = Instant::now();
-        Ok(Arc::clone(server))
+        Ok((Arc::clone(server), turn))
     }
 
     /// Tells of changed lists as the first one does, but its coming and going is nobody's news.
@@ -80,18 +101,32 @@ impl Profiles {
     }
 }
 
+/// Ends a connection that was idle too long.
+fn keep((server, used): &(Arc<Server>, Instant)) -> bool {
+    let keep = used.elapsed() < IDLE || server.is_busy();
+    if !keep {
+        let server = Arc::clone(server);
+        tokio::spawn(async move { server.close().await });
+    }
+    keep
+}
+
 impl Backend for Profiles {
     fn answer(&self, ask: Ask) -> BoxFuture<'_, Result<Reply>> {
         if ask.call.capabilities() == Capabilities::NONE {
             return self.plain.answer(ask);
         }
-        Box::pin(async move { self.choose(&ask.call).await?.answer(ask).await })
+        Box::pin(async move {
+            let (server, turn) = self.choose(&ask.call).await?;
+            server.ask(ask, turn).await
+        })
     }
 
     fn status(&self) -> Status {
         let mut status = self.plain.status();
+        let others = self.others();
         status.connections +=
-            self.others().values().map(|(server, _)| server.status().connections).sum::<u64>();
+            others.values().flatten().map(|(server, _)| server.status().connections).sum::<u64>();
         status
     }
 
@@ -109,8 +144,8 @@ impl Backend for Profiles {
 
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
-            let others: Vec<_> = self.others().drain().map(|(_, (server, _))| server).collect();
-            let closing = others.iter().map(|server| server.close()).chain([self.plain.close()]);
+            let others: Vec<_> = self.others().drain().flat_map(|(_, servers)| servers).collect();
+            let closing = others.iter().map(|(server, _)| server.close()).chain([self.plain.close()]);
             futures_util::future::join_all(closing).await;
         })
     }

@@ -283,3 +283,23 @@ async fn a_subscription_says_what_it_honours_and_then_what_changes() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_question_that_waits_for_its_answer_delays_nobody() {
+    let pair = Fake::builder().era(Era::Legacy).start().await;
+    let gateway = Gateway::with("").server("pair", &pair.sse_url(), "transport = \"sse\"").start().await;
+    let (one, two) = (gateway.legacy_asked(LEGACY).await, gateway.legacy_asked(LEGACY).await);
+    let mut open = one.call("pair__ask", form("a")).open().await;
+    let question = open.message().await.expect("a question");
+    // Nobody knows whose a question would be on that connection, so the others have another.
+    for _ in 0..3 {
+        let echo = two.call("pair__echo", json!({ "a": 1 })).send().await.result();
+        assert_eq!(echo["structuredContent"], json!({ "a": 1 }));
+    }
+    let answer = json!({ "jsonrpc": "2.0", "id": question["id"], "result": accept("Ada") });
+    assert_eq!(one.post(answer.to_string()).send().await.status, 202);
+    let response = open.last().await.expect("a response");
+    assert_eq!(given(&response["result"])["result"], accept("Ada"));
+    // The gateway's own, the one with the question, and the other; none for each call.
+    assert_eq!(pair.sessions(), 3);
+}

@@ -8,10 +8,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use tokio::sync::OwnedSemaphorePermit;
-
-use super::{Link, Server};
+use super::{Link, Server, Turn};
 use crate::{
     backend::{
         Ask, Mirrored,
@@ -29,22 +26,23 @@ use crate::{
         project::{self, Envelope, Hop},
     },
 };
+use bytes::Bytes;
 
 /// How long a call waits for its turn on a connection where only one at a time may be asked
 /// something.
 const TURN: Duration = Duration::from_secs(30);
 
 impl Server {
-    pub(super) async fn ask(&self, mut ask: Ask) -> Result<Reply> {
+    pub async fn ask(&self, mut ask: Ask, turn: Option<Turn>) -> Result<Reply> {
         let given = ask.call.given.take();
         if let Some(given) = given {
-            return Box::pin(self.next_round(ask, given)).await;
+            return Box::pin(self.next_round(ask, given, turn)).await;
         }
-        self.first_round(ask).await
+        self.first_round(ask, turn).await
     }
 
     /// Goes on with a call whose client was asked something.
-    async fn next_round(&self, mut ask: Ask, given: Given) -> Result<Reply> {
+    async fn next_round(&self, mut ask: Ask, given: Given, turn: Option<Turn>) -> Result<Reply> {
         if given.gone {
             // What is parked ends with this, and the server is told.
             given.state.and_then(|ticket| self.parking.take(&ticket, &ask.call.caller));
@@ -60,12 +58,12 @@ impl Server {
                 return Err(Error::backend(&*self.name, why));
             }
             ask.call.message = repeated(&ask.call.message, &given)?;
-            return self.first_round(ask).await;
+            return self.first_round(ask, turn).await;
         }
         let Some(ticket) = given.state.as_deref() else {
             // Answers to nothing, which a server of the legacy era could not read.
             ask.call.message = repeated(&ask.call.message, &Given::default())?;
-            return self.first_round(ask).await;
+            return self.first_round(ask, turn).await;
         };
         let parked = self.parking.take(ticket, &ask.call.caller);
         let over = || Error::Params("`requestState` is not one of this call, or not any more".into());
@@ -73,7 +71,7 @@ impl Server {
         resume(parked, &ask)
     }
 
-    async fn first_round(&self, ask: Ask) -> Result<Reply> {
+    async fn first_round(&self, ask: Ask, mut turn: Option<Turn>) -> Result<Reply> {
         let mut again = true;
         loop {
             let link = match self.usable() {
@@ -83,7 +81,7 @@ impl Server {
             if let Some(level) = ask.call.log_level {
                 Box::pin(self.speak_up(&link, level)).await;
             }
-            match self.try_once(&link, &ask).await {
+            match self.try_once(&link, &ask, turn.take()).await {
                 Err(Trouble { kind: Kind::NotSent | Kind::SessionLost, .. }) if again => again = false,
                 Err(trouble) => {
                     if trouble.kind == Kind::NotSent {
@@ -96,8 +94,8 @@ impl Server {
         }
     }
 
-    async fn try_once(&self, link: &Arc<Link>, ask: &Ask) -> Result<Reply, Trouble> {
-        let turn = self.turn(link, &ask.call).await?;
+    async fn try_once(&self, link: &Arc<Link>, ask: &Ask, turn: Option<Turn>) -> Result<Reply, Trouble> {
+        let turn = self.turn(link, &ask.call, turn).await?;
         let id = self.id();
         let call = &ask.call;
         let modern = link.offer.era == Era::Modern;
@@ -147,18 +145,21 @@ impl Server {
         }
     }
 
-    /// The right to be the only call under way, where a question could not be told apart.
-    async fn turn(&self, link: &Link, call: &Call) -> Result<Option<OwnedSemaphorePermit>, Trouble> {
-        let legacy = link.offer.era == Era::Legacy;
-        if !legacy
-            || self.capabilities == Capabilities::NONE
-            || link.transport.tells_origin()
-            || !may_ask(call.method)
-        {
+    /// Is a call to be the only one under way, because a question could not be told apart?
+    pub(super) fn takes_turns(&self, link: &Link, call: &Call) -> bool {
+        let asked = self.capabilities != Capabilities::NONE && may_ask(call.method);
+        asked && link.offer.era == Era::Legacy && !link.transport.tells_origin()
+    }
+
+    async fn turn(&self, link: &Link, call: &Call, turn: Option<Turn>) -> Result<Option<Turn>, Trouble> {
+        if !self.takes_turns(link, call) {
             return Ok(None);
         }
+        if turn.is_some() {
+            return Ok(turn);
+        }
         let turn = tokio::time::timeout(TURN, Arc::clone(&self.turn).acquire_owned()).await;
-        let busy = "another call that its user may be asked about is under way; try again later";
+        let busy = "other calls whose users may be asked something take all connections; try again later";
         turn.ok().and_then(Result::ok).map(Some).ok_or_else(|| Trouble::new(Kind::Rubbish, busy))
     }
 

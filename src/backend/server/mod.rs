@@ -27,7 +27,10 @@ use std::{
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use tokio::{sync::Semaphore, task::AbortHandle};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError},
+    task::AbortHandle,
+};
 
 mod call; //  what one call takes
 mod watch; // what it tells of its own accord
@@ -40,7 +43,7 @@ use super::{
     transport::{Connect, Inbox, Kind, Transport, Trouble},
 };
 use crate::{
-    call::Reply,
+    call::{Call, Reply},
     error::{Error, Result},
     wire::{
         capability::Capabilities,
@@ -54,6 +57,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How long a server is taken for one of the legacy era without being asked again.
 const VERDICT: Duration = Duration::from_secs(60 * 60);
+
+/// The right to be the only call under way on a connection.
+pub type Turn = OwnedSemaphorePermit;
 
 pub struct Server {
     name: Arc<str>,
@@ -161,6 +167,21 @@ impl Server {
             None => self.link().await.map_err(|trouble| self.error(&trouble))?,
         };
         Ok(link.offer.era)
+    }
+
+    /// The right to be the only call under way, if one is needed; an error if it is taken.
+    pub fn reserve(&self, call: &Call) -> Result<Option<Turn>, TryAcquireError> {
+        let link = self.link.load();
+        match link.as_ref() {
+            Some(link) if self.takes_turns(link, call) => {
+                Arc::clone(&self.turn).try_acquire_owned().map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    pub fn has_parked(&self, ticket: &str) -> bool {
+        self.parking.has(ticket)
     }
 
     /// Is a call under way, or waiting for its client?
@@ -362,7 +383,7 @@ pub fn reply_to(request: &Message) -> Bytes {
 
 impl Backend for Server {
     fn answer(&self, ask: Ask) -> BoxFuture<'_, Result<Reply>> {
-        Box::pin(self.ask(ask))
+        Box::pin(self.ask(ask, None))
     }
 
     fn status(&self) -> Status {
