@@ -281,13 +281,15 @@ class Refused(Exception):
 class Client:
     """An MCP client over Streamable HTTP, of any revision from 2025-03-26 on, one request at a time."""
 
-    def __init__(self, url, revision):
+    def __init__(self, url, revision, capabilities=None):
         self.url, self.revision, self.session, self.last = url, revision, None, 0
+        self.capabilities = capabilities or {}
         self.modern = revision >= MODERN
         self.hello = self.request("server/discover") if self.modern else self.initialize()
 
     def initialize(self):
-        about = {"protocolVersion": self.revision, "capabilities": {}, "clientInfo": {"name": "lane", "version": "1"}}
+        about = {"protocolVersion": self.revision, "capabilities": self.capabilities}
+        about["clientInfo"] = {"name": "lane", "version": "1"}
         hello = self.request("initialize", about)
         self.post({"jsonrpc": "2.0", "method": "notifications/initialized"}).close()
         return hello
@@ -300,7 +302,7 @@ class Client:
             message["params"]["_meta"] = {
                 "io.modelcontextprotocol/protocolVersion": self.revision,
                 "io.modelcontextprotocol/clientInfo": {"name": "lane", "version": "1"},
-                "io.modelcontextprotocol/clientCapabilities": {},
+                "io.modelcontextprotocol/clientCapabilities": self.capabilities,
             }
         with self.post(message) as answer:
             self.session = answer.headers.get("Mcp-Session-Id") or self.session
