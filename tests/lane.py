@@ -59,6 +59,14 @@ class Tally:
         return 1 if self.failed or not self.passed else 0
 
 
+def guarded(tally, check, *arguments):
+    """One check function; what it did not expect is a failed check, and the others still run."""
+    try:
+        check(tally, *arguments)
+    except (Refused, OSError, ValueError, KeyError, StopIteration, subprocess.TimeoutExpired) as why:
+        tally.check(check.__name__.replace("_", " "), False, f"{type(why).__name__}: {why}")
+
+
 def shorten(text, most=600):
     text = str(text).replace("\n", " ")
     return text if len(text) <= most else text[:most] + " …"

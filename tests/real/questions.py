@@ -18,7 +18,7 @@ from typing import NamedTuple
 import lane
 import matrix
 import plans
-from lane import LEGACY, MODERN
+from lane import LEGACY, MODERN, guarded
 from matrix import BACKENDS, KINDS
 from servers import SECONDS, Stdio
 
@@ -314,11 +314,11 @@ def check(tally, binary, tools, folder, only):
             every = list(clients(tools, gateway, stdio))
             chosen = [client for client in every if only in client.label]
             cells = check_matrix(tally, chosen, folder)
-            check_undeclared(tally, [client for client in chosen if client.transport != "HTTP+SSE"], folder)
+            check_undeclared(tally, chosen, folder)
             one_each = [client for client in chosen if client.label.startswith("typescript 2.4") and "url" in client.where]
             check_unplaced(tally, one_each, folder)
             check_refusing(tally, [client for client in chosen if client.era == "legacy"], folder)
-            check_seal(tally, gateway)
+            guarded(tally, check_seal, gateway)
             check_apart(tally, list(pairs(every, only)), folder)
             if len(chosen) == len(every):
                 matrix.remember(cells)
