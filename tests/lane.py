@@ -59,6 +59,14 @@ class Tally:
         return 1 if self.failed or not self.passed else 0
 
 
+def guarded(tally, check, *arguments):
+    """One check function; what it did not expect is a failed check, and the others still run."""
+    try:
+        check(tally, *arguments)
+    except (Refused, OSError, ValueError, KeyError, StopIteration, subprocess.TimeoutExpired) as why:
+        tally.check(check.__name__.replace("_", " "), False, f"{type(why).__name__}: {why}")
+
+
 def shorten(text, most=600):
     text = str(text).replace("\n", " ")
     return text if len(text) <= most else text[:most] + " …"
@@ -281,13 +289,15 @@ class Refused(Exception):
 class Client:
     """An MCP client over Streamable HTTP, of any revision from 2025-03-26 on, one request at a time."""
 
-    def __init__(self, url, revision):
+    def __init__(self, url, revision, capabilities=None):
         self.url, self.revision, self.session, self.last = url, revision, None, 0
+        self.capabilities = capabilities or {}
         self.modern = revision >= MODERN
         self.hello = self.request("server/discover") if self.modern else self.initialize()
 
     def initialize(self):
-        about = {"protocolVersion": self.revision, "capabilities": {}, "clientInfo": {"name": "lane", "version": "1"}}
+        about = {"protocolVersion": self.revision, "capabilities": self.capabilities}
+        about["clientInfo"] = {"name": "lane", "version": "1"}
         hello = self.request("initialize", about)
         self.post({"jsonrpc": "2.0", "method": "notifications/initialized"}).close()
         return hello
@@ -300,7 +310,7 @@ class Client:
             message["params"]["_meta"] = {
                 "io.modelcontextprotocol/protocolVersion": self.revision,
                 "io.modelcontextprotocol/clientInfo": {"name": "lane", "version": "1"},
-                "io.modelcontextprotocol/clientCapabilities": {},
+                "io.modelcontextprotocol/clientCapabilities": self.capabilities,
             }
         with self.post(message) as answer:
             self.session = answer.headers.get("Mcp-Session-Id") or self.session

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import lane
 import matrix
 import plans
-from lane import LEGACY, MODERN
+from lane import LEGACY, MODERN, guarded
 from matrix import BACKENDS, KINDS
 from servers import SECONDS, Stdio
 
@@ -26,8 +26,8 @@ HERE = Path(__file__).resolve().parent
 REVISIONS = {"legacy": LEGACY[-1], "modern": MODERN}
 # What is not passed on, and why: {(client, kind, backend): words that are in the refusal}.
 REFUSED = {}
-# Calls that each of two clients makes on each backend, and how many of them at a time.
-CALLS, TOGETHER = 25, 5
+# Calls that each of two clients makes on each backend, and how many of all it makes at a time.
+CALLS, TOGETHER = 25, 25
 
 
 class Askers:
@@ -86,7 +86,8 @@ class Ask(NamedTuple):
         return ("decline", None) if self.decline else ("accept", secret if self.kind == "roots" else secret + tag)
 
     def __str__(self):
-        how = [word for word, is_so in zip(("declined", "without looking first", "apart from the call"), self[2:], strict=True) if is_so]
+        ways = ("declined", "without looking first", "apart from the call")
+        how = [way for way, is_so in zip(ways, self[2:], strict=True) if is_so]
         return f"{self.backend}: {', '.join([KINDS[self.kind], *how])}"
 
 
@@ -101,20 +102,21 @@ class Client:
         self.kind = f"{REVISIONS[era]}, {transport}"
         self.label = f"{name} ({self.kind})"
 
-    def run(self, folder, asks, declares=True, together=1):
+    def run(self, folder, asks, declares=True, together=1, meet=()):
         """Makes calls that are asked something; gives what each should and did say, and what the client was asked."""
         secret = random.randrange(10**9, 10**12)
         tags = list(itertools.islice(Client.tags, len(asks)))
         calls = [ask.call(tag) for tag, ask in zip(tags, asks, strict=True)]
         declined = [tag for tag, ask in zip(tags, asks, strict=True) if ask.decline]
         plan = {"era": self.era, **self.where, "declares": declares, "secret": secret, "together": together}
-        plan |= {"calls": calls, "declined": declined}
+        plan |= {"calls": calls, "declined": declined, "meet": [str(file) for file in meet]}
         file = folder / f"questions-{tags[0]}.json"
         file.write_text(json.dumps(plan))
         report = self.program(file, plan)
         if not isinstance(report, dict):
             report = {"revision": report, "calls": [{"error": report}] * len(calls), "tags": []}
-        return Report(report, [ask.answer(secret, tag) for tag, ask in zip(tags, asks, strict=True)], tags, asks)
+        wanted = [ask.answer(secret, tag) for tag, ask in zip(tags, asks, strict=True)]
+        return Report(report, wanted, tags, asks)
 
 
 class Report:
@@ -123,7 +125,8 @@ class Report:
     def __init__(self, report, wanted, tags, asks):
         self.revision, self.asked = report["revision"], sorted(report["tags"])
         # One of (what was asked, how it ended, whether that is right) for each call.
-        self.calls = [(ask, call, said(call) == answer) for ask, call, answer in zip(asks, report["calls"], wanted, strict=True)]
+        ends = zip(asks, report["calls"], wanted, strict=True)
+        self.calls = [(ask, call, said(call) == answer) for ask, call, answer in ends]
         # A question about roots has no words, and so no tag.
         self.to_be_asked = [tag for tag, ask in zip(tags, asks, strict=True) if ask.kind != "roots"]
 
@@ -206,6 +209,40 @@ def check_unplaced(tally, every, folder):
                 tally.check(f"{client.label} is asked by {ask}", good, json.dumps(call))
 
 
+def check_seal(tally, gateway):
+    """What a modern client brings back serves the very call it was made for, and once. No SDK would bring anything else."""
+    client = lane.Client(f"{gateway.base}/mcp", MODERN, {"elicitation": {"form": {}}})
+    for backend in BACKENDS:
+        first = {"name": f"{backend}__ask_form", "arguments": {"tag": 0}}
+        asked = client.request("tools/call", first)
+        key, state = next(iter(asked["inputRequests"])), asked["requestState"]
+        number, elsewhere = random.randrange(10**9, 10**12), next(other for other in BACKENDS if other != backend)
+        answers = {"inputResponses": {key: {"action": "accept", "content": {"number": number}}}}
+        right = first | answers | {"requestState": state}
+        altered = state[:30] + ("A" if state[30] != "A" else "B") + state[31:]
+        others = {
+            "with other arguments": right | {"arguments": {"tag": 1}},
+            "for another tool": right | {"name": f"{backend}__ask_url"},
+            "for another backend": right | {"name": f"{elsewhere}__ask_form"},
+            "when it was altered": right | {"requestState": altered},
+        }
+        for how, params in others.items():
+            why = refused(client, params)
+            tally.check(f"{backend}: a state is refused {how}", "-32602" in why, why)
+        result = client.request("tools/call", right)
+        text = json.loads(lane.text_of(result))
+        tally.equal(f"{backend}: the state serves once", text, {"action": "accept", "number": number})
+        why = refused(client, right)
+        tally.check(f"{backend}: a state is refused the second time", "-32602" in why, why)
+
+
+def refused(client, params):
+    try:
+        return f"not refused: {client.request('tools/call', params)}"
+    except lane.Refused as why:
+        return str(why)
+
+
 def check_refusing(tally, every, folder):
     """To refuse a model is an error in the legacy era, and ends the call with the client's own words."""
     asks = [Ask(backend, "model", decline=True) for backend in BACKENDS]
@@ -216,19 +253,25 @@ def check_refusing(tally, every, folder):
 
 def check_apart(tally, pairs, folder):
     """Two clients at the same time, each with numbers of its own: nobody is asked for, or gets, the other's."""
-    for pair in pairs:
-        both = " and ".join(client.label for client in pair)
+    # In turns, or the client that gets ahead on one backend would be alone on the next.
+    asks = [Ask(backend, kind) for kind in itertools.islice(itertools.cycle(KINDS), CALLS) for backend in BACKENDS]
+    for number, pair in enumerate(pairs):
+        doors = [folder / f"door-{number}-{client}" for client in range(2)]
+        ways = [(pair[0], doors), (pair[1], doors[::-1])]
+        run = reports(ways, lambda way: way[0].run(folder, asks, together=TOGETHER, meet=way[1]))
+        both = [report for _, report in run]
+        who = " and ".join(client.label for client in pair)
+        crossed = sum(len(set(report.asked) - set(report.to_be_asked)) for report in both)
+        tally.equal(f"{who}: nobody is asked for the other", crossed, 0)
         for backend in BACKENDS:
-            asks = [Ask(backend, kind) for kind in itertools.islice(itertools.cycle(KINDS), CALLS)]
-            right, crossed, bad = 0, 0, []
-            for _, report in reports(pair, lambda client, asks=asks: client.run(folder, asks, together=TOGETHER)):
-                crossed += len(set(report.asked) - set(report.to_be_asked))
-                right += sum(good for _, _, good in report.calls)
-                bad += [call for _, call, good in report.calls if not good]
-            crossed += sum(1 for call in bad if said(call))
-            what = f"{both}, {CALLS} calls each at once to {backend}"
-            tally.equal(f"{what}: nothing goes to the other", crossed, 0)
-            tally.check(f"{what}: all are answered", right == 2 * CALLS, f"{right} of {2 * CALLS}; {json.dumps(bad[:3])}")
+            what = f"{who}, {CALLS} calls each to {backend}"
+            mine = [[(call, good) for ask, call, good in report.calls if ask.backend == backend] for report in both]
+            bad = [call for calls in mine for call, good in calls if not good]
+            tally.equal(f"{what}: 0 answers cross", sum(1 for call in bad if said(call)), 0)
+            tally.check(f"{what}: all are answered", not bad, f"{len(bad)} are not; {json.dumps(bad[:3])}")
+            spans = [[call["time"] for call, _ in calls if "time" in call] or [[0, 0]] for calls in mine]
+            latest = max(min(began for began, _ in span) for span in spans)
+            tally.check(f"{what}: at the same time", latest < min(max(end for _, end in span) for span in spans), spans)
 
 
 def check_table(tally, cells):
@@ -271,10 +314,11 @@ def check(tally, binary, tools, folder, only):
             every = list(clients(tools, gateway, stdio))
             chosen = [client for client in every if only in client.label]
             cells = check_matrix(tally, chosen, folder)
-            check_undeclared(tally, [client for client in chosen if client.transport != "HTTP+SSE"], folder)
+            check_undeclared(tally, chosen, folder)
             one_each = [client for client in chosen if client.label.startswith("typescript 2.4") and "url" in client.where]
             check_unplaced(tally, one_each, folder)
             check_refusing(tally, [client for client in chosen if client.era == "legacy"], folder)
+            guarded(tally, check_seal, gateway)
             check_apart(tally, list(pairs(every, only)), folder)
             if len(chosen) == len(every):
                 matrix.remember(cells)
@@ -290,7 +334,7 @@ def check(tally, binary, tools, folder, only):
 
 def pairs(every, only):
     """Two of the legacy era, two of the modern, and one of each."""
-    chosen = [client for client in every if client.transport == "Streamable HTTP" and client.label.startswith("typescript 2.4")]
+    chosen = [client for client in every if "url" in client.where and client.label.startswith("typescript 2.4")]
     for pair in itertools.combinations_with_replacement(chosen, 2):
         if any(only in client.label for client in pair):
             yield pair

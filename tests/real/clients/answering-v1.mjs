@@ -26,7 +26,9 @@ const connection = open();
 const tell = connection.setProtocolVersion?.bind(connection);
 connection.setProtocolVersion = version => { connection.revision = version; tell?.(version); };
 const client = new Client({ name: 'answering-v1', version: '1' }, { capabilities });
-for (const [method, answer] of Object.entries(answers)) client.setRequestHandler(schemas[method], request => answer(request.params));
+for (const [method, answer] of Object.entries(answers)) {
+  client.setRequestHandler(schemas[method], request => answer(request.params));
+}
 await client.connect(connection);
 const results = await calls((wanted, options) => client.callTool(wanted, undefined, options));
 await client.close();

@@ -16,7 +16,9 @@ function transport() {
 }
 
 const client = new Client({ name: 'answering', version: '1' }, { capabilities, versionNegotiation: { mode } });
-for (const [method, answer] of Object.entries(answers)) client.setRequestHandler(method, request => answer(request.params ?? {}));
+for (const [method, answer] of Object.entries(answers)) {
+  client.setRequestHandler(method, request => answer(request.params ?? {}));
+}
 await client.connect(transport());
 const results = await calls((wanted, options) => client.callTool(wanted, options));
 const revision = client.getNegotiatedProtocolVersion();

@@ -2,8 +2,10 @@
 
 Plan and report are the same for every client whose name begins with `answering`.
 Plan:   url | sse | command (one of them), era (legacy | modern), calls [{name, arguments}], together (calls at a time),
+        meet (files: once it is connected it makes the first one, and begins when all are there),
         declares (whether it says that it can be asked everything, or nothing), secret (a number), declined [tag]
-Report: revision, calls [{text, isError} | {error} | {hung}], tags (those of the questions it was asked)
+Report: revision, calls [{text, isError} | {error} | {hung}, each with `time`: when it began and ended],
+        tags (those of the questions it was asked)
 
 A question about #TAG is answered with secret + TAG, one about roots, which has no words, with the secret. The forms
 about the tags in `declined` are declined; to be asked for a model's words about those is an error, "not today".
@@ -13,8 +15,10 @@ import asyncio
 import json
 import re
 import sys
+import time
 import urllib.request
 import warnings
+from pathlib import Path
 
 import mcp_types as types
 from mcp import Client, StdioServerParameters
@@ -71,23 +75,38 @@ def server(plan):
     return StdioServerParameters(command=command, args=args)
 
 
-async def call(client, wanted, free):
+async def timed(client, wanted, free):
     async with free:
-        try:
-            result = await asyncio.wait_for(client.call_tool(wanted["name"], wanted["arguments"]), SECONDS)
-        except TimeoutError:
-            return {"hung": True}
-        except Exception as why:
-            return {"error": str(why)}
+        began = time.time()
+        result = await call(client, wanted)
+        return {**result, "time": [began, time.time()]}
+
+
+async def call(client, wanted):
+    try:
+        result = await asyncio.wait_for(client.call_tool(wanted["name"], wanted["arguments"]), SECONDS)
+    except TimeoutError:
+        return {"hung": True}
+    except Exception as why:
+        return {"error": str(why)}
     return {"text": "\n".join(getattr(part, "text", "") for part in result.content), "isError": bool(result.is_error)}
+
+
+async def meet(files):
+    for file in files[:1]:
+        Path(file).touch()
+    while not all(Path(file).exists() for file in files):
+        await asyncio.sleep(0.002)
 
 
 async def main():
     with open(sys.argv[1]) as file:
         plan = json.load(file)
-    era, answers, free = {"modern": "2026-07-28"}.get(plan["era"], plan["era"]), Answers(plan), asyncio.Semaphore(plan["together"])
+    era = {"modern": "2026-07-28"}.get(plan["era"], plan["era"])
+    answers, free = Answers(plan), asyncio.Semaphore(plan["together"])
     async with Client(server(plan), mode=era, **answers.callbacks()) as client:
-        calls = await asyncio.gather(*(call(client, wanted, free) for wanted in plan["calls"]))
+        await meet(plan["meet"])
+        calls = await asyncio.gather(*(timed(client, wanted, free) for wanted in plan["calls"]))
         report = {"revision": client.protocol_version, "calls": calls, "tags": answers.tags}
     print(json.dumps(report))
 

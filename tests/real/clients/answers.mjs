@@ -2,7 +2,8 @@
  * What the two TypeScript clients that answer questions have in common: the answers, and the calls of a plan.
  * Plan and report are described in answering.py.
  */
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 export const plan = JSON.parse(readFileSync(process.argv[2], 'utf8'));
 export const tags = [];
@@ -36,9 +37,15 @@ export const answers = !plan.declares ? {} : {
 
 /** Makes the calls of the plan, so many at a time; `call` is given one and the options of its request. */
 export async function calls(call) {
+  for (const file of plan.meet.slice(0, 1)) writeFileSync(file, '');
+  while (!plan.meet.every(file => existsSync(file))) await sleep(2);
   const results = [], waiting = [...plan.calls.entries()];
   const work = async () => {
-    for (let next; (next = waiting.shift());) results[next[0]] = await outcome(call, next[1]);
+    for (let next; (next = waiting.shift());) {
+      const began = Date.now();
+      const result = await outcome(call, next[1]);
+      results[next[0]] = { ...result, time: [began / 1000, Date.now() / 1000] };
+    }
   };
   await Promise.all(Array.from({ length: plan.together }, work));
   return results;
