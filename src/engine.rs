@@ -35,7 +35,7 @@ use crate::{
         self, Front,
         body::Body,
         http::Http,
-        record::Record,
+        saved::Record,
         session::{self, Sessions},
         stdio,
     },

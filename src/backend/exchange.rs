@@ -15,9 +15,10 @@ use futures_util::{
 
 use super::{
     Ask,
+    cancel::Guard,
     parking::{Asked, Parked, Parking},
     server::{Turn, reply_to},
-    transport::{Kind, Transport, Trouble},
+    transport::{Kind, Trouble},
 };
 use crate::{
     call::{Answer, Call, Event, Events, Reply},
@@ -33,42 +34,6 @@ use crate::{
 
 /// Questions that come this soon after one another are put together.
 const TOGETHER: Duration = Duration::from_millis(5);
-
-/// Tells the server when its caller has gone. Goes along with a call until it is answered.
-pub struct Guard {
-    transport: Arc<dyn Transport>,
-    id: u64,
-    era: Era,
-    armed: bool,
-}
-
-impl Guard {
-    pub fn new(transport: Arc<dyn Transport>, id: u64, era: Era) -> Self {
-        Self { transport, id, era, armed: true }
-    }
-
-    /// There is nothing left to cancel.
-    pub fn disarm(&mut self) {
-        self.armed = false;
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        if !self.armed || self.transport.cancels_by_closing(self.era) {
-            return;
-        }
-        let text = format!(
-            "{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{{\"requestId\":{},\"reason\":\"the caller has gone\"}}}}",
-            self.id
-        );
-        let telling = self.transport.notify(Bytes::from(text));
-        // Outside a runtime the process is ending, and its connections with it.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(telling);
-        }
-    }
-}
 
 /// A response as an answer, if it is one that can be passed on.
 pub fn answer(message: Message, written_in: Era, ask: &Ask) -> Result<Answer, Trouble> {

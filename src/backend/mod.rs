@@ -22,6 +22,7 @@ use crate::{
     wire::mcp::{Era, List, Revision},
 };
 
+mod cancel; //        a call that nobody waits for any more
 mod exchange; //      what comes back for a call
 pub mod guardian; //  the end of child processes when the gateway is killed
 mod handshake; //     which era a server speaks, and what it offers

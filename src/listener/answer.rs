@@ -12,8 +12,8 @@ use http::Response;
 use super::{
     body::{self, Body},
     legacy::{Asking, pump},
+    replay,
     session::Session,
-    stream as replay,
     write::Asked,
 };
 use crate::{

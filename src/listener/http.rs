@@ -22,8 +22,8 @@ use super::{
     envelope::{self, Envelope},
     legacy, pipe,
     refusal::{NoSession, error_response, not_allowed, refused},
+    replay,
     session::{Mode, Session},
-    stream as replay,
     write::Asked,
 };
 use crate::{

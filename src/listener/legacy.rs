@@ -10,8 +10,8 @@ use futures_util::{StreamExt as _, future::BoxFuture};
 
 use super::{
     Front,
+    replay::Stream,
     session::{Cancelled, Session, UnderWay},
-    stream::Stream,
     write::Asked,
 };
 use crate::{

@@ -21,11 +21,11 @@ mod envelope; //    the modern era's requests
 pub mod http; //    POST /mcp and its neighbours
 mod legacy; //      the legacy era's requests
 mod pipe; //        requests and answers on one stream
-pub mod record; //  sessions that outlive a restart
+pub mod saved; //   sessions that outlive a restart
 mod refusal; //     what a refusal looks like
 pub mod session; // what clients older than 2026-07-28 expect to be kept
 pub mod stdio; //   a line in, a line out
-mod stream; //      what was sent, and could be sent again
+mod replay; //      what was sent, and could be sent again
 mod write; //       what an answer looks like
 
 /// `[listen]`: where clients reach the gateway, and what it takes from them.
@@ -78,7 +78,7 @@ impl<S: Stage> Front<S> {
     }
 
     /// Goes on with a session of an earlier run.
-    pub fn restore(&self, id: String, record: &record::Record) {
+    pub fn restore(&self, id: String, record: &saved::Record) {
         let Some(session) = self.sessions.restore(id, self.caller(), record) else { return };
         for uri in record.watched.iter().cloned() {
             let watching = self.watch(&session, uri);

@@ -15,8 +15,8 @@ use super::{
     body::{self, Body},
     envelope::{self, Envelope},
     legacy::{self, Asking},
+    replay::Stream,
     session::{Session, Sessions},
-    stream::Stream,
     write::Asked,
 };
 use crate::{

@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 use tokio::{sync::oneshot, task::AbortHandle};
 
 use super::{
-    record::{Journal, Record},
-    stream::Stream,
+    replay::Stream,
+    saved::{Journal, Record},
 };
 use crate::{
     call::{Caller, Client, Event, Events, Scope},

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-use super::{Front, pipe, stream::Stream};
+use super::{Front, pipe, replay::Stream};
 use crate::{
     call::{Scope, Stage},
     error::Error,

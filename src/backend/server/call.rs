@@ -12,7 +12,8 @@ use super::{Link, Server, Turn};
 use crate::{
     backend::{
         Ask, Mirrored,
-        exchange::{Guard, Place, answer, relay, resume},
+        cancel::Guard,
+        exchange::{Place, answer, relay, resume},
         handshake,
         transport::{Incoming, Kind, Outgoing, Trouble},
     },

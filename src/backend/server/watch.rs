@@ -22,7 +22,7 @@ use super::Link;
 use crate::{
     backend::{
         Notice, Notices,
-        exchange::Guard,
+        cancel::Guard,
         handshake,
         transport::{Incoming, Transport, Trouble},
     },
