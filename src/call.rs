@@ -46,16 +46,6 @@ pub struct Call {
     pub given: Option<Given>,
 }
 
-impl Call {
-    /// What the backend may ask of this call's client.
-    pub fn capabilities(&self) -> Capabilities {
-        if self.caller == Caller::Gateway {
-            return Capabilities::NONE;
-        }
-        Capabilities::of(&self.client.capabilities, self.client.revision)
-    }
-}
-
 /// The client's part of one round of a call that takes several (revision 2026-07-28, "Multi
 /// Round-Trip Requests").
 #[derive(Debug, Clone, Default)]
@@ -93,8 +83,9 @@ pub enum Scope {
 #[derive(Debug, Clone)]
 pub struct Client {
     pub revision: Revision,
-    /// JSON objects, as the client wrote them.
-    pub capabilities: Bytes,
+    /// What it can be asked.
+    pub capabilities: Capabilities,
+    /// A JSON object, as the client wrote it.
     pub info: Bytes,
 }
 

@@ -24,7 +24,7 @@ use crate::{
     call::{Answer, Call, Event, Events, Reply},
     error::{Error, Result},
     wire::{
-        capability::{ELICIT, may_ask},
+        capability::{ELICIT, may_ask, method_and_params},
         json::{self, Limits},
         mcp::{Era, Level, code},
         message::{self, Message, object_with},
@@ -69,7 +69,7 @@ fn question(message: Message, call: &Call) -> Result<Answer, Trouble> {
     if requests.is_none() && message.field("requestState").is_none() {
         return wrong("asks for input without saying which");
     }
-    let capabilities = call.capabilities();
+    let capabilities = call.client.capabilities;
     let requests = requests.unwrap_or(b"{}");
     for member in json::members(requests) {
         let request = member.value.of(requests);
@@ -84,8 +84,9 @@ fn question(message: Message, call: &Call) -> Result<Answer, Trouble> {
 /// An error of 2025-11-25 that says which pages must be visited first, as the input request that
 /// it is in the modern era. There is no state: the next round is the same call made anew.
 fn pages(message: &Message, call: &Call) -> Option<Message> {
-    let required = code::URL_ELICITATION_REQUIRED.to_string();
-    if call.client.revision.era() == Era::Legacy || message.in_error("code")? != required.as_bytes() {
+    let code = message.in_error("code")?;
+    let required = || code == code::URL_ELICITATION_REQUIRED.to_string().as_bytes();
+    if call.client.revision.era() == Era::Legacy || !required() {
         return None;
     }
     let data = message.in_error("data")?;
@@ -94,7 +95,7 @@ fn pages(message: &Message, call: &Call) -> Option<Message> {
     let mut requests = Vec::new();
     for (index, place) in json::elements(list).into_iter().enumerate() {
         let params = object_with(place.of(list), |key| key == "elicitationId", &[]);
-        if !call.capabilities().allow(ELICIT, &params) {
+        if !call.client.capabilities.allow(ELICIT, &params) {
             return None;
         }
         let head = format!("\"question-{}\":{{\"method\":\"{ELICIT}\",\"params\":", index + 1);
@@ -104,20 +105,6 @@ fn pages(message: &Message, call: &Call) -> Option<Message> {
         b"{\"jsonrpc\":\"2.0\",\"id\":0,\"result\":{\"resultType\":\"input_required\",\"inputRequests\":{";
     let text = [&head[..], &requests.join(&b','), b"}}}"].concat();
     Message::parse(text.into(), &Limits::REPLY).ok().filter(|_| !requests.is_empty())
-}
-
-/// The two members of a request among the `inputRequests`.
-pub fn method_and_params(request: &[u8]) -> (String, &[u8]) {
-    let (mut method, mut params) = (String::new(), &b"{}"[..]);
-    for member in json::members(request) {
-        let value = member.value.of(request);
-        match &*member.key_in(request) {
-            "method" => method = json::string(value).unwrap_or_default().into_owned(),
-            "params" => params = value,
-            _ => {}
-        }
-    }
-    (method, params)
 }
 
 /// What a call has of its connection until its end.
@@ -219,7 +206,7 @@ impl Relay {
     fn may_be_asked(&self, request: &Message) -> bool {
         let call = &self.ask.call;
         let params = request.top("params").map_or(&b"{}"[..], |place| place.of(request.text()));
-        may_ask(call.method) && call.capabilities().allow(&request.method().unwrap_or_default(), params)
+        may_ask(call.method) && call.client.capabilities.allow(&request.method().unwrap_or_default(), params)
     }
 
     /// The first question with those that follow at once, so that they are put together.

@@ -57,7 +57,7 @@ impl Profiles {
     /// The connection for a call, and the right to be the only one there, where that is needed
     /// and could be had at once.
     async fn choose(&self, call: &Call) -> Result<(Arc<Server>, Option<Turn>)> {
-        let wanted = call.capabilities();
+        let wanted = call.client.capabilities;
         if wanted == Capabilities::NONE || self.plain.era().await? == Era::Modern {
             return Ok((Arc::clone(&self.plain), None));
         }
@@ -113,7 +113,7 @@ fn keep((server, used): &(Arc<Server>, Instant)) -> bool {
 
 impl Backend for Profiles {
     fn answer(&self, ask: Ask) -> BoxFuture<'_, Result<Reply>> {
-        if ask.call.capabilities() == Capabilities::NONE {
+        if ask.call.client.capabilities == Capabilities::NONE {
             return self.plain.answer(ask);
         }
         Box::pin(async move {

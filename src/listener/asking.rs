@@ -18,7 +18,7 @@ use crate::{
     call::{Answer, Call, Event, Events, Given, Reply, Replying, Stage},
     error::{Error, Result},
     wire::{
-        capability::{Capabilities, ELICIT},
+        capability::{Capabilities, ELICIT, method_and_params},
         json,
         message::Message,
         project,
@@ -35,7 +35,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 impl<S: Stage> Front<S> {
     /// Runs a call of a session, putting its backend's questions to the client.
     pub fn run_asking(&self, session: &Arc<Session>, call: Call) -> Replying {
-        if call.capabilities() == Capabilities::NONE {
+        if call.client.capabilities == Capabilities::NONE {
             return self.run(call);
         }
         let (front, session, again) = (self.clone(), Arc::clone(session), call.clone());
@@ -143,11 +143,10 @@ impl<S: Stage> Rounds<S> {
         let requests = question.in_result("inputRequests").unwrap_or(b"{}");
         for member in json::members(requests) {
             let request = member.value.of(requests);
-            let method = json::members(request).into_iter().find(|inner| inner.is("method", request));
-            let method = method.and_then(|method| json::string(method.value.of(request))).unwrap_or_default();
+            let (method, _) = method_and_params(request);
             let (id, answer) = self.session.question();
             let text = project::question(request, id, self.call.client.revision);
-            let (key, method) = (member.key_in(requests).into_owned(), method.into_owned());
+            let key = member.key_in(requests).into_owned();
             self.asked.push_back(Asked { key, method, text: Some(text.into()), answer });
         }
         Ok(())

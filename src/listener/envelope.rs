@@ -12,6 +12,7 @@ use crate::{
     call::{Call, Caller, Client, Given, Scope},
     error::{Error, Result},
     wire::{
+        capability::Capabilities,
         header, json,
         mcp::{Era, Level, Method, Revision, meta},
         message::Message,
@@ -101,7 +102,7 @@ pub fn call(
     let revision = revision.ok_or(Error::Version { requested: version })?;
     let method = method.filter(|method| method.exists_in(Era::Modern));
     let method = method.ok_or(Error::UnknownMethod(method_name))?;
-    let client = Client { revision, capabilities, info };
+    let client = Client { revision, capabilities: Capabilities::of(&capabilities, revision), info };
     let mirrored = headers.map(mirrored).transpose()?;
     let given = given(&message)?;
     let progress = envelope.progress;

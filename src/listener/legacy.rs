@@ -18,6 +18,7 @@ use crate::{
     call::{Answer, Call, Client, Event, Reply, Replying, Stage},
     error::{Error, Result},
     wire::{
+        capability::Capabilities,
         json::{self, Limits},
         mcp::{Era, Level, Method, Revision},
         message::Message,
@@ -74,7 +75,7 @@ impl<S: Stage> Front<S> {
             return Ok(Asking { asked, reply: Box::pin(std::future::ready(Some(reply))) });
         }
         let (under_way, cancelled) = session.begin(id)?;
-        let capabilities = if open { client.capabilities } else { Bytes::from_static(b"{}") };
+        let capabilities = if open { client.capabilities } else { Capabilities::NONE };
         let call = Call {
             caller: session.caller.clone(),
             scope: session.scope.clone(),
@@ -190,16 +191,17 @@ fn introduction(message: &Message) -> Result<Client> {
         let value = message.in_params(name).filter(|value| value.starts_with(b"{"));
         value.map(Bytes::copy_from_slice).ok_or_else(|| wants(&format!("the parameter `{name}`, an object")))
     };
+    let revision = revision.unwrap_or(Revision::NEWEST_LEGACY);
     Ok(Client {
-        revision: revision.unwrap_or(Revision::NEWEST_LEGACY),
-        capabilities: object("capabilities")?,
+        revision,
+        capabilities: Capabilities::of(&object("capabilities")?, revision),
         info: object("clientInfo")?,
     })
 }
 
 /// A client that has not introduced itself.
 pub fn nobody(revision: Revision) -> Client {
-    Client { revision, capabilities: Bytes::from_static(b"{}"), info: Bytes::from_static(b"{}") }
+    Client { revision, capabilities: Capabilities::NONE, info: Bytes::from_static(b"{}") }
 }
 
 fn set_level(session: &Session, message: &Message) -> Result<()> {

@@ -4,13 +4,15 @@
 //! noted whenever it changes, so that a gateway that was killed and started again knows them
 //! still. What was under way is lost, and the client learns that from its broken connection.
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::{
     call::{Client, Scope},
-    wire::mcp::{Era, Level, Revision},
+    wire::{
+        capability::Capabilities,
+        mcp::{Era, Level, Revision},
+    },
 };
 
 /// Takes what is to be kept: the id of a session, and its record while there is one.
@@ -32,15 +34,14 @@ pub struct Record {
 
 impl Record {
     pub fn new(scope: &Scope, client: &Client, level: Option<Level>, watched: Vec<String>) -> Self {
-        let text = |json: &Bytes| String::from_utf8_lossy(json).into_owned();
         Self {
             endpoint: match scope {
                 Scope::All => None,
                 Scope::One(backend) => Some(backend.to_string()),
             },
             revision: client.revision.to_string(),
-            capabilities: text(&client.capabilities),
-            info: text(&client.info),
+            capabilities: client.capabilities.json(),
+            info: String::from_utf8_lossy(&client.info).into_owned(),
             level: level.map(|level| level.name().to_owned()),
             watched,
         }
@@ -57,7 +58,7 @@ impl Record {
     /// The client, if it is one that has sessions.
     pub fn client(&self) -> Option<Client> {
         let revision = Revision::parse(&self.revision).filter(|revision| revision.era() == Era::Legacy)?;
-        let (capabilities, info) = (self.capabilities.clone().into(), self.info.clone().into());
-        Some(Client { revision, capabilities, info })
+        let capabilities = Capabilities::of(self.capabilities.as_bytes(), revision);
+        Some(Client { revision, capabilities, info: self.info.clone().into() })
     }
 }

@@ -120,8 +120,8 @@ impl Router {
         let apart = (view.has_apart() || respelled)
             .then(|| uris::Apart::new(view, &upstream, respelled.then(|| Arc::clone(&target))));
         // Without capabilities nothing is asked, and nothing need be kept for sealing.
-        let asked =
-            (call.capabilities() != Capabilities::NONE).then(|| (call.caller.clone(), call.message.clone()));
+        let asked = (call.client.capabilities != Capabilities::NONE)
+            .then(|| (call.caller.clone(), call.message.clone()));
         let ask = Ask { call, target: Some(Arc::clone(&target)), mirrored, wrapped };
         let reply = upstream.backend.answer(ask).await?;
         if apart.is_none() && asked.is_none() {

@@ -16,6 +16,7 @@ use crate::{
     call::{Answer, Call, Caller, Client, Event, Reply, Scope},
     error::{Error, Result},
     wire::{
+        capability::Capabilities,
         json::{self, Limits},
         mcp::{Era, List, Revision, code},
         message::Message,
@@ -173,7 +174,7 @@ async fn ask(backend: &dyn Backend, list: List, cursor: Option<&str>) -> Result<
         message: Message::parse(text.into(), &Limits::REQUEST)?,
         client: Client {
             revision: Revision::NEWEST,
-            capabilities: Bytes::from_static(b"{}"),
+            capabilities: Capabilities::NONE,
             info: Bytes::from_static(b"{}"),
         },
         log_level: None,

@@ -101,6 +101,20 @@ pub fn may_ask(method: Method) -> bool {
     matches!(method, Method::ToolsCall | Method::PromptsGet | Method::ResourcesRead)
 }
 
+/// The two members of a request among the `inputRequests`.
+pub fn method_and_params(request: &[u8]) -> (String, &[u8]) {
+    let (mut method, mut params) = (String::new(), &b"{}"[..]);
+    for member in json::members(request) {
+        let value = member.value.of(request);
+        match &*member.key_in(request) {
+            "method" => method = json::string(value).unwrap_or_default().into_owned(),
+            "params" => params = value,
+            _ => {}
+        }
+    }
+    (method, params)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

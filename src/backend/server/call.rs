@@ -106,7 +106,7 @@ impl Server {
             (None, Era::Legacy) => Some(Level::Info),
             (None, Era::Modern) => None,
         };
-        let capabilities = if modern { call.capabilities().json() } else { String::new() };
+        let capabilities = if modern { call.client.capabilities.json() } else { String::new() };
         let envelope = modern.then_some(Envelope {
             revision: link.offer.revision,
             capabilities: &capabilities,
