@@ -10,10 +10,11 @@
 //! that hangs on it ends, down to the backend, whose guard then tells the server. So a call
 //! that nobody waits for cannot be left running by a forgotten branch.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, future::BoxFuture, stream::BoxStream};
+use serde::{Deserialize, Serialize};
 use tower::Service;
 
 use crate::{
@@ -58,10 +59,13 @@ pub struct Given {
     pub answers: Vec<(String, Result<Bytes, Bytes>)>,
     /// The client has gone: there will be no further round.
     pub gone: bool,
+    /// The task that the backend made of the call, as [`Event::Task`] told. The call goes on
+    /// with it, or ends it if the client has gone.
+    pub task: Option<String>,
 }
 
 /// Whom a call is answered for. Verified on the very request; there is no value for nobody.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Caller {
     /// Someone who can reach the loopback address or the standard input, which is all the
     /// proof there is while no identity is configured.
@@ -103,7 +107,21 @@ pub type Events = BoxStream<'static, Result<Event>>;
 pub enum Event {
     /// A notification for the caller, as a whole message.
     Notification(Bytes),
+    /// The backend has made a task of the call, or tells how its task is. The answer still
+    /// comes as the last item, when the task is done.
+    Task(Progress),
     Answer(Answer),
+}
+
+/// How a backend's task is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// Stands for the task: a text that the backend understands in [`Given::task`].
+    pub handle: String,
+    /// What it is doing, in words for people.
+    pub message: Option<String>,
+    /// How often it may be asked.
+    pub poll: Duration,
 }
 
 /// What was answered. Projected to the client's revision only where it is written out.

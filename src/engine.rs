@@ -39,7 +39,10 @@ use crate::{
         session::{self, Sessions},
         stdio,
     },
-    middleware::deadline::{Deadline, DeadlineLayer},
+    middleware::{
+        deadline::{self, Deadline, DeadlineLayer},
+        tasks::{self, Tasked, Tasks as TaskTable, TasksLayer},
+    },
     router::{
         Router,
         catalog::{Catalog, Source},
@@ -55,11 +58,12 @@ use crate::{
 const UPDATES: usize = 1024;
 
 /// What a call passes on its way to a backend, first to last.
-type Stack = Deadline<Router>;
+type Stack = Tasked<Deadline<Router>>;
 
-fn stack(deadline: DeadlineLayer, router: Router) -> Stack {
-    // Outermost, so that the time spent anywhere counts.
-    deadline.layer(router)
+fn stack(deadline: deadline::Settings, tasks: &Arc<TaskTable>, router: Router) -> Stack {
+    // Around all but what outlives it, so that the time spent anywhere counts.
+    let deadline = DeadlineLayer::new(deadline, Arc::clone(tasks)).layer(router);
+    TasksLayer(Arc::clone(tasks)).layer(deadline)
 }
 
 /// What is wrong with a part, and in which table.
@@ -78,14 +82,15 @@ pub struct Plan {
     store: store::Settings,
     listen: listener::Settings,
     session: session::Settings,
-    deadline: DeadlineLayer,
+    deadline: deadline::Settings,
+    tasks: tasks::Settings,
 }
 
 impl Plan {
     /// Builds every part before giving up on any, so that all that is wrong comes at once.
     /// Nothing is opened, connected or started.
     pub fn build(config: Config) -> Result<Self, Vec<Fault>> {
-        let Config { listen, session, deadline, store, log: _, backends } = config;
+        let Config { listen, session, deadline, tasks, store, log: _, backends } = config;
         let own = Own::new(listen.address.to_string());
         let mut sources = vec![built_in(&own)];
         let updates = Updates::new(UPDATES);
@@ -102,12 +107,12 @@ impl Plan {
         if !faults.is_empty() {
             return Err(faults);
         }
-        Ok(Self { sources, own, updates, store, listen, session, deadline: DeadlineLayer::new(deadline) })
+        Ok(Self { sources, own, updates, store, listen, session, deadline, tasks })
     }
 
     /// Opens the store and begins to read what the backends offer.
     pub async fn start(self) -> Waystation {
-        let Self { sources, own, updates, store, listen, session, deadline } = self;
+        let Self { sources, own, updates, store, listen, session, deadline, tasks } = self;
         let store = open(&store).await;
         let key = store.cursor_key().await.unwrap_or_else(|why| {
             tracing::warn!(%why, "cursors will not outlive this run");
@@ -117,9 +122,12 @@ impl Plan {
         own.watch(&catalog);
         let subscriptions = Subscriptions::new(updates);
         let router = Router::new(Arc::clone(&catalog), Arc::clone(&subscriptions), &key, listen.page_size);
+        let tasks = TaskTable::new(tasks, store.clone());
+        let runner = router.clone();
+        tasks.start(move |call| runner.clone().call(call)).await;
         let (journal, noted) = mpsc::unbounded_channel();
         let sessions = Sessions::new(session, Some(journal));
-        let front = Front::new(stack(deadline, router), Arc::clone(&sessions));
+        let front = Front::new(stack(deadline, &tasks, router), Arc::clone(&sessions));
         for (id, text) in store.sessions().await {
             if let Ok(record) = serde_json::from_str(&text) {
                 front.restore(id, &record);

@@ -32,6 +32,13 @@ pub enum Error {
     UnknownPrompt(String),
     #[error("there is no resource {0:?}; resources/list gives their URIs")]
     UnknownResource(String),
+    #[error("there is no task {0:?}")]
+    UnknownTask(String),
+    #[error("this needs a client that declares the extension {0} in its capabilities")]
+    NeedsExtension(&'static str),
+    /// A call that was under way when something ended, and may have been carried out.
+    #[error("{0}")]
+    Lost(&'static str),
     #[error("{0}")]
     Params(String),
     /// A list's cursor that we did not give out, or not to this caller or for this list.
@@ -91,7 +98,9 @@ impl Error {
             Self::UnknownTool(_) | Self::UnknownPrompt(_) | Self::UnknownResource(_) => {
                 (200, code::INVALID_PARAMS)
             }
-            Self::Params(_) | Self::Cursor => (200, code::INVALID_PARAMS),
+            Self::Params(_) | Self::Cursor | Self::UnknownTask(_) => (200, code::INVALID_PARAMS),
+            Self::NeedsExtension(_) => (modern(400), code::MISSING_CAPABILITY),
+            Self::Lost(_) => (200, 502),
             Self::Envelope(_) => (400, code::INVALID_PARAMS),
             Self::Header(_) => (400, code::HEADER_MISMATCH),
             Self::Version { .. } => (400, code::UNSUPPORTED_VERSION),
@@ -108,6 +117,9 @@ impl Error {
             Self::UnknownResource(uri) => Some(json!({ "uri": uri })),
             Self::Version { requested } => {
                 Some(json!({ "supported": [Revision::NEWEST.name()], "requested": requested }))
+            }
+            Self::NeedsExtension(name) => {
+                Some(json!({ "requiredCapabilities": { "extensions": { *name: {} } } }))
             }
             _ => None,
         }

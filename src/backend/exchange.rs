@@ -17,7 +17,10 @@ use super::{
     Ask,
     cancel::Guard,
     parking::{Asked, Parked, Parking},
-    server::{Turn, reply_to},
+    server::{
+        Server, Turn, reply_to,
+        task::{Told, unmarked},
+    },
     transport::{Kind, Trouble},
 };
 use crate::{
@@ -56,11 +59,12 @@ pub fn answer(message: Message, written_in: Era, ask: &Ask) -> Result<Answer, Tr
     if let Some(question) = pages(&message, &ask.call) {
         return Ok(Answer::Asks(question));
     }
+    let message = if written_in == Era::Legacy { unmarked(message) } else { message };
     Ok(Answer::Response { message, written_in, wrapped: ask.wrapped })
 }
 
 /// A question of a modern server's, if it asks only what the client said it may.
-fn question(message: Message, call: &Call) -> Result<Answer, Trouble> {
+pub fn question(message: Message, call: &Call) -> Result<Answer, Trouble> {
     let wrong = |why: &str| Err(Trouble::new(Kind::Rubbish, why));
     if !may_ask(call.method) {
         return wrong("asks for input where it may not");
@@ -112,8 +116,10 @@ pub struct Place {
     pub backend: Arc<str>,
     pub parking: Arc<Parking>,
     /// Held while no other call may be under way.
-    #[expect(dead_code, reason = "held for its end")]
     pub turn: Option<Turn>,
+    /// Set if the server may make a task of the call: who follows it, and whether the client
+    /// need not know.
+    pub tasks: Option<(Arc<Server>, bool)>,
 }
 
 /// What is left of a call: its messages, and who wants them.
@@ -152,20 +158,34 @@ pub fn resume(parked: Parked, ask: &Ask) -> Result<Reply> {
 enum Next {
     Event(Event),
     Question(Message),
+    /// The server answers later.
+    Task(Events),
+}
+
+/// What a stream of events still has to give.
+enum Rest {
+    Relay(Box<Relay>),
+    Task(Events),
+    Nothing,
 }
 
 impl Relay {
     fn events(self) -> Events {
-        let events = stream::unfold(Some(self), |relay| async {
-            let mut relay = relay?;
+        let events = stream::unfold(Rest::Relay(Box::new(self)), |rest| async {
+            let mut relay = match rest {
+                Rest::Relay(relay) => relay,
+                Rest::Task(mut events) => return Some((events.next().await?, Rest::Task(events))),
+                Rest::Nothing => return None,
+            };
             match relay.next().await {
-                Ok(Next::Event(event @ Event::Notification(_))) => Some((Ok(event), Some(relay))),
-                Ok(Next::Event(answer)) => Some((Ok(answer), None)),
+                Ok(Next::Event(event @ Event::Notification(_))) => Some((Ok(event), Rest::Relay(relay))),
+                Ok(Next::Event(answer)) => Some((Ok(answer), Rest::Nothing)),
                 Ok(Next::Question(first)) => {
                     let asked = relay.questions(first).await;
-                    Some((relay.park(asked).map(Event::Answer), None))
+                    Some((relay.park(asked).map(Event::Answer), Rest::Nothing))
                 }
-                Err(error) => Some((Err(error), None)),
+                Ok(Next::Task(mut events)) => Some((events.next().await?, Rest::Task(events))),
+                Err(error) => Some((Err(error), Rest::Nothing)),
             }
         });
         events.boxed()
@@ -182,6 +202,12 @@ impl Relay {
             match message.kind() {
                 message::Kind::Response => {
                     self.guard.disarm();
+                    if let Some((server, hidden)) = self.place.tasks.take()
+                        && let Some(task) = Told::made(&message, self.guard.era)
+                    {
+                        let turn = self.place.turn.take();
+                        return Ok(Next::Task(server.follow(self.ask.clone(), task, turn, hidden)));
+                    }
                     let answer = answer(message, self.guard.era, &self.ask);
                     return answer
                         .map(|answer| Next::Event(Event::Answer(answer)))

@@ -171,8 +171,12 @@ pub async fn ask(
     params: &str,
     revision: Option<Revision>,
 ) -> Result<Message, Trouble> {
+    send(transport, request(id, method, params, revision)).await
+}
+
+/// Sends a request of our own and waits for the response.
+pub async fn send(transport: &dyn Transport, outgoing: Outgoing) -> Result<Message, Trouble> {
     use futures_util::StreamExt as _;
-    let outgoing = request(id, method, params, revision);
     match transport.request(outgoing).await? {
         Incoming::Whole(message) => Ok(message),
         Incoming::Stream(mut messages) => {
@@ -189,10 +193,20 @@ pub async fn ask(
 
 /// A request of our own.
 pub fn request(id: u64, method: Method, params: &str, revision: Option<Revision>) -> Outgoing {
+    request_as(id, method, params, revision, "{}")
+}
+
+/// The same for a client that can do this, which the modern era says each time.
+pub fn request_as(
+    id: u64,
+    method: Method,
+    params: &str,
+    revision: Option<Revision>,
+    capabilities: &str,
+) -> Outgoing {
     let params = match revision {
         Some(revision) => {
-            let envelope =
-                Envelope { revision, capabilities: "{}", client_info: INTRODUCTION, log_level: None };
+            let envelope = Envelope { revision, capabilities, client_info: INTRODUCTION, log_level: None };
             let members: Vec<_> = envelope.members();
             let members: Vec<(&str, &[u8])> =
                 members.iter().map(|(key, value)| (*key, value.as_bytes())).collect();

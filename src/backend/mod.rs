@@ -70,12 +70,22 @@ pub struct Ask {
     pub mirrored: Arc<[Mirrored]>,
     /// The tool's output schema was wrapped for clients of the legacy era.
     pub wrapped: bool,
+    pub task_support: TaskSupport,
+}
+
+/// May calls of a tool be made as tasks, or must they (2025-11-25, `execution.taskSupport`)?
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TaskSupport {
+    #[default]
+    None,
+    Optional,
+    Required,
 }
 
 impl Ask {
     /// A call whose target is called the same by the backend.
     pub fn as_is(call: Call) -> Self {
-        Self { call, target: None, mirrored: Arc::default(), wrapped: false }
+        Self { call, target: None, mirrored: Arc::default(), wrapped: false, task_support: TaskSupport::None }
     }
 }
 

@@ -57,7 +57,7 @@ impl Profiles {
     /// The connection for a call, and the right to be the only one there, where that is needed
     /// and could be had at once.
     async fn choose(&self, call: &Call) -> Result<(Arc<Server>, Option<Turn>)> {
-        let wanted = call.client.capabilities;
+        let wanted = call.client.capabilities.of_a_handshake();
         if wanted == Capabilities::NONE || self.plain.era().await? == Era::Modern {
             return Ok((Arc::clone(&self.plain), None));
         }

@@ -15,7 +15,11 @@ use figment::{Figment, Profile, Provider, value::Dict};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{backend, listener, middleware::deadline, store, telemetry};
+use crate::{
+    backend, listener,
+    middleware::{deadline, tasks},
+    store, telemetry,
+};
 
 mod complaint; //   what is wrong, where, and what would be right
 mod document; //    the text, and where everything stands in it
@@ -52,6 +56,7 @@ pub struct Config {
     pub listen: listener::Settings,
     pub session: listener::session::Settings,
     pub deadline: deadline::Settings,
+    pub tasks: tasks::Settings,
     pub store: store::Settings,
     pub log: telemetry::Settings,
     /// The MCP servers behind the gateway, each by a name of its own: small letters, digits and

@@ -6,7 +6,11 @@
 use std::{future::Future, sync::Arc};
 
 use bytes::Bytes;
-use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
+use futures_util::{
+    FutureExt as _, StreamExt as _,
+    future::{self, BoxFuture},
+    stream,
+};
 use http::Response;
 
 use super::{
@@ -33,13 +37,14 @@ pub async fn modern(asked: Asked, run: Replying, takes_events: bool) -> Response
 
 /// The events of a modern reply: notifications, then the response.
 fn written(asked: Asked, events: Events) -> impl futures_util::Stream<Item = Bytes> + Send {
-    events.map(move |event| {
+    events.filter_map(move |event| {
         let text = match event {
             Ok(Event::Notification(text)) => text,
+            Ok(Event::Task(_)) => return future::ready(None),
             Ok(Event::Answer(answer)) => asked.response(Ok(answer)).1,
             Err(error) => asked.response(Err(error)).1,
         };
-        sse::message(None, &text)
+        future::ready(Some(sse::message(None, &text)))
     })
 }
 
@@ -49,7 +54,7 @@ async fn whole(asked: &Asked, reply: Result<Reply>) -> Response<Body> {
         Ok(Reply::Whole(answer)) => Ok(answer),
         Ok(Reply::Stream(mut events)) => loop {
             match events.next().await {
-                Some(Ok(Event::Notification(_))) => {}
+                Some(Ok(Event::Notification(_) | Event::Task(_))) => {}
                 Some(Ok(Event::Answer(answer))) => break Ok(answer),
                 Some(Err(error)) => break Err(error),
                 None => return cancelled(),
@@ -90,7 +95,7 @@ pub async fn legacy(asking: Asking, session: &Arc<Session>, takes_events: bool) 
 fn streamed(asked: Asked, events: Events, session: Arc<Session>) -> Response<Body> {
     let stream = session.open_stream();
     let opening = asked.client.revision >= Revision::V2025_11_25;
-    let rest = std::future::ready(Some(Ok(Reply::Stream(events)))).boxed();
+    let rest = future::ready(Some(Ok(Reply::Stream(events)))).boxed();
     let writer = Arc::clone(&stream);
     tokio::spawn(async move {
         pump(Asking { asked, reply: rest }, &writer).await;

@@ -97,7 +97,7 @@ impl<S: Stage> Rounds<S> {
         let events = stream::unfold(Some(self), |rounds| async {
             let mut rounds = rounds?;
             let event = rounds.next().await;
-            let last = !matches!(event, Ok(Event::Notification(_)));
+            let last = !matches!(event, Ok(Event::Notification(_) | Event::Task(_)));
             Some((event, (!last).then_some(rounds)))
         });
         events.boxed()

@@ -137,7 +137,7 @@ fn given(message: &Message) -> Result<Option<Given>> {
             answers.push((member.key_in(&object).into_owned(), Ok(result)));
         }
     }
-    Ok(Some(Given { state, answers, gone: false }))
+    Ok(Some(Given { state, answers, ..Given::default() }))
 }
 
 /// Headers repeat the body so that others can route by them; those who read both must refuse

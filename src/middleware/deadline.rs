@@ -21,8 +21,9 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
+use super::tasks::{Tasks, may_become_one};
 use crate::{
-    call::{Call, Event, Events, Reply, Replying, Stage},
+    call::{Call, Event, Events, Progress, Reply, Replying, Stage},
     error::{Error, Result},
     settings::Duration,
     wire::{json, mcp::Method},
@@ -39,6 +40,9 @@ pub struct Settings {
     pub idle: Duration,
     /// How long a call may take in all, whatever the signs.
     pub total: Duration,
+    /// What becomes of a call of a client that declares tasks (2026-07-28): `"late"` makes a task
+    /// of it where others get an error, a time after that time, `"never"` never.
+    pub task: BecomesTask,
     /// Other times for some tools, by their name here; `*` stands for any letters.
     pub tools: BTreeMap<String, Times>,
 }
@@ -51,21 +55,73 @@ pub struct Times {
     pub idle: Option<Duration>,
     /// How long the call may take in all; as for all tools where it is not said.
     pub total: Option<Duration>,
+    /// When a call becomes a task; as for all tools where it is not said.
+    pub task: Option<BecomesTask>,
+}
+
+/// When a call becomes a task, if its client declares tasks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum BecomesTask {
+    /// Instead of the error that others get.
+    #[default]
+    Late,
+    After(Duration),
+    Never,
+}
+
+impl TryFrom<String> for BecomesTask {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.as_str() {
+            "late" => Ok(Self::Late),
+            "never" => Ok(Self::Never),
+            _ => {
+                let wrong = |_| format!("{text:?} is neither \"late\" nor \"never\" nor a length of time");
+                Duration::try_from(text.clone()).map(Self::After).map_err(wrong)
+            }
+        }
+    }
+}
+
+impl From<BecomesTask> for String {
+    fn from(rule: BecomesTask) -> Self {
+        match rule {
+            BecomesTask::Late => "late".into(),
+            BecomesTask::Never => "never".into(),
+            BecomesTask::After(time) => time.to_string(),
+        }
+    }
+}
+
+impl JsonSchema for BecomesTask {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "BecomesTask".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "string", "pattern": "^(late|never|[0-9]+ ?(ms|s|m|h|d))$",
+            "description": "\"late\", \"never\", or a length of time."
+        })
+    }
 }
 
 impl Default for Settings {
     /// As official clients wait, and long enough for a model or a build in all.
     fn default() -> Self {
-        Self { idle: Duration::seconds(60), total: Duration::seconds(600), tools: BTreeMap::new() }
+        let (idle, total) = (Duration::seconds(60), Duration::seconds(600));
+        Self { idle, total, task: BecomesTask::Late, tools: BTreeMap::new() }
     }
 }
 
 impl Settings {
-    /// The two times of a tool, whose name is given as JSON. Of the patterns that fit, the
-    /// longest says it.
-    fn times(&self, tool: Option<&[u8]>) -> (time::Duration, time::Duration) {
+    /// The times of a tool, whose name is given as JSON. Of the patterns that fit, the longest
+    /// says it.
+    fn times(&self, tool: Option<&[u8]>) -> (time::Duration, time::Duration, BecomesTask) {
         if self.tools.is_empty() {
-            return (self.idle.0, self.total.0);
+            return (self.idle.0, self.total.0, self.task);
         }
         let tool = tool.and_then(json::string);
         let tool = tool.as_deref();
@@ -73,7 +129,7 @@ impl Settings {
         let times = fitting.max_by_key(|(pattern, _)| pattern.len()).map(|(_, times)| times);
         let idle = times.and_then(|times| times.idle).unwrap_or(self.idle);
         let total = times.and_then(|times| times.total).unwrap_or(self.total);
-        (idle.0, total.0)
+        (idle.0, total.0, times.and_then(|times| times.task).unwrap_or(self.task))
     }
 }
 
@@ -94,11 +150,12 @@ fn fits(pattern: &str, name: &str) -> bool {
 
 /// Puts deadlines around a stage.
 #[derive(Debug, Clone)]
-pub struct DeadlineLayer(Arc<Settings>);
+pub struct DeadlineLayer(Arc<Settings>, Arc<Tasks>);
 
 impl DeadlineLayer {
-    pub fn new(settings: Settings) -> Self {
-        Self(Arc::new(settings))
+    /// `tasks` takes what is over its time and may go on.
+    pub fn new(settings: Settings, tasks: Arc<Tasks>) -> Self {
+        Self(Arc::new(settings), tasks)
     }
 }
 
@@ -106,7 +163,7 @@ impl<S> Layer<S> for DeadlineLayer {
     type Service = Deadline<S>;
 
     fn layer(&self, next: S) -> Deadline<S> {
-        Deadline { settings: Arc::clone(&self.0), next }
+        Deadline { settings: Arc::clone(&self.0), tasks: Arc::clone(&self.1), next }
     }
 }
 
@@ -114,6 +171,7 @@ impl<S> Layer<S> for DeadlineLayer {
 #[derive(Debug, Clone)]
 pub struct Deadline<S> {
     settings: Arc<Settings>,
+    tasks: Arc<Tasks>,
     next: S,
 }
 
@@ -130,14 +188,16 @@ impl<S: Stage> Service<Call> for Deadline<S> {
         if call.method == Method::Listen {
             return self.next.call(call); // It ends when its client wants it to.
         }
-        let clock = Clock::start(&self.settings, &call);
+        let clock = Clock::start(&self.settings, &self.tasks, &call);
         let mut reply = self.next.call(call);
         Box::pin(async move {
             let soon = clock.due().min(clock.alive + PATIENCE);
             match tokio::time::timeout_at(soon, &mut reply).await {
                 Ok(Ok(Reply::Stream(events))) => Ok(Reply::Stream(watched(events, clock))),
                 Ok(other) => other,
-                Err(_) if soon < clock.due() => Ok(Reply::Stream(watched(late(reply), clock))),
+                Err(_) if soon < clock.due() || clock.outlives.is_some() => {
+                    Ok(Reply::Stream(watched(late(reply), clock)))
+                }
                 Err(_) => Err(clock.over()),
             }
         })
@@ -165,16 +225,23 @@ struct Clock {
     end: Instant,
     /// The last sign of life.
     alive: Instant,
+    /// Set if the call may become a task: the call, and who takes it.
+    outlives: Option<Box<(Call, Arc<Tasks>)>>,
 }
 
 impl Clock {
-    fn start(settings: &Settings, call: &Call) -> Self {
+    fn start(settings: &Settings, tasks: &Arc<Tasks>, call: &Call) -> Self {
         let target = call.method.target().and_then(|name| call.message.param(name));
         let target = target.map(|place| call.message.slice(place));
         let tool = target.as_deref().filter(|_| call.method == Method::ToolsCall);
-        let (idle, total) = settings.times(tool);
+        let (idle, mut total, task) = settings.times(tool);
+        let outlives = (may_become_one(call) && task != BecomesTask::Never)
+            .then(|| Box::new((call.clone(), Arc::clone(tasks))));
+        if let (BecomesTask::After(time), Some(_)) = (task, &outlives) {
+            total = total.min(time.0);
+        }
         let now = Instant::now();
-        Self { method: call.method, target, idle, total, end: now + total, alive: now }
+        Self { method: call.method, target, idle, total, end: now + total, alive: now, outlives }
     }
 
     fn due(&self) -> Instant {
@@ -195,17 +262,37 @@ impl Clock {
 fn watched(events: Events, clock: Clock) -> Events {
     let watched = stream::unfold(Some((events, clock)), |state| async {
         let (mut events, mut clock) = state?;
-        match tokio::time::timeout_at(clock.due(), events.next()).await {
-            Ok(None) => None,
-            Ok(Some(event)) => {
-                clock.alive = Instant::now();
-                let last = !matches!(event, Ok(Event::Notification(_)));
-                Some((event, (!last).then_some((events, clock))))
+        loop {
+            match tokio::time::timeout_at(clock.due(), events.next()).await {
+                Ok(None) => return None,
+                Ok(Some(Ok(Event::Task(made)))) => {
+                    clock.alive = Instant::now();
+                    if let Some(outlives) = clock.outlives.take() {
+                        return Some((as_task(*outlives, Some(made), events).await, None));
+                    }
+                    // A client that takes no tasks waits for the answer, as for any other.
+                }
+                Ok(Some(event)) => {
+                    clock.alive = Instant::now();
+                    let last = !matches!(event, Ok(Event::Notification(_)));
+                    return Some((event, (!last).then_some((events, clock))));
+                }
+                Err(_) => {
+                    return Some(match clock.outlives.take() {
+                        Some(outlives) => (as_task(*outlives, None, events).await, None),
+                        None => (Err(clock.over()), None),
+                    });
+                }
             }
-            Err(_) => Some((Err(clock.over()), None)),
         }
     });
     watched.boxed()
+}
+
+/// The answer that names the task which a call has become.
+async fn as_task(outlives: (Call, Arc<Tasks>), made: Option<Progress>, events: Events) -> Result<Event> {
+    let (call, tasks) = outlives;
+    tasks.adopt(call, made, events).await.map(Event::Answer)
 }
 
 #[cfg(test)]
@@ -226,7 +313,7 @@ mod tests {
 
     #[test]
     fn the_most_particular_pattern_says_the_times() {
-        let second = |n| Times { idle: Some(Duration::seconds(n)), total: None };
+        let second = |n| Times { idle: Some(Duration::seconds(n)), ..Times::default() };
         let tools = [("a__*".to_owned(), second(1)), ("a__slow*".to_owned(), second(2))];
         let settings = Settings { tools: tools.into(), ..Settings::default() };
         let idle = |tool: Option<&str>| settings.times(tool.map(str::as_bytes)).0.as_secs();

@@ -1,3 +1,5 @@
-//! Whether a call may pass, and what is done on the way. A stage knows no other stage.
+//! Whether a call may pass, and what is done on the way. Stages know nothing of one another, but
+//! that a call whose time is over may become a task.
 
 pub mod deadline; // how long
+pub mod tasks; //    what goes on without its client

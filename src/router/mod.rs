@@ -31,7 +31,7 @@ use crate::{
     wire::{
         capability::Capabilities,
         json,
-        mcp::{Era, INTRODUCTION, List, Method, Revision},
+        mcp::{Era, INTRODUCTION, List, Method, Revision, extension},
         message::Message,
     },
 };
@@ -100,19 +100,29 @@ impl Router {
             | Method::ToolsList
             | Method::PromptsList
             | Method::ResourcesList
-            | Method::TemplatesList => Err(Error::UnknownMethod(call.method.name().to_owned())),
+            | Method::TemplatesList
+            | Method::TasksGet
+            | Method::TasksResult
+            | Method::TasksList
+            | Method::TasksCancel
+            | Method::TasksUpdate => Err(Error::UnknownMethod(call.method.name().to_owned())),
         }
     }
 
     async fn forward(&self, route: Route, mut call: Call, view: &View) -> Result<Reply> {
-        let Route { upstream, target, mirrored, wrapped } = route;
+        let Route { upstream, target, mirrored, wrapped, task_support } = route;
         let method = call.method;
         if let Some(given) = &mut call.given {
             let bound = bound(&call.caller, &upstream.name, method, &target, &call.message);
             if let Some(state) = &given.state {
                 let unknown =
                     || Error::Params("`requestState` is not one of this call, or not any more".into());
-                given.state = self.seals.open(&bound, state).ok_or_else(unknown)?;
+                given.state = match self.seals.open(&bound, state) {
+                    Some(inner) => inner,
+                    // A task is known by its handle, which no client brings, however old the state.
+                    None if given.task.is_some() => None,
+                    None => return Err(unknown()),
+                };
             }
         }
         // A resource read under a spelling of ours comes back under that spelling.
@@ -122,7 +132,7 @@ impl Router {
         // Without capabilities nothing is asked, and nothing need be kept for sealing.
         let asked = (call.client.capabilities != Capabilities::NONE)
             .then(|| (call.caller.clone(), call.message.clone()));
-        let ask = Ask { call, target: Some(Arc::clone(&target)), mirrored, wrapped };
+        let ask = Ask { call, target: Some(Arc::clone(&target)), mirrored, wrapped, task_support };
         let reply = upstream.backend.answer(ask).await?;
         if apart.is_none() && asked.is_none() {
             return Ok(reply);
@@ -199,7 +209,7 @@ impl Router {
     fn discover(&self, view: &View) -> Answer {
         let mut text = format!("{{{}", view::head_of_modern());
         text.push_str(&format!("\"supportedVersions\":[\"{}\"],", Revision::NEWEST));
-        text.push_str(&introduction(view));
+        text.push_str(&introduction(view, Revision::NEWEST));
         text.push('}');
         Answer::Result(Bytes::from(text))
     }
@@ -211,7 +221,7 @@ fn initialize(view: &View, call: &Call) -> Answer {
     let text = format!(
         "{{\"protocolVersion\":\"{revision}\",\"serverInfo\":{},{}}}",
         INTRODUCTION,
-        introduction(view)
+        introduction(view, revision)
     );
     Answer::Result(Bytes::from(text))
 }
@@ -220,14 +230,24 @@ fn initialize(view: &View, call: &Call) -> Answer {
 ///
 /// Everything is declared, whatever backends there are just now: a client of the legacy era
 /// hears of capabilities once, and an empty list is no lie.
-fn introduction(view: &View) -> String {
-    let capabilities = json!({
+fn introduction(view: &View, revision: Revision) -> String {
+    let mut capabilities = json!({
         "tools": { "listChanged": true },
         "prompts": { "listChanged": true },
         "resources": { "listChanged": true, "subscribe": true },
         "completions": {},
         "logging": {},
     });
+    let mut extensions = view.extensions();
+    if revision.era() == Era::Modern {
+        extensions.insert(extension::TASKS.to_owned(), json!({}));
+    } else if revision == Revision::V2025_11_25 {
+        let calls = json!({ "tools": { "call": {} } });
+        capabilities["tasks"] = json!({ "list": {}, "cancel": {}, "requests": calls });
+    }
+    if !extensions.is_empty() {
+        capabilities["extensions"] = extensions.into();
+    }
     let mut text = format!("\"capabilities\":{capabilities}");
     if !view.instructions.is_empty() {
         text.push_str(&format!(",\"instructions\":{}", json::quoted(&view.instructions)));

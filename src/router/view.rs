@@ -16,11 +16,11 @@ use super::{
     offering::{Entry, Offering},
 };
 use crate::{
-    backend::{Backend, Mirrored},
+    backend::{Backend, Mirrored, TaskSupport},
     call::Scope,
     wire::{
         json,
-        mcp::{Era, INTRODUCTION, List, Method, meta},
+        mcp::{Era, INTRODUCTION, List, Method, extension, meta},
         project,
     },
 };
@@ -42,6 +42,7 @@ pub struct Route {
     pub mirrored: Arc<[Mirrored]>,
     /// The output schema is wrapped in lists for the legacy era, and so must results be.
     pub wrapped: bool,
+    pub task_support: TaskSupport,
 }
 
 /// Everything clients can see at one moment.
@@ -163,10 +164,12 @@ impl View {
             target: entry.key.as_str().into(),
             mirrored: Arc::default(),
             wrapped: false,
+            task_support: TaskSupport::None,
         };
         match list {
             List::Tools => {
                 route.mirrored = mirrored(&entry.text)?.into();
+                route.task_support = task_support(&entry.text);
                 let (old, wrapped) = project::tool(&entry.text, shown, Era::Legacy);
                 let (new, _) = project::tool(&entry.text, shown, Era::Modern);
                 route.wrapped = wrapped;
@@ -224,6 +227,20 @@ impl View {
         self.apart.iter().filter(move |(name, _)| **name == *backend).map(|(_, uri)| uri.as_str())
     }
 
+    /// The extensions that pass through here and that a backend has, with its settings.
+    pub fn extensions(&self) -> serde_json::Map<String, serde_json::Value> {
+        let mut found = serde_json::Map::new();
+        for offer in self.upstreams.iter().filter_map(|upstream| upstream.backend.offer()) {
+            let capabilities: serde_json::Value =
+                serde_json::from_str(&offer.capabilities).unwrap_or_default();
+            let own = capabilities.get("extensions").and_then(|own| own.get(extension::APPS));
+            if let Some(settings) = own {
+                found.entry(extension::APPS).or_insert_with(|| settings.clone());
+            }
+        }
+        found
+    }
+
     pub fn has_apart(&self) -> bool {
         !self.apart.is_empty()
     }
@@ -251,6 +268,7 @@ impl View {
             target: target.into(),
             mirrored: Arc::default(),
             wrapped: false,
+            task_support: TaskSupport::None,
         };
         for upstream in &self.upstreams {
             if let Some(own) = names::together(&upstream.name, uri) {
@@ -292,6 +310,20 @@ fn shown_as(
         List::Resources | List::Templates => [entry.key.clone(), names::apart(&upstream.name, &entry.key)],
     };
     Ok(names.give(origin, wanted))
+}
+
+/// What a tool of 2025-11-25 says of tasks.
+fn task_support(tool: &[u8]) -> TaskSupport {
+    let find = |text: &[u8], name: &str| {
+        json::members(text).into_iter().find(|member| member.is(name, text)).map(|member| member.value)
+    };
+    let execution = find(tool, "execution").map_or(&b"{}"[..], |place| place.of(tool));
+    let said = find(execution, "taskSupport").and_then(|place| json::string(place.of(execution)));
+    match said.as_deref() {
+        Some("optional") => TaskSupport::Optional,
+        Some("required") => TaskSupport::Required,
+        _ => TaskSupport::None,
+    }
 }
 
 fn mirrored(tool: &[u8]) -> Result<Vec<Mirrored>, String> {

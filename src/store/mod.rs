@@ -34,9 +34,10 @@ impl Settings {
 /// Changes to the tables, in order; each is made once. (Listed here by hand: the macro that
 /// would find them has SQLite compiled a second time, for itself.)
 fn migrations() -> Migrator {
-    const LIST: [(&str, &str); 2] = [
+    const LIST: [(&str, &str); 3] = [
         ("catalog and keys", include_str!("migrations/0001_catalog_and_keys.sql")),
         ("sessions", include_str!("migrations/0002_sessions.sql")),
+        ("tasks", include_str!("migrations/0004_tasks.sql")),
     ];
     let numbered = (1..).zip(LIST).map(|(number, (name, sql))| {
         let sql = SqlSafeStr::into_sql_str(sql);
@@ -148,6 +149,35 @@ impl Store {
         };
         if let Err(why) = kept.await {
             tracing::warn!(%why, "sessions cannot be kept; their clients begin anew after a restart");
+        }
+    }
+
+    /// The tasks that were kept, each by its id.
+    pub async fn tasks(&self) -> Vec<(String, String)> {
+        let rows = sqlx::query("SELECT id, content FROM task").fetch_all(&self.pool).await;
+        let rows = rows.inspect_err(|why| tracing::warn!(%why, "tasks of earlier cannot be read"));
+        let pair =
+            |row: &sqlx::sqlite::SqliteRow| Some((row.try_get("id").ok()?, row.try_get("content").ok()?));
+        rows.unwrap_or_default().iter().filter_map(pair).collect()
+    }
+
+    /// Keeps the state of a task; it is on disk when this is done.
+    pub async fn keep_task(&self, id: &str, content: &str) -> Result<(), Error> {
+        let kept = sqlx::query(
+            "INSERT INTO task (id, content) VALUES ($1, $2)
+             ON CONFLICT (id) DO UPDATE SET content = $2, saved_at = unixepoch()",
+        )
+        .bind(id)
+        .bind(content)
+        .execute(&self.pool)
+        .await;
+        kept.map(drop).map_err(|why| Error { file: "of tasks".into(), why: why.to_string() })
+    }
+
+    pub async fn forget_task(&self, id: &str) {
+        let forgotten = sqlx::query("DELETE FROM task WHERE id = $1").bind(id).execute(&self.pool).await;
+        if let Err(why) = forgotten {
+            tracing::warn!(%why, "a task cannot be forgotten");
         }
     }
 

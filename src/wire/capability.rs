@@ -1,14 +1,15 @@
-//! What can a client be asked, by its own account?
+//! What can a client be asked, and what can it take, by its own account?
 //!
 //! A backend is told what the very client can do whose call it gets, in our words: no less, and
 //! nothing that would not be passed on. (Every revision, "Capability negotiation".)
 
 use super::{
     json,
-    mcp::{Method, Revision},
+    mcp::{Method, Revision, extension},
 };
 
-/// The kinds of requests that a client takes while one of its calls is under way.
+/// The kinds of requests that a client takes while one of its calls is under way, and the
+/// extensions that change what it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Capabilities(u8);
 
@@ -18,6 +19,8 @@ const SAMPLING: u8 = 4;
 const SAMPLING_TOOLS: u8 = 8;
 const SAMPLING_CONTEXT: u8 = 16;
 const ROOTS: u8 = 32;
+const TASKS: u8 = 64;
+const APPS: u8 = 128;
 
 impl Capabilities {
     /// Nothing can be asked.
@@ -44,10 +47,31 @@ impl Capabilities {
                     }
                 }
                 "roots" => found |= ROOTS,
+                "extensions" => {
+                    found |= if has(extension::APPS) { APPS } else { 0 };
+                    // Tasks of 2025-11-25 are another thing, asked for call by call.
+                    let tasks = revision >= Revision::V2026_07_28 && has(extension::TASKS);
+                    found |= if tasks { TASKS } else { 0 };
+                }
                 _ => {}
             }
         }
         Self(found)
+    }
+
+    /// Can a call be answered with a task (2026-07-28, extension "Tasks")?
+    pub fn takes_tasks(self) -> bool {
+        self.0 & TASKS != 0
+    }
+
+    /// The same, for a call that may be answered with a task.
+    pub fn with_tasks(self) -> Self {
+        Self(self.0 | TASKS)
+    }
+
+    /// What is told once, in a handshake: all but what is said call by call.
+    pub fn of_a_handshake(self) -> Self {
+        Self(self.0 & !TASKS)
     }
 
     /// As a JSON object, for a backend.
@@ -68,6 +92,18 @@ impl Capabilities {
         }
         if has(ROOTS) {
             members.push("\"roots\":{}".to_owned());
+        }
+        let mut extensions = Vec::new();
+        if has(TASKS) {
+            extensions.push(format!("\"{}\":{{}}", extension::TASKS));
+        }
+        if has(APPS) {
+            // The only kind of page that there is.
+            let mime = "{\"mimeTypes\":[\"text/html;profile=mcp-app\"]}";
+            extensions.push(format!("\"{}\":{mime}", extension::APPS));
+        }
+        if !extensions.is_empty() {
+            members.push(format!("\"extensions\":{{{}}}", extensions.join(",")));
         }
         format!("{{{}}}", members.join(","))
     }
@@ -134,6 +170,12 @@ mod tests {
         check(r#"{"elicitation":{}}"#, Revision::V2025_11_25, r#"{"elicitation":{"form":{}}}"#);
         check(r#"{"elicitation":{"url":{}}}"#, Revision::V2025_11_25, r#"{"elicitation":{"url":{}}}"#);
         check("{}", Revision::V2026_07_28, "{}");
+        let apps =
+            r#"{"extensions":{"io.modelcontextprotocol/ui":{"mimeTypes":["text/html;profile=mcp-app"]}}}"#;
+        check(apps, Revision::V2025_06_18, apps);
+        let tasks = r#"{"extensions":{"io.modelcontextprotocol/tasks":{}}}"#;
+        check(tasks, Revision::V2026_07_28, tasks);
+        check(tasks, Revision::V2025_11_25, "{}");
     }
 
     #[test]

@@ -22,9 +22,14 @@ pub enum Method {
     Subscribe,
     Unsubscribe,
     Listen,
+    TasksGet,
+    TasksResult,
+    TasksList,
+    TasksCancel,
+    TasksUpdate,
 }
 
-const METHODS: [(Method, &str); 15] = [
+const METHODS: [(Method, &str); 20] = [
     (Method::ToolsCall, "tools/call"),
     (Method::ToolsList, "tools/list"),
     (Method::Initialize, "initialize"),
@@ -40,6 +45,11 @@ const METHODS: [(Method, &str); 15] = [
     (Method::Subscribe, "resources/subscribe"),
     (Method::Unsubscribe, "resources/unsubscribe"),
     (Method::Listen, "subscriptions/listen"),
+    (Method::TasksGet, "tasks/get"),
+    (Method::TasksResult, "tasks/result"),
+    (Method::TasksList, "tasks/list"),
+    (Method::TasksCancel, "tasks/cancel"),
+    (Method::TasksUpdate, "tasks/update"),
 ];
 
 impl Method {
@@ -57,7 +67,8 @@ impl Method {
             Self::Initialize | Self::Ping | Self::SetLevel | Self::Subscribe | Self::Unsubscribe => {
                 era == Era::Legacy
             }
-            Self::Discover | Self::Listen => era == Era::Modern,
+            Self::TasksResult | Self::TasksList => era == Era::Legacy,
+            Self::Discover | Self::Listen | Self::TasksUpdate => era == Era::Modern,
             _ => true,
         }
     }
@@ -68,6 +79,7 @@ impl Method {
         match self {
             Self::ToolsCall | Self::PromptsGet => Some("name"),
             Self::ResourcesRead => Some("uri"),
+            Self::TasksGet | Self::TasksCancel | Self::TasksUpdate => Some("taskId"),
             _ => None,
         }
     }
@@ -216,6 +228,8 @@ pub mod meta {
     pub const SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
     pub const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
     pub const PROGRESS_TOKEN: &str = "progressToken";
+    /// Of 2025-11-25: the task that a message belongs to.
+    pub const RELATED_TASK: &str = "io.modelcontextprotocol/related-task";
 
     /// The keys of a request that are about this hop and are written anew for the next one.
     pub const OF_A_HOP: [&str; 5] =
@@ -254,6 +268,12 @@ impl Level {
     pub fn name(self) -> &'static str {
         LEVELS.iter().find(|(level, _)| *level == self).map_or("", |(_, name)| name)
     }
+}
+
+/// Names of extensions, as they stand under `capabilities.extensions`.
+pub mod extension {
+    pub const TASKS: &str = "io.modelcontextprotocol/tasks";
+    pub const APPS: &str = "io.modelcontextprotocol/ui";
 }
 
 /// Error codes that JSON-RPC and MCP define.

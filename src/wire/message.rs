@@ -40,8 +40,18 @@ pub struct Message {
 /// The members we look at in the envelope and in `params`. A key that differs from one of them
 /// in case only is refused: some parsers do not tell the two apart.
 const ENVELOPE: [&str; 6] = ["jsonrpc", "id", "method", "params", "result", "error"];
-const PARAMS: [&str; 8] =
-    ["name", "uri", "arguments", "cursor", "_meta", "ref", "requestState", "inputResponses"];
+const PARAMS: [&str; 10] = [
+    "name",
+    "uri",
+    "arguments",
+    "cursor",
+    "_meta",
+    "ref",
+    "requestState",
+    "inputResponses",
+    "task",
+    "taskId",
+];
 
 /// Where the members of the envelope have their values.
 #[derive(Default)]

@@ -169,14 +169,14 @@ async fn a_modern_request_that_is_incomplete_is_refused_with_its_code() {
 async fn a_method_that_is_not_there_is_so_in_the_words_of_the_era() {
     let (gateway, _fake) = gateway().await;
     let session = gateway.legacy("2025-11-25").await;
-    for method in ["nonsense", "tasks/get"] {
+    for method in ["nonsense", "tasks/put"] {
         assert_eq!(gateway.modern(method, json!({})).send().await.refusal(), (404, -32601), "{method}");
         assert_eq!(session.request(method, json!({})).send().await.refusal(), (200, -32601), "{method}");
     }
-    for method in ["ping", "logging/setLevel", "resources/subscribe"] {
+    for method in ["ping", "logging/setLevel", "resources/subscribe", "tasks/result", "tasks/list"] {
         assert_eq!(gateway.modern(method, json!({})).send().await.refusal(), (404, -32601), "{method}");
     }
-    for method in ["server/discover", "subscriptions/listen"] {
+    for method in ["server/discover", "subscriptions/listen", "tasks/update"] {
         assert_eq!(session.request(method, json!({})).send().await.refusal(), (200, -32601), "{method}");
     }
     assert_eq!(session.request("ping", json!({})).send().await.result(), json!({}));

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Link, Server, Turn};
+use super::{Link, Server, Turn, task};
 use crate::{
     backend::{
         Ask, Mirrored,
@@ -44,6 +44,13 @@ impl Server {
 
     /// Goes on with a call whose client was asked something.
     async fn next_round(&self, mut ask: Ask, given: Given, turn: Option<Turn>) -> Result<Reply> {
+        let task = given.task.clone().or_else(|| Self::task_of(given.state.as_deref()));
+        if let Some(handle) = task
+            && let Some(me) = self.me.upgrade()
+        {
+            let hidden = !ask.call.client.capabilities.takes_tasks();
+            return me.go_on(ask, &given, &handle, hidden).await;
+        }
         if given.gone {
             // What is parked ends with this, and the server is told.
             given.state.and_then(|ticket| self.parking.take(&ticket, &ask.call.caller));
@@ -72,7 +79,8 @@ impl Server {
         resume(parked, &ask)
     }
 
-    async fn first_round(&self, ask: Ask, mut turn: Option<Turn>) -> Result<Reply> {
+    async fn first_round(&self, mut ask: Ask, mut turn: Option<Turn>) -> Result<Reply> {
+        let hidden = !ask.call.client.capabilities.takes_tasks();
         let mut again = true;
         loop {
             let link = match self.usable() {
@@ -82,7 +90,7 @@ impl Server {
             if let Some(level) = ask.call.log_level {
                 Box::pin(self.speak_up(&link, level)).await;
             }
-            match self.try_once(&link, &ask, turn.take()).await {
+            match self.try_once(&link, &ask, turn.take(), hidden).await {
                 Err(Trouble { kind: Kind::NotSent | Kind::SessionLost, .. }) if again => again = false,
                 Err(trouble) => {
                     if trouble.kind == Kind::NotSent {
@@ -90,12 +98,30 @@ impl Server {
                     }
                     return Err(self.error(&trouble));
                 }
+                // A client that can never take tasks need not know of this one.
+                Ok(Reply::Whole(answer))
+                    if hidden
+                        && ask.call.client.revision.era() == Era::Legacy
+                        && task::wants_tasks(&answer) =>
+                {
+                    ask.call.client.capabilities = ask.call.client.capabilities.with_tasks();
+                    return self
+                        .try_once(&link, &ask, None, hidden)
+                        .await
+                        .map_err(|trouble| self.error(&trouble));
+                }
                 Ok(reply) => return Ok(reply),
             }
         }
     }
 
-    async fn try_once(&self, link: &Arc<Link>, ask: &Ask, turn: Option<Turn>) -> Result<Reply, Trouble> {
+    async fn try_once(
+        &self,
+        link: &Arc<Link>,
+        ask: &Ask,
+        turn: Option<Turn>,
+        hidden: bool,
+    ) -> Result<Reply, Trouble> {
         let turn = self.turn(link, &ask.call, turn).await?;
         let id = self.id();
         let call = &ask.call;
@@ -115,7 +141,12 @@ impl Server {
         });
         let progress = call.progress.is_some();
         let hop = Hop { id, target: ask.target.as_deref(), progress, envelope };
-        let text = Bytes::from(project::request(&call.message, call.method, &hop));
+        let augments = !modern && task::augments(link, ask);
+        let other = if modern { None } else { task::augmented(&call.message, augments)? };
+        let message = other.as_ref().unwrap_or(&call.message);
+        let text = Bytes::from(project::request(message, call.method, &hop));
+        let followed = augments || (modern && call.client.capabilities.takes_tasks());
+        let tasks = if followed { self.me.upgrade().map(|me| (me, hidden)) } else { None };
         let target = call.method.target().and(ask.target.clone());
         let outgoing = Outgoing {
             id,
@@ -129,12 +160,17 @@ impl Server {
         match link.transport.request(outgoing).await {
             Ok(Incoming::Whole(message)) => {
                 guard.disarm();
+                if let Some((me, hidden)) = tasks
+                    && let Some(task) = task::Told::made(&message, link.offer.era)
+                {
+                    return Ok(Reply::Stream(me.follow(ask.clone(), task, turn, hidden)));
+                }
                 let answer = answer(message, link.offer.era, ask)?;
                 Ok(Reply::Whole(answer))
             }
             Ok(Incoming::Stream(messages)) => {
-                let place =
-                    Place { backend: Arc::clone(&self.name), parking: Arc::clone(&self.parking), turn };
+                let (backend, parking) = (Arc::clone(&self.name), Arc::clone(&self.parking));
+                let place = Place { backend, parking, turn, tasks };
                 Ok(Reply::Stream(relay(messages, guard, place, ask)))
             }
             Err(trouble) => {

@@ -33,6 +33,7 @@ use tokio::{
 };
 
 mod call; //  what one call takes
+pub mod task; // what if the server makes a task of it
 mod watch; // what it tells of its own accord
 
 use watch::Watching;
@@ -62,6 +63,7 @@ const VERDICT: Duration = Duration::from_secs(60 * 60);
 pub type Turn = OwnedSemaphorePermit;
 
 pub struct Server {
+    me: Weak<Server>,
     name: Arc<str>,
     /// Ways to connect, tried in this order until one is understood.
     ways: Vec<Arc<dyn Connect>>,
@@ -141,7 +143,8 @@ impl Server {
         let Parts { name, ways, kind, era, timeout, notices } = parts;
         let health =
             Health { state: State::Starting, since: SystemTime::now(), problem: None, connections: 0 };
-        Arc::new(Self {
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
             name,
             ways,
             kind,
