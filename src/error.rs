@@ -146,7 +146,9 @@ impl Error {
     pub fn unknown(method: Method, target: &str) -> Self {
         match method {
             Method::PromptsGet => Self::UnknownPrompt(target.to_owned()),
-            Method::ResourcesRead => Self::UnknownResource(target.to_owned()),
+            Method::ResourcesRead | Method::SkillsGet | Method::DirectoryRead => {
+                Self::UnknownResource(target.to_owned())
+            }
             _ => Self::UnknownTool(target.to_owned()),
         }
     }

@@ -121,6 +121,7 @@ fn title(list: List) -> &'static str {
         List::Prompts => "PROMPTS",
         List::Resources => "RESOURCES",
         List::Templates => "RESOURCE TEMPLATES",
+        List::Skills => "SKILLS",
     }
 }
 

@@ -160,7 +160,7 @@ fn agree(
             "the header Mcp-Method must be there and say {name:?}, as the body does"
         )));
     }
-    let Some(target) = method.and_then(Method::target) else { return Ok(()) };
+    let Some(target) = method.and_then(Method::header_target) else { return Ok(()) };
     let body = message.in_params(target).and_then(json::string);
     let header = single(headers, &NAME)?.map(|field| {
         header::decode(field).ok_or_else(|| Error::Header("the header Mcp-Name is not well encoded".into()))

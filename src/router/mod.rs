@@ -79,7 +79,11 @@ impl Router {
             return self.list(view, list, &call).map(Reply::Whole);
         }
         match call.method {
-            Method::ToolsCall | Method::PromptsGet | Method::ResourcesRead => {
+            Method::ToolsCall
+            | Method::PromptsGet
+            | Method::ResourcesRead
+            | Method::SkillsGet
+            | Method::DirectoryRead => {
                 let target = text_param(&call, call.method.target().unwrap_or_default())?;
                 let route = view.route(call.method, &target);
                 let route = route.ok_or_else(|| Error::unknown(call.method, &target))?;
@@ -105,7 +109,8 @@ impl Router {
             | Method::TasksResult
             | Method::TasksList
             | Method::TasksCancel
-            | Method::TasksUpdate => Err(Error::UnknownMethod(call.method.name().to_owned())),
+            | Method::TasksUpdate
+            | Method::SkillsList => Err(Error::UnknownMethod(call.method.name().to_owned())),
         }
     }
 

@@ -39,7 +39,7 @@ pub struct Entry {
 /// What a backend offers, in the backend's own names and order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Offering {
-    lists: [Vec<Entry>; 4],
+    lists: [Vec<Entry>; List::ALL.len()],
     pub instructions: Option<String>,
     /// The era the backend spoke, so that it need not be asked again after a restart.
     pub era: Option<Era>,
@@ -50,7 +50,8 @@ pub struct Offering {
 /// The form in which an offering is kept on disk.
 #[derive(Serialize, Deserialize)]
 struct Kept {
-    lists: [Vec<Box<RawValue>>; 4],
+    /// In the order of [`List::ALL`], to which others may be added.
+    lists: Vec<Vec<Box<RawValue>>>,
     instructions: Option<String>,
     #[serde(default)]
     modern: Option<bool>,
@@ -70,7 +71,7 @@ impl Offering {
             let text = String::from_utf8_lossy(&entry.text).into_owned();
             RawValue::from_string(text).expect("an entry was read as JSON")
         };
-        let lists = self.lists.each_ref().map(|list| list.iter().map(raw).collect());
+        let lists = self.lists.iter().map(|list| list.iter().map(raw).collect()).collect();
         let modern = self.era.map(|era| era == Era::Modern);
         let kept = Kept { lists, instructions: self.instructions.clone(), modern };
         serde_json::to_string(&kept).expect("an offering can be written")
@@ -106,8 +107,10 @@ pub async fn read(backend: &dyn Backend, name: &str) -> Result<Offering> {
 }
 
 fn declares(capabilities: &str, capability: &str) -> bool {
+    let has = |text: &[u8]| json::members(text).iter().any(|member| member.key_in(text) == capability);
     let text = capabilities.as_bytes();
-    json::members(text).iter().any(|member| member.key_in(text) == capability)
+    let extensions = json::members(text).into_iter().find(|member| member.is("extensions", text));
+    has(text) || extensions.is_some_and(|extensions| has(extensions.value.of(text)))
 }
 
 async fn read_list(backend: &dyn Backend, name: &str, list: List) -> Result<(Vec<Entry>, Vec<String>)> {

@@ -229,7 +229,7 @@ impl Listening {
         let methods: BTreeSet<_> = change
             .seen
             .union(&change.told)
-            .map(|list| if *list == List::Templates { List::Resources } else { *list })
+            .map(|list| if matches!(list, List::Templates | List::Skills) { List::Resources } else { *list })
             .filter(|list| self.lists.contains(list))
             .map(List::changed)
             .collect();

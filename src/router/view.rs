@@ -70,6 +70,9 @@ pub struct View {
     prompts: HashMap<String, Route>,
     resources: HashMap<String, Route>,
     templates: Vec<(String, Route)>,
+    skills: HashMap<String, Route>,
+    /// What the files of each skill begin with, and whose they are.
+    skill_folders: Vec<(String, Route)>,
     upstreams: Vec<Arc<Upstream>>,
     lists: HashMap<(List, Era), Listing>,
     pub instructions: String,
@@ -174,6 +177,7 @@ impl View {
                 let (new, _) = project::tool(&entry.text, shown, Era::Modern);
                 route.wrapped = wrapped;
                 self.tools.insert(shown.to_owned(), route);
+                self.add_page(&entry.text, upstream);
                 return Ok((old.into(), new.into()));
             }
             List::Prompts => {
@@ -183,8 +187,14 @@ impl View {
                 self.resources.insert(shown.to_owned(), route);
             }
             List::Templates => self.templates.push((shown.to_owned(), route)),
+            List::Skills => {
+                if let Some((folder, _)) = shown.rsplit_once('/') {
+                    self.skill_folders.push((format!("{folder}/"), route.clone()));
+                }
+                self.skills.insert(shown.to_owned(), route);
+            }
         }
-        if matches!(list, List::Resources | List::Templates) && shown != entry.key {
+        if matches!(list, List::Resources | List::Templates | List::Skills) && shown != entry.key {
             self.apart.insert((Arc::clone(&upstream.name), entry.key.clone()));
         }
         let text = if shown == entry.key {
@@ -193,6 +203,21 @@ impl View {
             project::entry(&entry.text, list.key(), shown).into()
         };
         Ok((text.clone(), text))
+    }
+
+    /// The page by which an app shows a tool: a resource that need not be listed (extension
+    /// "MCP Apps").
+    fn add_page(&mut self, tool: &[u8], upstream: &Arc<Upstream>) {
+        if memchr::memmem::find(tool, b"ui://").is_none() {
+            return;
+        }
+        let tool: serde_json::Value = serde_json::from_slice(tool).unwrap_or_default();
+        let meta = &tool["_meta"];
+        let page = meta["ui"]["resourceUri"].as_str().or_else(|| meta["ui/resourceUri"].as_str());
+        if let Some(page) = page {
+            let route = to(upstream, page.to_owned());
+            self.resources.entry(page.to_owned()).or_insert(route);
+        }
     }
 
     pub fn listing(&self, list: List, era: Era) -> &Listing {
@@ -204,7 +229,8 @@ impl View {
         match method {
             Method::ToolsCall => self.tools.get(target).cloned(),
             Method::PromptsGet => self.prompts.get(target).cloned(),
-            Method::ResourcesRead => self.resource(target),
+            Method::SkillsGet if self.skills.contains_key(target) => self.skills.get(target).cloned(),
+            Method::ResourcesRead | Method::SkillsGet | Method::DirectoryRead => self.resource(target),
             _ => None,
         }
     }
@@ -233,9 +259,10 @@ impl View {
         for offer in self.upstreams.iter().filter_map(|upstream| upstream.backend.offer()) {
             let capabilities: serde_json::Value =
                 serde_json::from_str(&offer.capabilities).unwrap_or_default();
-            let own = capabilities.get("extensions").and_then(|own| own.get(extension::APPS));
-            if let Some(settings) = own {
-                found.entry(extension::APPS).or_insert_with(|| settings.clone());
+            for name in [extension::APPS, extension::SKILLS] {
+                if let Some(settings) = capabilities["extensions"].get(name) {
+                    found.entry(name).or_insert_with(|| settings.clone());
+                }
             }
         }
         found
@@ -263,13 +290,12 @@ impl View {
             let target = own.filter(|_| was_apart).unwrap_or_else(|| uri.to_owned());
             return Some(Route { target: target.into(), ..route.clone() });
         }
-        let to = |upstream: &Arc<Upstream>, target: String| Route {
-            upstream: Arc::clone(upstream),
-            target: target.into(),
-            mirrored: Arc::default(),
-            wrapped: false,
-            task_support: TaskSupport::None,
+        let within = |(folder, _): &&(String, Route)| {
+            uri.starts_with(folder.as_str()) || folder.strip_suffix('/') == Some(uri)
         };
+        if let Some((_, route)) = self.skill_folders.iter().find(within) {
+            return Some(to(&route.upstream, uri.to_owned()));
+        }
         for upstream in &self.upstreams {
             if let Some(own) = names::together(&upstream.name, uri) {
                 return Some(to(upstream, own));
@@ -282,6 +308,17 @@ impl View {
             known.filter(|(other, _)| other.split_once(':').is_some_and(|(other, _)| other == scheme));
         let owner = &owners.next()?.1.upstream;
         owners.all(|(_, route)| Arc::ptr_eq(&route.upstream, owner)).then(|| to(owner, uri.to_owned()))
+    }
+}
+
+/// The route to something that a backend has without listing it.
+fn to(upstream: &Arc<Upstream>, target: String) -> Route {
+    Route {
+        upstream: Arc::clone(upstream),
+        target: target.into(),
+        mirrored: Arc::default(),
+        wrapped: false,
+        task_support: TaskSupport::None,
     }
 }
 
@@ -307,7 +344,9 @@ fn shown_as(
             }
             [names::expose(&upstream.prefix, &entry.key), names::expose(&upstream.name, &entry.key)]
         }
-        List::Resources | List::Templates => [entry.key.clone(), names::apart(&upstream.name, &entry.key)],
+        List::Resources | List::Templates | List::Skills => {
+            [entry.key.clone(), names::apart(&upstream.name, &entry.key)]
+        }
     };
     Ok(names.give(origin, wanted))
 }

@@ -27,9 +27,12 @@ pub enum Method {
     TasksList,
     TasksCancel,
     TasksUpdate,
+    SkillsList,
+    SkillsGet,
+    DirectoryRead,
 }
 
-const METHODS: [(Method, &str); 20] = [
+const METHODS: [(Method, &str); 23] = [
     (Method::ToolsCall, "tools/call"),
     (Method::ToolsList, "tools/list"),
     (Method::Initialize, "initialize"),
@@ -50,6 +53,9 @@ const METHODS: [(Method, &str); 20] = [
     (Method::TasksList, "tasks/list"),
     (Method::TasksCancel, "tasks/cancel"),
     (Method::TasksUpdate, "tasks/update"),
+    (Method::SkillsList, "skills/list"),
+    (Method::SkillsGet, "skills/get"),
+    (Method::DirectoryRead, "resources/directory/read"),
 ];
 
 impl Method {
@@ -68,14 +74,26 @@ impl Method {
                 era == Era::Legacy
             }
             Self::TasksResult | Self::TasksList => era == Era::Legacy,
-            Self::Discover | Self::Listen | Self::TasksUpdate => era == Era::Modern,
+            Self::Discover
+            | Self::Listen
+            | Self::TasksUpdate
+            | Self::SkillsList
+            | Self::SkillsGet
+            | Self::DirectoryRead => era == Era::Modern,
             _ => true,
         }
     }
 
-    /// The member of `params` that names what the request is for, where there is one. It is
-    /// also what `Mcp-Name` repeats.
+    /// The member of `params` that names what the request is for, where there is one.
     pub fn target(self) -> Option<&'static str> {
+        match self {
+            Self::SkillsGet | Self::DirectoryRead => Some("uri"),
+            _ => self.header_target(),
+        }
+    }
+
+    /// The same where `Mcp-Name` repeats it.
+    pub fn header_target(self) -> Option<&'static str> {
         match self {
             Self::ToolsCall | Self::PromptsGet => Some("name"),
             Self::ResourcesRead => Some("uri"),
@@ -84,13 +102,14 @@ impl Method {
         }
     }
 
-    /// The list in the result, for the four methods that page through one.
+    /// The list in the result, for the methods that page through one.
     pub fn list(self) -> Option<List> {
         match self {
             Self::ToolsList => Some(List::Tools),
             Self::PromptsList => Some(List::Prompts),
             Self::ResourcesList => Some(List::Resources),
             Self::TemplatesList => Some(List::Templates),
+            Self::SkillsList => Some(List::Skills),
             _ => None,
         }
     }
@@ -103,10 +122,12 @@ pub enum List {
     Prompts,
     Resources,
     Templates,
+    /// Of the extension "Skills" of 2026-07-28.
+    Skills,
 }
 
 impl List {
-    pub const ALL: [Self; 4] = [Self::Tools, Self::Prompts, Self::Resources, Self::Templates];
+    pub const ALL: [Self; 5] = [Self::Tools, Self::Prompts, Self::Resources, Self::Templates, Self::Skills];
 
     pub fn method(self) -> Method {
         match self {
@@ -114,6 +135,7 @@ impl List {
             Self::Prompts => Method::PromptsList,
             Self::Resources => Method::ResourcesList,
             Self::Templates => Method::TemplatesList,
+            Self::Skills => Method::SkillsList,
         }
     }
 
@@ -124,6 +146,7 @@ impl List {
             Self::Prompts => "prompts",
             Self::Resources => "resources",
             Self::Templates => "resourceTemplates",
+            Self::Skills => "skills",
         }
     }
 
@@ -131,17 +154,18 @@ impl List {
     pub fn key(self) -> &'static str {
         match self {
             Self::Tools | Self::Prompts => "name",
-            Self::Resources => "uri",
+            Self::Resources | Self::Skills => "uri",
             Self::Templates => "uriTemplate",
         }
     }
 
-    /// The capability under which a server declares that it has such a list.
+    /// The capability or the extension under which a server declares that it has such a list.
     pub fn capability(self) -> &'static str {
         match self {
             Self::Tools => "tools",
             Self::Prompts => "prompts",
             Self::Resources | Self::Templates => "resources",
+            Self::Skills => extension::SKILLS,
         }
     }
 
@@ -150,7 +174,7 @@ impl List {
         match self {
             Self::Tools => "notifications/tools/list_changed",
             Self::Prompts => "notifications/prompts/list_changed",
-            Self::Resources | Self::Templates => "notifications/resources/list_changed",
+            Self::Resources | Self::Templates | Self::Skills => "notifications/resources/list_changed",
         }
     }
 }
@@ -274,6 +298,7 @@ impl Level {
 pub mod extension {
     pub const TASKS: &str = "io.modelcontextprotocol/tasks";
     pub const APPS: &str = "io.modelcontextprotocol/ui";
+    pub const SKILLS: &str = "io.modelcontextprotocol/skills";
 }
 
 /// Error codes that JSON-RPC and MCP define.

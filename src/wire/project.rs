@@ -222,7 +222,7 @@ fn complete<'a>(message: &Message, result: Span, reader: &Reader<'_>, splice: &m
     if message.field("resultType").is_none() {
         more.extend_from_slice(b"\"resultType\":\"complete\",");
     }
-    if reader.method == Method::ResourcesRead {
+    if matches!(reader.method, Method::ResourcesRead | Method::SkillsGet | Method::DirectoryRead) {
         // A reader of the modern era must be told how long it holds; not at all, if nobody said.
         if message.field("ttlMs").is_none() {
             more.extend_from_slice(b"\"ttlMs\":0,");

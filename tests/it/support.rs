@@ -286,6 +286,7 @@ fn modern(address: SocketAddr, path: &str, id: Value, method: &str, params: Valu
     let target = match method {
         "tools/call" | "prompts/get" => &message["params"]["name"],
         "resources/read" => &message["params"]["uri"],
+        "tasks/get" | "tasks/update" | "tasks/cancel" => &message["params"]["taskId"],
         _ => &Value::Null,
     };
     if let Some(target) = target.as_str() {

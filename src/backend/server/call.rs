@@ -147,7 +147,7 @@ impl Server {
         let text = Bytes::from(project::request(message, call.method, &hop));
         let followed = augments || (modern && call.client.capabilities.takes_tasks());
         let tasks = if followed { self.me.upgrade().map(|me| (me, hidden)) } else { None };
-        let target = call.method.target().and(ask.target.clone());
+        let target = call.method.header_target().and(ask.target.clone());
         let outgoing = Outgoing {
             id,
             method: call.method,

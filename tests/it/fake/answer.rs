@@ -82,6 +82,11 @@ impl Call {
             "tools/list" => self.page("tools", &lock(&self.shared.tools)),
             "prompts/list" => self.page("prompts", &settings.prompts),
             "resources/list" => self.page("resources", &settings.resources),
+            "skills/list" => self.page("skills", &settings.skills),
+            "skills/get" => self.skill(),
+            "resources/directory/read" => Answer::Result(
+                self.cacheable(json!({ "resources": [{ "uri": self.params["uri"], "name": "d" }] })),
+            ),
             "resources/templates/list" => self.page("resourceTemplates", &settings.templates),
             "tools/call" => tool::call(self).await,
             "prompts/get" => self.prompt(),
@@ -165,6 +170,14 @@ impl Call {
         Answer::Result(self.cacheable(json!({ "contents": contents })))
     }
 
+    fn skill(&self) -> Answer {
+        let found = self.shared.settings.skills.iter().find(|skill| skill["uri"] == self.params["uri"]);
+        match found {
+            Some(skill) => Answer::Result(self.cacheable(json!({ "skill": skill }))),
+            None => Answer::error(-32602, "Unknown skill"),
+        }
+    }
+
     fn completion(&self) -> Answer {
         let begun = self.params["argument"]["value"].as_str().unwrap_or_default();
         let values = [format!("{begun}-one"), format!("{begun}-two")];
@@ -219,6 +232,7 @@ pub fn serves(shared: &Shared, modern: bool, method: &str) -> bool {
         "server/discover" => modern,
         "initialize" | "ping" | "logging/setLevel" => !modern,
         "tools/list" | "tools/call" | "completion/complete" => true,
+        "skills/list" | "skills/get" | "resources/directory/read" => modern && !settings.skills.is_empty(),
         "prompts/list" | "prompts/get" => !settings.prompts.is_empty(),
         "resources/list" | "resources/templates/list" | "resources/read" => has_resources(shared),
         "resources/subscribe" | "resources/unsubscribe" => !modern && has_resources(shared),
@@ -237,6 +251,9 @@ fn capabilities(shared: &Shared) -> Value {
     }
     if has_resources(shared) {
         capabilities["resources"] = json!({ "listChanged": true, "subscribe": true });
+    }
+    if !shared.settings.extensions.is_null() {
+        capabilities["extensions"] = shared.settings.extensions.clone();
     }
     capabilities
 }

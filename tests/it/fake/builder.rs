@@ -23,6 +23,9 @@ pub struct Builder {
     pub(super) prompts: Vec<Value>,
     pub(super) resources: Vec<Value>,
     pub(super) templates: Vec<Value>,
+    pub(super) skills: Vec<Value>,
+    /// Under `capabilities.extensions`.
+    pub(super) extensions: Value,
     pub(super) page_size: usize,
     pub(super) cursor: Cursor,
     pub(super) hang: bool,
@@ -57,6 +60,8 @@ impl Default for Builder {
             prompts: Vec::new(),
             resources: Vec::new(),
             templates: Vec::new(),
+            skills: Vec::new(),
+            extensions: Value::Null,
             page_size: usize::MAX,
             cursor: Cursor::Good,
             hang: false,
@@ -160,6 +165,15 @@ impl Builder {
     /// The `ttlMs` of its lists in 2026-07-28; 0 unless told.
     pub fn ttl_ms(self, ttl_ms: u64) -> Self {
         Builder { ttl_ms, ..self }
+    }
+
+    /// The extensions it declares, each with its settings.
+    pub fn extensions(self, extensions: Value) -> Self {
+        Builder { extensions, ..self }
+    }
+
+    pub fn skills(self, skills: Vec<Value>) -> Self {
+        Builder { skills, ..self }
     }
 
     /// Listens at this address, for instance one where a fake was stopped before.

@@ -61,7 +61,7 @@ impl Post {
     /// Sends it, and reads the answer to its end.
     pub async fn send(self) -> Answer {
         let opened = self.open().await;
-        tokio::time::timeout(PATIENCE, opened.rest()).await.expect("the answer ends in time")
+        tokio::time::timeout(PATIENCE, opened.answer()).await.expect("the answer ends in time")
     }
 
     /// Sends it, and gives the answer once its head has come.
@@ -124,7 +124,8 @@ pub struct Opened {
 }
 
 impl Opened {
-    async fn rest(self) -> Answer {
+    /// The whole of it, for one that ends.
+    pub async fn answer(self) -> Answer {
         let Self { status, headers, body, _connection, .. } = self;
         let body = body.collect().await.expect("the body comes whole").to_bytes();
         Answer { status, headers, body }

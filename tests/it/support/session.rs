@@ -110,6 +110,23 @@ impl Session {
         get.open().await
     }
 
+    /// The same client with another session id.
+    pub fn with_id(&self, id: &str) -> Self {
+        Self {
+            address: self.address,
+            path: self.path.clone(),
+            id: id.to_owned(),
+            revision: self.revision.clone(),
+            hello: self.hello.clone(),
+            last_id: AtomicU64::new(0),
+        }
+    }
+
+    /// The same session at another endpoint.
+    pub fn at(&self, path: &str) -> Self {
+        Self { path: path.to_owned(), ..self.with_id(&self.id) }
+    }
+
     pub async fn delete(&self) -> Answer {
         self.named(Post::new(self.address, &self.path, "").verb("DELETE").without("content-type"))
             .send()
