@@ -21,6 +21,7 @@ use crate::{
     wire::{
         json,
         mcp::{Era, INTRODUCTION, List, Method, extension, meta},
+        message::object_with,
         project,
     },
 };
@@ -173,7 +174,12 @@ impl View {
             List::Tools => {
                 route.mirrored = mirrored(&entry.text)?.into();
                 route.task_support = task_support(&entry.text);
-                let (old, wrapped) = project::tool(&entry.text, shown, Era::Legacy);
+                let (mut old, wrapped) = project::tool(&entry.text, shown, Era::Legacy);
+                if makes_tasks(upstream) {
+                    // In 2025-11-25 a client may ask for a task only where a tool says so.
+                    let execution: (&str, &[u8]) = ("execution", b"{\"taskSupport\":\"optional\"}");
+                    old = object_with(&old, |_| false, &[execution]);
+                }
                 let (new, _) = project::tool(&entry.text, shown, Era::Modern);
                 route.wrapped = wrapped;
                 self.tools.insert(shown.to_owned(), route);
@@ -351,13 +357,18 @@ fn shown_as(
     Ok(names.give(origin, wanted))
 }
 
+/// Does a backend make tasks of calls as the extension has it?
+fn makes_tasks(upstream: &Upstream) -> bool {
+    upstream.backend.offer().is_some_and(|offer| {
+        let extensions = json::member(offer.capabilities.as_bytes(), "extensions").unwrap_or_default();
+        offer.era == Era::Modern && json::member(extensions, extension::TASKS).is_some()
+    })
+}
+
 /// What a tool of 2025-11-25 says of tasks.
 fn task_support(tool: &[u8]) -> TaskSupport {
-    let find = |text: &[u8], name: &str| {
-        json::members(text).into_iter().find(|member| member.is(name, text)).map(|member| member.value)
-    };
-    let execution = find(tool, "execution").map_or(&b"{}"[..], |place| place.of(tool));
-    let said = find(execution, "taskSupport").and_then(|place| json::string(place.of(execution)));
+    let execution = json::member(tool, "execution").unwrap_or_default();
+    let said = json::member(execution, "taskSupport").and_then(json::string);
     match said.as_deref() {
         Some("optional") => TaskSupport::Optional,
         Some("required") => TaskSupport::Required,

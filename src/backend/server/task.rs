@@ -36,8 +36,9 @@ const POLL: Duration = Duration::from_secs(1);
 /// The bounds of what a server may say.
 const OFTENEST: Duration = Duration::from_millis(50);
 const SELDOMEST: Duration = Duration::from_secs(30);
-/// Attempts in vain, one after the other, before a task is given up.
-const ATTEMPTS: usize = 8;
+/// Attempts in vain, one after the other, before a task is given up. The pauses between them double.
+const ATTEMPTS: u32 = 10;
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// Begins the state of a round that goes on with a task.
 const STATE: &str = "waystation task ";
 
@@ -112,10 +113,7 @@ pub fn augments(link: &Link, ask: &Ask) -> bool {
     wanted && link.offer.revision == Revision::V2025_11_25 && {
         let text = link.offer.capabilities.as_bytes();
         let path = ["tasks", "requests", "tools", "call"];
-        let inner = path.iter().try_fold(text, |object, name| {
-            json::members(object).into_iter().find(|m| m.is(name, object)).map(|m| m.value.of(object))
-        });
-        inner.is_some()
+        path.iter().try_fold(text, |object, name| json::member(object, name)).is_some()
     }
 }
 
@@ -168,7 +166,7 @@ struct Following {
     answered: Vec<String>,
     turn: Option<Turn>,
     guard: Cancelling,
-    failures: usize,
+    failures: u32,
 }
 
 /// What comes next of a task.
@@ -301,7 +299,9 @@ impl Following {
     }
 
     async fn next(&mut self) -> Result<Step> {
-        tokio::time::sleep(self.task.poll()).await;
+        let pause = FIRST_PAUSE * 2u32.pow(self.failures);
+        let pause = if self.failures == 0 { self.task.poll() } else { pause.min(SELDOMEST) };
+        tokio::time::sleep(pause).await;
         let message = match self.get().await {
             Ok(message) => message,
             Err(trouble) => return self.failed(&trouble),

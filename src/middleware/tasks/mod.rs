@@ -62,6 +62,8 @@ impl Default for Settings {
 const AT_ONCE: Time = Time::from_millis(100);
 /// Changes that a slow subscriber may be behind.
 const CHANGES: usize = 256;
+/// What the results of one caller's tasks may take, in bytes, before no more are made.
+const MOST_BYTES: usize = 256 << 20;
 /// Entries of one page of `tasks/list`.
 const PAGE: usize = 100;
 
@@ -131,10 +133,9 @@ impl Tasks {
     ) -> Result<Answer> {
         let ttl = self.ttl(&call);
         let era = call.client.revision.era();
-        let mine = self.table.iter().filter(|task| task.is_of(&call)).count();
-        if mine >= self.settings.max {
+        if let Err(why) = self.has_room(&call) {
             self.end_of_backend(&call, made);
-            return Err(Error::Busy(format!("there are {mine} tasks of this caller's, which is the most")));
+            return Err(Error::Busy(why));
         }
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(|_| Error::Busy("no random numbers to be had".into()))?;
@@ -153,12 +154,27 @@ impl Tasks {
         Ok(words::created(&task, era))
     }
 
+    /// May this caller have one more?
+    fn has_room(&self, call: &Call) -> Result<(), String> {
+        let (mut tasks, mut bytes) = (0, 0);
+        for task in self.table.iter().filter(|task| task.call.caller == call.caller) {
+            tasks += 1;
+            bytes += task.size();
+        }
+        if tasks >= self.settings.max {
+            return Err(format!("there are {tasks} tasks of this caller's, which is the most"));
+        }
+        if bytes >= MOST_BYTES {
+            return Err(format!("the results of this caller's tasks take {bytes} bytes, which is enough"));
+        }
+        Ok(())
+    }
+
     /// How long a task is kept: as long as its client wants, up to what is set.
     fn ttl(&self, call: &Call) -> u64 {
         let most = u64::try_from(self.settings.keep.0.as_millis()).unwrap_or(u64::MAX);
         let task = call.message.in_params("task").unwrap_or(b"{}");
-        let wanted = json::members(task).into_iter().find(|member| member.is("ttl", task));
-        let wanted = wanted.and_then(|member| std::str::from_utf8(member.value.of(task)).ok()?.parse().ok());
+        let wanted = json::member(task, "ttl").and_then(|ttl| std::str::from_utf8(ttl).ok()?.parse().ok());
         wanted.map_or(most, |wanted: u64| wanted.min(most))
     }
 
@@ -206,10 +222,9 @@ impl Tasks {
         let (tasks, worked) = (Arc::clone(self), Arc::clone(task));
         let work = tokio::spawn(async move { tasks.finish(&worked, events).await });
         let mut state = task.state();
-        if state.status.is_terminal() {
-            work.abort(); // Cancelled meanwhile.
-        } else {
-            state.work = Some(work.abort_handle());
+        match state.status {
+            Status::Cancelled => work.abort(), // Meanwhile.
+            _ => state.work = Some(work.abort_handle()),
         }
     }
 

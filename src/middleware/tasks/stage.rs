@@ -109,7 +109,7 @@ fn wants_task(call: &Call) -> bool {
 /// The names of tasks in a subscription, as a JSON list.
 fn named(call: &Call) -> Option<&[u8]> {
     let wanted = call.message.in_params("notifications")?;
-    json::members(wanted).into_iter().find(|member| member.is("taskIds", wanted)).map(|m| m.value.of(wanted))
+    json::member(wanted, "taskIds")
 }
 
 /// The events with the names of tasks put into the first, which says what is honoured.

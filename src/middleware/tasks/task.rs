@@ -140,6 +140,17 @@ impl Task {
         true
     }
 
+    /// How many bytes it takes, nearly.
+    pub fn size(&self) -> usize {
+        let state = self.state();
+        let outcome = match &state.outcome {
+            Some(Answer::Response { message, .. } | Answer::Asks(message)) => message.text().len(),
+            Some(Answer::Result(text)) => text.len(),
+            None => 0,
+        };
+        outcome + self.call.message.text().len()
+    }
+
     /// How long it is kept from now on.
     pub fn left(&self) -> Duration {
         Duration::from_millis((self.created + self.ttl).saturating_sub(now()))

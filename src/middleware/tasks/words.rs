@@ -114,17 +114,14 @@ pub fn asked(task: &Task, asks: &Asks) -> Result<Answer> {
     let mut requests = Vec::new();
     for member in text::members(&open) {
         let request = member.value.of(&open);
-        let params = text::members(request).into_iter().find(|inner| inner.is("params", request));
-        let params = params.map_or(&b"{}"[..], |place| place.value.of(request));
-        let old = text::members(params).into_iter().find(|inner| inner.is("_meta", params));
-        let old = old.map_or(&b"{}"[..], |place| place.value.of(params));
+        let params = text::member(request, "params").unwrap_or_default();
+        let old = text::member(params, "_meta").unwrap_or_default();
         let new = object_with(old, |_| false, &[(meta::RELATED_TASK, mark.as_bytes())]);
         let params = object_with(params, |_| false, &[("_meta", &new)]);
         let request = object_with(request, |_| false, &[("params", &params)]);
-        requests.push([member.key.of(&open), b"\":", &request].concat());
+        // A key stands between quotation marks, which its place does not include.
+        requests.push([b"\"", member.key.of(&open), b"\":", &request].concat());
     }
-    // A key stands between quotation marks, which its place does not include.
-    let requests: Vec<_> = requests.iter().map(|request| [b"\"", &request[..]].concat()).collect();
     let head = "{\"jsonrpc\":\"2.0\",\"id\":0,\"result\":{\"resultType\":\"input_required\",\"requestState\":\"\",\"inputRequests\":{";
     let all = [head.as_bytes(), &requests.join(&b','), b"}}}"].concat();
     Ok(Answer::Asks(Message::parse(all.into(), &Limits::REPLY)?))

@@ -129,6 +129,11 @@ pub fn members(object: &[u8]) -> Members {
     Scan::new(object, &CHECKED, 1).whole().unwrap_or_default()
 }
 
+/// The value of one member of an object in a text that was checked before.
+pub fn member<'a>(object: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    members(object).into_iter().find(|member| member.is(name, object)).map(|member| member.value.of(object))
+}
+
 /// The elements of an array in a text that was checked before.
 ///
 /// Anything else than an array has none.
