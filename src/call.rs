@@ -10,7 +10,13 @@
 //! that hangs on it ends, down to the backend, whose guard then tells the server. So a call
 //! that nobody waits for cannot be left running by a forgotten branch.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, future::BoxFuture, stream::BoxStream};
@@ -72,6 +78,65 @@ pub enum Caller {
     Local,
     /// The gateway itself, asking for what a backend offers.
     Gateway,
+    /// Whoever a token says it is.
+    Known(Arc<Identity>),
+    /// Somebody without a token, where strangers are let in: known by their address.
+    Stranger(IpAddr),
+}
+
+/// Who a token says its bearer is. Two with the same issuer and subject are the same.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Identity {
+    pub issuer: String,
+    pub subject: String,
+    pub groups: Vec<String>,
+    pub scopes: Vec<String>,
+}
+
+impl PartialEq for Identity {
+    fn eq(&self, other: &Self) -> bool {
+        self.subject == other.subject && self.issuer == other.issuer
+    }
+}
+
+impl Eq for Identity {}
+
+impl Hash for Identity {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.issuer, &self.subject).hash(state);
+    }
+}
+
+impl Caller {
+    /// A text that is this caller's and no other's, to bind handles to.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Local => "local".to_owned(),
+            Self::Gateway => "gateway".to_owned(),
+            Self::Known(identity) => format!("known {:?} {:?}", identity.issuer, identity.subject),
+            Self::Stranger(address) => format!("stranger {address}"),
+        }
+    }
+}
+
+/// Why a request is not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Denied {
+    /// There is no token.
+    Missing,
+    /// There is one, and it is not good. Why is for the log.
+    Invalid,
+    /// It cannot be looked at just now.
+    Unavailable,
+}
+
+/// Says who sends a request.
+pub trait Identify: fmt::Debug + Send + Sync + 'static {
+    /// What is known at once of the sender of a request with this `Authorization`.
+    fn known(&self, authorization: Option<&[u8]>, peer: Option<IpAddr>) -> Option<Result<Caller, Denied>>;
+
+    /// The same where somebody may have to be asked.
+    fn ask<'a>(&'a self, authorization: &'a [u8]) -> BoxFuture<'a, Result<Caller, Denied>>;
 }
 
 /// Which of the backends a client sees, and under which names.

@@ -134,8 +134,7 @@ impl Bound<'_> {
         let arguments =
             serde_json::from_slice(self.arguments).map_or_else(|_| String::new(), |value| in_order(&value));
         // Each part ends where its length says, so no two rows of parts read alike.
-        for part in [&format!("{:?}", self.caller), self.backend, self.method.name(), self.target, &arguments]
-        {
+        for part in [&self.caller.name(), self.backend, self.method.name(), self.target, &arguments] {
             context.update(&(part.len() as u64).to_be_bytes());
             context.update(part.as_bytes());
         }
