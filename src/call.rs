@@ -119,6 +119,27 @@ impl Caller {
     }
 }
 
+/// Something that a backend offers: a tool, a prompt, a resource, a template, a skill.
+#[derive(Debug, Clone, Copy)]
+pub struct Thing<'a> {
+    pub backend: &'a str,
+    /// What the backend calls it.
+    pub own: &'a str,
+    /// What it is called here.
+    pub shown: &'a str,
+}
+
+/// The rules that speak of a caller, by their numbers. Callers of one profile see the same.
+pub type Profile = Vec<usize>;
+
+/// Says what callers may see and use. One function for both.
+pub trait Permit: fmt::Debug + Send + Sync + 'static {
+    /// None if the caller may use everything.
+    fn profile(&self, caller: &Caller) -> Option<Profile>;
+
+    fn allows(&self, profile: &Profile, thing: &Thing<'_>) -> bool;
+}
+
 /// Why a request is not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Denied {

@@ -41,6 +41,8 @@ use crate::{
     },
     middleware::{
         deadline::{self, Deadline, DeadlineLayer},
+        identify::Identify,
+        permit,
         tasks::{self, Tasked, Tasks as TaskTable, TasksLayer},
     },
     router::{
@@ -84,17 +86,24 @@ pub struct Plan {
     session: session::Settings,
     deadline: deadline::Settings,
     tasks: tasks::Settings,
+    identify: Option<Identify>,
+    rules: Vec<permit::Rule>,
 }
 
 impl Plan {
     /// Builds every part before giving up on any, so that all that is wrong comes at once.
     /// Nothing is opened, connected or started.
     pub fn build(config: Config) -> Result<Self, Vec<Fault>> {
-        let Config { listen, session, deadline, tasks, store, log: _, backends } = config;
+        let Config { listen, identify, permit: rules, session, deadline, tasks, store, log: _, backends } =
+            config;
         let own = Own::new(listen.address.to_string());
         let mut sources = vec![built_in(&own)];
         let updates = Updates::new(UPDATES);
         let mut faults = Vec::new();
+        let identify = Identify::new(&identify).unwrap_or_else(|whys| {
+            faults.extend(whys.into_iter().map(|why| Fault { at: "identify".into(), why }));
+            None
+        });
         for (name, settings) in backends {
             if settings.enabled == Some(false) {
                 continue;
@@ -107,12 +116,12 @@ impl Plan {
         if !faults.is_empty() {
             return Err(faults);
         }
-        Ok(Self { sources, own, updates, store, listen, session, deadline, tasks })
+        Ok(Self { sources, own, updates, store, listen, session, deadline, tasks, identify, rules })
     }
 
     /// Opens the store and begins to read what the backends offer.
     pub async fn start(self) -> Waystation {
-        let Self { sources, own, updates, store, listen, session, deadline, tasks } = self;
+        let Self { sources, own, updates, store, listen, session, deadline, tasks, identify, rules } = self;
         let store = open(&store).await;
         let key = store.cursor_key().await.unwrap_or_else(|why| {
             tracing::warn!(%why, "cursors will not outlive this run");
@@ -121,7 +130,13 @@ impl Plan {
         let catalog = Catalog::start(sources, store.clone()).await;
         own.watch(&catalog);
         let subscriptions = Subscriptions::new(updates);
-        let router = Router::new(Arc::clone(&catalog), Arc::clone(&subscriptions), &key, listen.page_size);
+        let router = Router::new(
+            Arc::clone(&catalog),
+            Arc::clone(&subscriptions),
+            &key,
+            listen.page_size,
+            permit::Rules::new(rules).map(|rules| Arc::new(rules) as _),
+        );
         let tasks = TaskTable::new(tasks, store.clone());
         let runner = router.clone();
         tasks.start(move |call| runner.clone().call(call)).await;

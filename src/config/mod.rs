@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     backend, listener,
-    middleware::{deadline, tasks},
+    middleware::{deadline, identify, permit, tasks},
     store, telemetry,
 };
 
@@ -54,6 +54,9 @@ pub const BUILT_IN: &str = include_str!("../../routes.toml");
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     pub listen: listener::Settings,
+    pub identify: identify::Settings,
+    /// Who may use what. The first rule that fits decides; without any, everybody may use all.
+    pub permit: Vec<permit::Rule>,
     pub session: listener::session::Settings,
     pub deadline: deadline::Settings,
     pub tasks: tasks::Settings,

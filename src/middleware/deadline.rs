@@ -21,7 +21,10 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
-use super::tasks::{Tasks, may_become_one};
+use super::{
+    fits,
+    tasks::{Tasks, may_become_one},
+};
 use crate::{
     call::{Call, Event, Events, Progress, Reply, Replying, Stage},
     error::{Error, Result},
@@ -131,21 +134,6 @@ impl Settings {
         let total = times.and_then(|times| times.total).unwrap_or(self.total);
         (idle.0, total.0, times.and_then(|times| times.task).unwrap_or(self.task))
     }
-}
-
-/// Does a name fit a pattern, in which `*` stands for any letters?
-fn fits(pattern: &str, name: &str) -> bool {
-    let Some((first, rest)) = pattern.split_once('*') else { return pattern == name };
-    let Some(mut name) = name.strip_prefix(first) else { return false };
-    let mut parts: Vec<_> = rest.split('*').collect();
-    let last = parts.pop().unwrap_or_default();
-    for part in parts {
-        match name.find(part) {
-            Some(at) => name = &name[at + part.len()..],
-            None => return false,
-        }
-    }
-    name.ends_with(last)
 }
 
 /// Puts deadlines around a stage.

@@ -26,7 +26,7 @@ pub mod view; //    what a client sees
 
 use crate::{
     backend::Ask,
-    call::{Answer, Call, Caller, Reply, Replying},
+    call::{Answer, Call, Caller, Permit, Reply, Replying},
     error::{Error, Result},
     wire::{
         capability::Capabilities,
@@ -49,6 +49,7 @@ pub struct Router {
     cursors: Arc<Cursors>,
     seals: Arc<Seals>,
     page_size: usize,
+    permit: Option<Arc<dyn Permit>>,
 }
 
 impl Router {
@@ -58,6 +59,7 @@ impl Router {
         subscriptions: Arc<Subscriptions>,
         secret: &[u8],
         page_size: usize,
+        permit: Option<Arc<dyn Permit>>,
     ) -> Self {
         Self {
             catalog,
@@ -65,6 +67,7 @@ impl Router {
             cursors: Arc::new(Cursors::new(secret)),
             seals: Arc::new(Seals::new(secret)),
             page_size,
+            permit,
         }
     }
 
@@ -73,8 +76,8 @@ impl Router {
     }
 
     async fn route(self, call: Call) -> Result<Reply> {
-        let snapshot = self.catalog.snapshot();
-        let view = snapshot.view(&call.scope).ok_or(Error::NoEndpoint)?;
+        let seen = self.catalog.snapshot().seen(&call.scope, &call.caller, self.permit.as_ref());
+        let view = &*seen.ok_or(Error::NoEndpoint)?;
         if let Some(list) = call.method.list() {
             return self.list(view, list, &call).map(Reply::Whole);
         }

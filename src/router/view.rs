@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use dashmap::DashMap;
 
 use super::{
     names::{self, Names, Origin},
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::{
     backend::{Backend, Mirrored, TaskSupport},
-    call::Scope,
+    call::{Profile, Scope},
     wire::{
         json,
         mcp::{Era, INTRODUCTION, List, Method, extension, meta},
@@ -25,6 +26,10 @@ use crate::{
         project,
     },
 };
+
+mod permitted; // for callers who may not use everything
+
+use permitted::Grant;
 
 /// A backend, with what its names are called after.
 #[derive(Debug)]
@@ -49,8 +54,10 @@ pub struct Route {
 /// Everything clients can see at one moment.
 #[derive(Debug)]
 pub struct Snapshot {
-    all: View,
-    one: BTreeMap<Arc<str>, View>,
+    all: Arc<View>,
+    one: BTreeMap<Arc<str>, Arc<View>>,
+    /// What callers of a profile see, once it was asked for.
+    permitted: DashMap<(Scope, Profile), Option<Arc<View>>>,
     /// What is not shown, or not under its usual name, and why.
     pub notes: Vec<Note>,
 }
@@ -77,8 +84,14 @@ pub struct View {
     upstreams: Vec<Arc<Upstream>>,
     lists: HashMap<(List, Era), Listing>,
     pub instructions: String,
+    /// What each backend says of itself, of which the instructions are made.
+    said: Vec<(Arc<str>, String)>,
+    /// With names of their own.
+    bare: bool,
     /// URIs that go by another spelling here, by backend and the backend's own spelling.
     apart: HashSet<(Arc<str>, String)>,
+    /// What may be used, where that is not everything.
+    grant: Option<Grant>,
 }
 
 /// One list in the words of one era, in the order of its keys.
@@ -97,15 +110,15 @@ impl Snapshot {
         let all = View::build(offered, false, &mut notes);
         let one = offered.iter().map(|part| {
             let alone = std::slice::from_ref(part);
-            (Arc::clone(&part.0.name), View::build(alone, true, &mut Vec::new()))
+            (Arc::clone(&part.0.name), Arc::new(View::build(alone, true, &mut Vec::new())))
         });
-        Self { all, one: one.collect(), notes }
+        Self { all: Arc::new(all), one: one.collect(), permitted: DashMap::new(), notes }
     }
 
-    pub fn view(&self, scope: &Scope) -> Option<&View> {
+    pub fn view(&self, scope: &Scope) -> Option<&Arc<View>> {
         match scope {
             Scope::All => Some(&self.all),
-            Scope::One(name) => self.one.get(name),
+            Scope::One(name) => self.one.get(&**name),
         }
     }
 }
@@ -151,7 +164,12 @@ impl View {
             view.lists.insert((list, Era::Legacy), Listing::sorted(legacy));
             view.lists.insert((list, Era::Modern), Listing::sorted(modern));
         }
-        view.instructions = instructions(offered, bare);
+        let said = offered.iter().filter_map(|(upstream, offering)| {
+            let own = offering.instructions.as_deref().filter(|own| !own.trim().is_empty())?;
+            Some((Arc::clone(&upstream.name), own.to_owned()))
+        });
+        (view.said, view.bare) = (said.collect(), bare);
+        view.instructions = instructions(&view.said, bare);
         view
     }
 
@@ -282,6 +300,11 @@ impl View {
     /// a template describes, one that is told apart by its backend's name, or, since servers
     /// may have more than they list, one whose scheme only a single backend has.
     pub fn resource(&self, uri: &str) -> Option<Route> {
+        let route = self.any_resource(uri)?;
+        self.grant.as_ref().is_none_or(|grant| grant.allows(uri, &route)).then_some(route)
+    }
+
+    fn any_resource(&self, uri: &str) -> Option<Route> {
         if let Some(route) = self.resources.get(uri) {
             return Some(route.clone());
         }
@@ -386,13 +409,10 @@ fn mirrored(tool: &[u8]) -> Result<Vec<Mirrored>, String> {
     schema.map_or_else(|| Ok(Vec::new()), |schema| Mirrored::all(&schema))
 }
 
-fn instructions(offered: &[(Arc<Upstream>, Arc<Offering>)], bare: bool) -> String {
+fn instructions(said: &[(Arc<str>, String)], bare: bool) -> String {
     let mut text = String::new();
-    for (upstream, offering) in offered {
-        let Some(own) = offering.instructions.as_deref().filter(|own| !own.trim().is_empty()) else {
-            continue;
-        };
-        let part = if bare { own.to_owned() } else { format!("# {}\n\n{}\n\n", upstream.name, own.trim()) };
+    for (backend, own) in said {
+        let part = if bare { own.to_owned() } else { format!("# {backend}\n\n{}\n\n", own.trim()) };
         if text.len() + part.len() > INSTRUCTIONS {
             break;
         }

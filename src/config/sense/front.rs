@@ -17,9 +17,10 @@ use crate::{
 const PAGE_SIZES: std::ops::RangeInclusive<usize> = 1..=10_000;
 const LARGEST_BODY: usize = 1 << 30;
 
-pub fn listen(settings: &listener::Settings, complaints: &mut Complaints) {
+/// `guarded`: identities are configured.
+pub fn listen(settings: &listener::Settings, guarded: bool, complaints: &mut Complaints) {
     for (at, address) in [("listen.address", settings.address), ("listen.admin", settings.admin)] {
-        if !is_loopback(address.ip()) {
+        if !is_loopback(address.ip()) && !(guarded && at == "listen.address") {
             complaints.push(open_to_the_network(at, address));
         }
     }
@@ -57,15 +58,44 @@ fn is_loopback(ip: IpAddr) -> bool {
 
 /// Whoever can reach the address can use every backend with the gateway's own credentials.
 fn open_to_the_network(at: &str, address: SocketAddr) -> Complaint {
+    let port = address.port();
+    if at == "listen.admin" {
+        let what =
+            format!("{address} can be reached from other machines, and it tells operators' matters to all");
+        return Complaint::new(at, what, format!("write \"127.0.0.1:{port}\""));
+    }
     let what = format!(
         "{address} can be reached from other machines, and since no identities are configured \
          everyone there could call every tool"
     );
-    let instead = format!(
-        "write \"127.0.0.1:{}\", and let a proxy that asks who calls stand in front of it",
-        address.port()
-    );
-    Complaint::new(at, what, instead)
+    Complaint::new(at, what, format!("write \"127.0.0.1:{port}\", or say in [identify] who may come in"))
+}
+
+pub fn identify(settings: &middleware::identify::Settings, complaints: &mut Complaints) {
+    if let Err(faults) = middleware::identify::Identify::new(settings) {
+        for fault in faults {
+            let (what, instead) = fault.split_once("; ").unwrap_or((&fault, ""));
+            complaints.push(Complaint::new("identify", what, instead));
+        }
+    }
+}
+
+pub fn permit(
+    rules: &[middleware::permit::Rule],
+    identify: &middleware::identify::Settings,
+    complaints: &mut Complaints,
+) {
+    for (index, rule) in rules.iter().enumerate() {
+        let at = format!("permit.{index}");
+        if rule.allow.is_empty() && rule.deny.is_empty() {
+            let instead = "name what it allows, such as allow = [\"time__*\"]";
+            complaints.push(Complaint::new(at.clone(), "allows nothing and denies nothing", instead));
+        }
+        if rule.who != Default::default() && *identify == Default::default() {
+            let instead = "say in [identify] who issues tokens, or leave `who` out";
+            complaints.push(Complaint::new(at, "is for somebody, but nobody is known here", instead));
+        }
+    }
 }
 
 fn no_host(host: &str) -> Option<String> {
