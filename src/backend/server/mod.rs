@@ -174,10 +174,18 @@ impl Server {
         let link = self.link.load();
         match link.as_ref() {
             Some(link) if self.takes_turns(link, call) => {
+                if !link.transport.takes_questions() {
+                    return Err(TryAcquireError::NoPermits);
+                }
                 Arc::clone(&self.turn).try_acquire_owned().map(Some)
             }
             _ => Ok(None),
         }
+    }
+
+    /// Could a question on its connection be anybody's?
+    pub fn is_unclear(&self) -> bool {
+        self.link.load().as_ref().is_some_and(|link| !link.transport.takes_questions())
     }
 
     pub fn has_parked(&self, ticket: &str) -> bool {
