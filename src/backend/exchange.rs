@@ -17,7 +17,7 @@ use super::{
     Ask,
     cancel::Guard,
     parking::{Asked, Parked, Parking},
-    server::{Turn, reply_to},
+    server::{Turn, not_answered, reply_to},
     transport::{Kind, Trouble},
 };
 use crate::{
@@ -261,7 +261,7 @@ impl Relay {
     }
 
     fn error(&self, trouble: &Trouble) -> Error {
-        Error::backend(&*self.place.backend, trouble)
+        not_answered(&self.place.backend, trouble)
     }
 
     /// A notification as the caller wants it, if they want it.

@@ -206,7 +206,7 @@ impl Server {
     }
 
     fn error(&self, trouble: &Trouble) -> Error {
-        Error::backend(&*self.name, trouble)
+        not_answered(&self.name, trouble)
     }
 
     /// A new connection, or one that another call has made meanwhile.
@@ -377,6 +377,16 @@ impl Server {
             (self.notices)(Notice::Lost);
         }
     }
+}
+
+/// Why a call has no answer, for its caller, who has to know whether to make it again.
+pub fn not_answered(backend: &str, trouble: &Trouble) -> Error {
+    let why = match trouble.kind {
+        Kind::NotSent | Kind::SessionLost => format!("the call did not reach it: {trouble}"),
+        Kind::Lost => format!("the call may have run: {trouble}"),
+        Kind::Rubbish | Kind::Status(_) => trouble.why.clone(),
+    };
+    Error::backend(backend, why)
 }
 
 /// The reply to a question from a server. A ping is answered; all else was not offered.
