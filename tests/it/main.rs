@@ -7,6 +7,8 @@ mod catalog;
 mod children;
 mod cli;
 mod config;
+mod crowd;
+mod delivery;
 mod docs;
 mod fake;
 mod golden;
@@ -15,6 +17,7 @@ mod input;
 mod json {
     pub mod cases;
 }
+mod killed;
 mod listeners;
 mod sessions;
 mod stdio;
