@@ -18,7 +18,7 @@ use super::{
     cancel::Guard,
     parking::{Asked, Parked, Parking},
     server::{
-        Server, Turn, reply_to,
+        Server, Turn, not_answered, reply_to,
         task::{Told, unmarked},
     },
     transport::{Kind, Trouble},
@@ -287,7 +287,7 @@ impl Relay {
     }
 
     fn error(&self, trouble: &Trouble) -> Error {
-        Error::backend(&*self.place.backend, trouble)
+        not_answered(&self.place.backend, trouble)
     }
 
     /// A notification as the caller wants it, if they want it.

@@ -2,7 +2,8 @@
 //!
 //! Pipes and the old HTTP+SSE transport have one stream for everything. Responses are told
 //! apart by id, progress by its token (which is the id of its request); a log message or a
-//! question bears no sign at all, so it belongs to a request only while there is just one.
+//! question bears no sign at all, so it belongs to a request only while there is just one. One
+//! whose caller has gone counts until it is answered: servers need not heed a cancellation.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -22,6 +23,9 @@ use crate::wire::{
 
 type Item = Result<Message, Trouble>;
 
+/// Unanswered requests that are remembered after their callers have gone.
+const MOST_LEFT: usize = 1024;
+
 /// The requests that wait for an answer on one connection.
 pub struct Mux {
     table: Mutex<Table>,
@@ -33,6 +37,10 @@ struct Table {
     waiting: HashMap<u64, mpsc::UnboundedSender<Item>>,
     /// Those of them that are subscriptions: nothing is theirs that does not say so.
     subscriptions: HashSet<u64>,
+    /// Requests whose callers have gone, and whose answers have not come.
+    left: HashSet<u64>,
+    /// The server has asked something.
+    asks: bool,
     /// Set once, when the connection has ended.
     lost: Option<Trouble>,
 }
@@ -76,30 +84,32 @@ impl Mux {
 
     fn deliver_one(&self, text: Bytes) -> Result<(), message::Malformed> {
         let message = Message::parse(text, &Limits::REPLY)?;
-        let table = self.table();
-        let receiver = match message.kind() {
-            message::Kind::Response => number(message.id()).and_then(|id| table.waiting.get(&id)),
-            // Where servers may ask, one call at a time is under way.
-            message::Kind::Request => table.alone().and_then(|id| table.waiting.get(&id)),
-            message::Kind::Notification => match message.method().as_deref() {
-                Some("notifications/progress") => {
-                    number(message.in_params("progressToken")).and_then(|id| table.waiting.get(&id))
-                }
-                Some("notifications/message") => table.alone().and_then(|id| table.waiting.get(&id)),
-                _ => subscription(&message).and_then(|id| table.waiting.get(&id)),
-            },
-        };
+        let mut table = self.table();
         let is_response = message.kind() == message::Kind::Response;
+        let receiver = match message.kind() {
+            message::Kind::Response => number(message.id()).and_then(|id| table.answered(id)),
+            // A ping is of no call's; where servers may ask more, one call at a time is under way.
+            message::Kind::Request if message.is_method("ping") => None,
+            message::Kind::Request => {
+                table.asks = true;
+                table.alone().and_then(|id| table.waiting.get(&id)).cloned()
+            }
+            message::Kind::Notification => match message.method().as_deref() {
+                Some("notifications/progress") => number(message.in_params("progressToken")),
+                Some("notifications/message") => table.alone(),
+                _ => subscription(&message),
+            }
+            .and_then(|id| table.waiting.get(&id))
+            .cloned(),
+        };
+        drop(table);
         match receiver {
             Some(receiver) => {
                 let _ = receiver.send(Ok(message)); // Fails if the caller has just gone.
             }
             // A response to nothing, most often one that came after its call was cancelled.
             None if is_response => {}
-            None => {
-                drop(table);
-                (self.inbox)(message);
-            }
+            None => (self.inbox)(message),
         }
         Ok(())
     }
@@ -108,9 +118,16 @@ impl Mux {
     /// Where it is not known whose it was, it is whose who waits alone, if anyone does.
     pub fn reject(&self, id: Option<u64>, trouble: &Trouble) {
         let Some(id) = id.or_else(|| self.alone()) else { return };
-        if let Some(receiver) = self.table().waiting.get(&id) {
+        if let Some(receiver) = self.table().answered(id) {
             let _ = receiver.send(Err(trouble.clone()));
         }
+    }
+
+    /// Could the next question be told apart? A server that has asked nothing yet is trusted to go
+    /// on like that, since to leave its connection may be to lose what it remembers.
+    pub fn takes_questions(&self) -> bool {
+        let table = self.table();
+        !table.asks || table.left.is_empty()
     }
 
     /// The call that waits, if it is just one.
@@ -133,7 +150,25 @@ impl Mux {
 }
 
 impl Table {
+    /// Takes a request out that has its answer.
+    fn answered(&mut self, id: u64) -> Option<mpsc::UnboundedSender<Item>> {
+        self.left.remove(&id);
+        self.subscriptions.remove(&id);
+        self.waiting.remove(&id)
+    }
+
+    /// Takes a request out whose caller has gone. More than can be remembered are never forgotten.
+    fn leave(&mut self, id: u64) {
+        let was_waiting = self.waiting.remove(&id).is_some();
+        if !self.subscriptions.remove(&id) && was_waiting {
+            self.left.insert(if self.left.len() < MOST_LEFT { id } else { u64::MAX });
+        }
+    }
+
     fn alone(&self) -> Option<u64> {
+        if !self.left.is_empty() {
+            return None;
+        }
         let mut calls = self.waiting.keys().filter(|id| !self.subscriptions.contains(id));
         let first = calls.next().copied();
         first.filter(|_| calls.next().is_none())
@@ -201,8 +236,6 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let mut table = self.mux.table();
-        table.waiting.remove(&self.id);
-        table.subscriptions.remove(&self.id);
+        self.mux.table().leave(self.id);
     }
 }

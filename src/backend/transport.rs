@@ -65,6 +65,11 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
         false
     }
 
+    /// Can a question of the server's still be told apart, where one call at a time is to do that?
+    fn takes_questions(&self) -> bool {
+        true
+    }
+
     /// Ends the connection in good order: the session is deleted, the child asked to leave.
     fn close(&self) -> BoxFuture<'static, ()>;
 }

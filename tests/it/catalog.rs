@@ -96,7 +96,7 @@ async fn the_pages_of_a_backend_are_read_to_the_last() {
 
 #[tokio::test]
 async fn the_pages_of_a_child_process_are_read_to_the_last() {
-    let flags = ["--tools", "495", "--page-size", "50"];
+    let flags = ["--tools", "494", "--page-size", "50"];
     let gateway = Gateway::with("").stdio("a", &flags).start().await;
     assert_eq!(gateway.tools().await.len(), 500 + 3);
 }

@@ -7,6 +7,8 @@ mod catalog;
 mod children;
 mod cli;
 mod config;
+mod crowd;
+mod delivery;
 mod docs;
 mod extensions;
 mod fake;
@@ -16,6 +18,7 @@ mod input;
 mod json {
     pub mod cases;
 }
+mod killed;
 mod listeners;
 mod sessions;
 mod stdio;

@@ -177,10 +177,18 @@ impl Server {
         let link = self.link.load();
         match link.as_ref() {
             Some(link) if self.takes_turns(link, call) => {
+                if !link.transport.takes_questions() {
+                    return Err(TryAcquireError::NoPermits);
+                }
                 Arc::clone(&self.turn).try_acquire_owned().map(Some)
             }
             _ => Ok(None),
         }
+    }
+
+    /// Could a question on its connection be anybody's?
+    pub fn is_unclear(&self) -> bool {
+        self.link.load().as_ref().is_some_and(|link| !link.transport.takes_questions())
     }
 
     pub fn has_parked(&self, ticket: &str) -> bool {
@@ -201,7 +209,7 @@ impl Server {
     }
 
     fn error(&self, trouble: &Trouble) -> Error {
-        Error::backend(&*self.name, trouble)
+        not_answered(&self.name, trouble)
     }
 
     /// A new connection, or one that another call has made meanwhile.
@@ -372,6 +380,16 @@ impl Server {
             (self.notices)(Notice::Lost);
         }
     }
+}
+
+/// Why a call has no answer, for its caller, who has to know whether to make it again.
+pub fn not_answered(backend: &str, trouble: &Trouble) -> Error {
+    let why = match trouble.kind {
+        Kind::NotSent | Kind::SessionLost => format!("the call did not reach it: {trouble}"),
+        Kind::Lost => format!("the call may have run: {trouble}"),
+        Kind::Rubbish | Kind::Status(_) => trouble.why.clone(),
+    };
+    Error::backend(backend, why)
 }
 
 /// The reply to a question from a server. A ping is answered; all else was not offered.

@@ -88,6 +88,10 @@ impl Transport for Pipe {
         self.mux.lost()
     }
 
+    fn takes_questions(&self) -> bool {
+        self.mux.takes_questions()
+    }
+
     fn close(&self) -> BoxFuture<'static, ()> {
         self.leave.token().cancel();
         Box::pin(self.gone.clone().cancelled_owned())
