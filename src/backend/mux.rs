@@ -2,7 +2,8 @@
 //!
 //! Pipes and the old HTTP+SSE transport have one stream for everything. Responses are told
 //! apart by id, progress by its token (which is the id of its request); a log message or a
-//! question bears no sign at all, so it belongs to a request only while there is just one.
+//! question bears no sign at all, so it belongs to a request only while there is just one. A call
+//! that was given up may still ask, so while there is such a one, no question is anybody's.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,12 +16,16 @@ use tokio::sync::mpsc;
 
 use super::transport::{Inbox, Incoming, Kind, Trouble};
 use crate::wire::{
+    capability::may_ask,
     json::{self, Limits},
     mcp::{Method, meta},
     message::{self, Message},
 };
 
-type Item = Result<Message, Trouble>;
+pub type Item = Result<Message, Trouble>;
+
+/// Calls that were given up, as far as they are remembered; one is as good as many.
+const MOST_GIVEN_UP: usize = 1024;
 
 /// The requests that wait for an answer on one connection.
 pub struct Mux {
@@ -33,6 +38,10 @@ struct Table {
     waiting: HashMap<u64, mpsc::UnboundedSender<Item>>,
     /// Those of them that are subscriptions: nothing is theirs that does not say so.
     subscriptions: HashSet<u64>,
+    /// Calls that may ask something and were given up before they were answered.
+    given_up: HashSet<u64>,
+    /// A question came that could be of one of those.
+    doubtful: bool,
     /// Set once, when the connection has ended.
     lost: Option<Trouble>,
 }
@@ -63,7 +72,7 @@ impl Mux {
         if method == Method::Listen {
             table.subscriptions.insert(id);
         }
-        Ok(Ticket { id, receiver, mux: Arc::clone(self) })
+        Ok(Ticket { id, may_ask: may_ask(method), receiver, mux: Arc::clone(self) })
     }
 
     /// One text from the server. An error says what was wrong with it; the connection goes on.
@@ -76,11 +85,18 @@ impl Mux {
 
     fn deliver_one(&self, text: Bytes) -> Result<(), message::Malformed> {
         let message = Message::parse(text, &Limits::REPLY)?;
-        let table = self.table();
+        let mut table = self.table();
         let receiver = match message.kind() {
-            message::Kind::Response => number(message.id()).and_then(|id| table.waiting.get(&id)),
-            // Where servers may ask, one call at a time is under way.
-            message::Kind::Request => table.alone().and_then(|id| table.waiting.get(&id)),
+            message::Kind::Response => {
+                let Some(id) = number(message.id()) else { return Ok(()) };
+                table.given_up.remove(&id);
+                // A response to nothing came, most often, after its call was cancelled.
+                if let Some(receiver) = table.waiting.remove(&id) {
+                    let _ = receiver.send(Ok(message)); // Fails if the caller has just gone.
+                }
+                return Ok(());
+            }
+            message::Kind::Request => table.who_asks(&message).and_then(|id| table.waiting.get(&id)),
             message::Kind::Notification => match message.method().as_deref() {
                 Some("notifications/progress") => {
                     number(message.in_params("progressToken")).and_then(|id| table.waiting.get(&id))
@@ -89,13 +105,10 @@ impl Mux {
                 _ => subscription(&message).and_then(|id| table.waiting.get(&id)),
             },
         };
-        let is_response = message.kind() == message::Kind::Response;
         match receiver {
             Some(receiver) => {
                 let _ = receiver.send(Ok(message)); // Fails if the caller has just gone.
             }
-            // A response to nothing, most often one that came after its call was cancelled.
-            None if is_response => {}
             None => {
                 drop(table);
                 (self.inbox)(message);
@@ -108,9 +121,15 @@ impl Mux {
     /// Where it is not known whose it was, it is whose who waits alone, if anyone does.
     pub fn reject(&self, id: Option<u64>, trouble: &Trouble) {
         let Some(id) = id.or_else(|| self.alone()) else { return };
-        if let Some(receiver) = self.table().waiting.get(&id) {
+        if let Some(receiver) = self.table().waiting.remove(&id) {
             let _ = receiver.send(Err(trouble.clone()));
         }
+    }
+
+    /// Did a question come that could not be passed on, since a call that was given up may have
+    /// asked it? It may happen again at any time, so the connection is better not used.
+    pub fn is_doubtful(&self) -> bool {
+        self.table().doubtful
     }
 
     /// The call that waits, if it is just one.
@@ -137,6 +156,15 @@ impl Table {
         let mut calls = self.waiting.keys().filter(|id| !self.subscriptions.contains(id));
         let first = calls.next().copied();
         first.filter(|_| calls.next().is_none())
+    }
+
+    /// The call that a question is of. Where servers may ask, one call at a time is under way.
+    fn who_asks(&mut self, question: &Message) -> Option<u64> {
+        if self.given_up.is_empty() {
+            return self.alone();
+        }
+        self.doubtful |= question.method().is_some_and(|method| method != "ping");
+        None
     }
 }
 
@@ -173,6 +201,7 @@ pub fn rubbish(malformed: message::Malformed) -> Trouble {
 /// The right to what comes for one request. Dropping it gives the right up.
 pub struct Ticket {
     id: u64,
+    may_ask: bool,
     receiver: mpsc::UnboundedReceiver<Item>,
     mux: Arc<Mux>,
 }
@@ -193,16 +222,27 @@ impl Ticket {
         Ok(Incoming::Stream(stream::iter([Ok(first)]).chain(rest).boxed()))
     }
 
-    async fn next(&mut self) -> Item {
+    /// The next message, for as long as there is no response.
+    pub async fn next(&mut self) -> Item {
         let ended = || Err(Trouble::new(Kind::Lost, "the connection has ended"));
         self.receiver.recv().await.unwrap_or_else(ended)
+    }
+}
+
+impl Ticket {
+    /// The response has come another way: nothing more comes for the request.
+    pub fn answered(&self) {
+        self.mux.table().waiting.remove(&self.id);
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
         let mut table = self.mux.table();
-        table.waiting.remove(&self.id);
+        let unanswered = table.waiting.remove(&self.id).is_some();
         table.subscriptions.remove(&self.id);
+        if unanswered && self.may_ask && table.given_up.len() < MOST_GIVEN_UP {
+            table.given_up.insert(self.id);
+        }
     }
 }

@@ -101,9 +101,11 @@ impl Profiles {
     }
 }
 
-/// Ends a connection that was idle too long. A call that waits for its first message holds it.
+/// Ends a connection that was idle too long, or on which nobody knows any more who is asked. A
+/// call that waits for its first message holds it.
 fn keep((server, used): &(Arc<Server>, Instant)) -> bool {
-    let keep = used.elapsed() < IDLE || server.is_busy() || Arc::strong_count(server) > 1;
+    let busy = server.is_busy() || Arc::strong_count(server) > 1;
+    let keep = busy || used.elapsed() < IDLE && !server.is_doubtful();
     if !keep {
         let server = Arc::clone(server);
         tokio::spawn(async move { server.close().await });

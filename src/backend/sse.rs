@@ -165,6 +165,10 @@ impl Transport for Pair {
         self.mux.lost()
     }
 
+    fn is_doubtful(&self) -> bool {
+        self.mux.is_doubtful()
+    }
+
     fn close(&self) -> BoxFuture<'static, ()> {
         self.leave.token().cancel();
         // At once, and not when the task gets to it: nothing may be sent from here on.

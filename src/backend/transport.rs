@@ -65,6 +65,12 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
         false
     }
 
+    /// Has it shown that a call which was given up may still ask something? Then nobody knows
+    /// whose the questions are that come from now on.
+    fn is_doubtful(&self) -> bool {
+        false
+    }
+
     /// Ends the connection in good order: the session is deleted, the child asked to leave.
     fn close(&self) -> BoxFuture<'static, ()>;
 }
@@ -73,6 +79,8 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
 #[derive(Debug, Clone, Copy)]
 pub struct Agreed {
     pub revision: Revision,
+    /// The server was told that it may ask something.
+    pub may_ask: bool,
 }
 
 /// A request, ready to send.

@@ -1,5 +1,6 @@
 //! The gateway from outside.
 
+mod apart;
 mod asking;
 mod calls;
 mod cancel;
@@ -16,6 +17,7 @@ mod json {
     pub mod cases;
 }
 mod listeners;
+mod polling;
 mod sessions;
 mod stdio;
 mod support;

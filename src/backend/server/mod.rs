@@ -169,10 +169,12 @@ impl Server {
         Ok(link.offer.era)
     }
 
-    /// The right to be the only call under way, if one is needed; an error if it is taken.
+    /// The right to be the only call under way, if one is needed; an error if it is taken, or if
+    /// it would be of no use.
     pub fn reserve(&self, call: &Call) -> Result<Option<Turn>, TryAcquireError> {
         let link = self.link.load();
         match link.as_ref() {
+            Some(link) if link.transport.is_doubtful() => Err(TryAcquireError::Closed),
             Some(link) if self.takes_turns(link, call) => {
                 Arc::clone(&self.turn).try_acquire_owned().map(Some)
             }
@@ -187,6 +189,11 @@ impl Server {
     /// Is a call under way, or waiting for its client?
     pub fn is_busy(&self) -> bool {
         Arc::strong_count(&self.parking) > 1
+    }
+
+    /// Is it unknown whose its questions are?
+    pub fn is_doubtful(&self) -> bool {
+        self.link.load().as_ref().is_some_and(|link| link.transport.is_doubtful())
     }
 
     fn health(&self) -> MutexGuard<'_, Health> {

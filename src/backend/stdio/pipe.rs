@@ -88,6 +88,10 @@ impl Transport for Pipe {
         self.mux.lost()
     }
 
+    fn is_doubtful(&self) -> bool {
+        self.mux.is_doubtful()
+    }
+
     fn close(&self) -> BoxFuture<'static, ()> {
         self.leave.token().cancel();
         Box::pin(self.gone.clone().cancelled_owned())
