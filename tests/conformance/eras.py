@@ -1,0 +1,1 @@
+def check(board, suite, waystation, folder): pass
