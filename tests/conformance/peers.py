@@ -32,7 +32,8 @@ class Peer:
         self.revision, self.capabilities, self.answers = revision, capabilities or {}, answers or {}
         # (where it came, message), in the order of coming; and the lock under which both change.
         self.heard, self.news, self.last = [], threading.Condition(), 0
-        self.hello = None
+        # Id to method, of the requests so far.
+        self.sent, self.hello = {}, None
 
     # What a transport does.
 
@@ -89,6 +90,7 @@ class Peer:
     def send(self, method, params=None):
         """Sends a request without waiting; the answer is its id."""
         number = self.next_id()
+        self.sent[number] = method
         self.post({"jsonrpc": "2.0", "id": number, "method": method, "params": params or {}})
         return number
 
@@ -136,7 +138,10 @@ class Web:
         connection = http.client.HTTPConnection(self.base.hostname, self.base.port, timeout=SECONDS)
         body = None if message is None else message if isinstance(message, (bytes, str)) else json.dumps(message)
         connection.request(verb, path, body, headers)
-        return connection.getresponse()
+        socket, answer = connection.sock, connection.getresponse()
+        # Another thread may be reading it, which a plain `close` would wait for.
+        answer.cut = lambda: socket.shutdown(2)
+        return answer
 
 
 class Streamable(Peer):
@@ -189,6 +194,8 @@ class Streamable(Peer):
     def close(self):
         with contextlib.suppress(OSError, http.client.HTTPException):
             self.web.request("DELETE", self.web.base.path, self.headers()).close()
+            if self.own:
+                self.own.cut()
 
 
 class Sse(Peer):
@@ -216,10 +223,11 @@ class Sse(Peer):
     def post(self, message):
         with self.web.request("POST", self.endpoint, {"Content-Type": "application/json"}, message) as answer:
             if answer.status != 202:
-                raise lane.Refused(f"HTTP {answer.status}: {answer.read(1000)}")
+                self.hear(answer.status, answer.read())
 
     def close(self):
-        self.stream.close()
+        with contextlib.suppress(OSError):
+            self.stream.cut()
 
 
 class Stdio(Peer):
