@@ -411,11 +411,11 @@ def prompts_get_without_its_arguments(s):
 
 def batch(s):
     numbers = [s.client.next_id(), s.client.next_id()]
-    call = {"name": "test_simple_text", "arguments": {}}
+    s.client.sent[numbers[1]] = "tools/call"
     messages = [
         {"jsonrpc": "2.0", "id": numbers[0], "method": "ping"},
         {"jsonrpc": "2.0", "method": "notifications/initialized"},
-        {"jsonrpc": "2.0", "id": numbers[1], "method": "tools/call", "params": {"name": call["name"], "arguments": {}}},
+        {"jsonrpc": "2.0", "id": numbers[1], "method": "tools/call", "params": {"name": "test_simple_text", "arguments": {}}},
     ]
     mark = s.client.mark()
     s.client.post(messages)
@@ -427,6 +427,20 @@ def a_batch(s):
     numbers, mark = batch(s)
     same(s.client.response(numbers[0], mark)["result"], {})
     same(s.client.response(numbers[1], mark)["result"]["content"], [text("This is a simple text response for testing.")])
+
+
+@scenario(since=V2, till=V2)
+def a_batch_with_a_call_that_asks(s):
+    number, mark = s.asked.next_id(), s.asked.mark()
+    s.asked.sent[number] = "tools/call"
+    params = {"name": "test_sampling", "arguments": {"prompt": "2 + 2?"}}
+    s.asked.post([{"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": params}])
+    response = s.asked.response(number, mark)
+    if isinstance(s.asked, peers.Streamable):
+        # There the answers come together as JSON, and the client can be asked nothing before.
+        same("error" in response or "not supported" in response["result"]["content"][0]["text"], True)
+    else:
+        same(response["result"]["content"], [text("LLM response: four")])
 
 
 @scenario(till=LEGACY[0])
