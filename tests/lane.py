@@ -292,6 +292,8 @@ class Client:
     def __init__(self, url, revision, capabilities=None):
         self.url, self.revision, self.session, self.last = url, revision, None, 0
         self.capabilities = capabilities or {}
+        # More headers for the next request.
+        self.headers = {}
         self.modern = revision >= MODERN
         self.hello = self.request("server/discover") if self.modern else self.initialize()
 
@@ -322,7 +324,7 @@ class Client:
         raise Refused(f"{method} was never answered")
 
     def post(self, message):
-        headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+        headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream", **self.headers}
         if self.session:
             headers["Mcp-Session-Id"] = self.session
         if message["method"] != "initialize":

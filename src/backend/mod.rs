@@ -22,7 +22,9 @@ use crate::{
     wire::mcp::{Era, List, Revision},
 };
 
+mod apart; //         questions that come apart from their call
 mod cancel; //        a call that nobody waits for any more
+mod events; //        answers that come as event streams
 mod exchange; //      what comes back for a call
 pub mod guardian; //  the end of child processes when the gateway is killed
 mod handshake; //     which era a server speaks, and what it offers

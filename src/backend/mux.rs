@@ -21,7 +21,7 @@ use crate::wire::{
     message::{self, Message},
 };
 
-type Item = Result<Message, Trouble>;
+pub type Item = Result<Message, Trouble>;
 
 /// Unanswered requests that are remembered after their callers have gone.
 const MOST_LEFT: usize = 1024;
@@ -228,9 +228,17 @@ impl Ticket {
         Ok(Incoming::Stream(stream::iter([Ok(first)]).chain(rest).boxed()))
     }
 
-    async fn next(&mut self) -> Item {
+    /// The next message, for as long as there is no response.
+    pub async fn next(&mut self) -> Item {
         let ended = || Err(Trouble::new(Kind::Lost, "the connection has ended"));
         self.receiver.recv().await.unwrap_or_else(ended)
+    }
+}
+
+impl Ticket {
+    /// The response has come another way: nothing more comes for the request.
+    pub fn answered(&self) {
+        self.mux.table().answered(self.id);
     }
 }
 

@@ -78,6 +78,8 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
 #[derive(Debug, Clone, Copy)]
 pub struct Agreed {
     pub revision: Revision,
+    /// The server was told that it may ask something.
+    pub may_ask: bool,
 }
 
 /// A request, ready to send.

@@ -262,7 +262,8 @@ impl<S: Stage> Http<S> {
         }
         let mut waiting = Vec::new();
         for text in batch {
-            match pipe::take(&self.front, &session, text) {
+            // All answers come at once, as JSON, so there is no stream to be asked on.
+            match pipe::take(&self.front, &session, text, false) {
                 pipe::Taken::Nothing => {}
                 pipe::Taken::Answer(text) => waiting.push(std::future::ready(Some(text)).boxed()),
                 pipe::Taken::Asking(asking) => waiting.push(last_of(asking).boxed()),

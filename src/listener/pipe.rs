@@ -51,7 +51,7 @@ pub fn receive<S: Stage>(front: &Front<S>, session: &Arc<Session>, text: Bytes) 
         }
     };
     for text in texts {
-        match take(front, session, text) {
+        match take(front, session, text, true) {
             Taken::Nothing => {}
             Taken::Answer(text) => session.own.push(text),
             Taken::Asking(asking) => {
@@ -63,8 +63,8 @@ pub fn receive<S: Stage>(front: &Front<S>, session: &Arc<Session>, text: Bytes) 
     Ok(())
 }
 
-/// Takes one message.
-pub fn take<S: Stage>(front: &Front<S>, session: &Arc<Session>, text: Bytes) -> Taken {
+/// Takes one message; `open` says that the client can be asked something meanwhile.
+pub fn take<S: Stage>(front: &Front<S>, session: &Arc<Session>, text: Bytes, open: bool) -> Taken {
     let message = match Message::parse(text, &Limits::REQUEST) {
         Ok(message) => message,
         Err(malformed) => {
@@ -90,7 +90,7 @@ pub fn take<S: Stage>(front: &Front<S>, session: &Arc<Session>, text: Bytes) -> 
             let asking = if modern {
                 self_contained(front, session, message, envelope)
             } else {
-                front.ask(session, message, envelope.progress, true)
+                front.ask(session, message, envelope.progress, open)
             };
             match asking {
                 Ok(asking) => Taken::Asking(asking),

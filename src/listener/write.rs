@@ -8,6 +8,7 @@ use crate::{
     wire::{
         mcp::{Era, INTRODUCTION, Method, code},
         message::LONG,
+        older,
         project::{self, Reader},
     },
 };
@@ -52,6 +53,8 @@ impl Asked {
     pub fn response(&self, answer: Result<Answer>) -> (u16, Bytes) {
         match answer {
             Ok(Answer::Result(text)) => {
+                let older = older::result(&text, self.method, self.client.revision);
+                let text = older.map_or(text, Bytes::from);
                 let mut out = BytesMut::with_capacity(text.len() + self.id.len() + 40);
                 out.put_slice(b"{\"jsonrpc\":\"2.0\",\"id\":");
                 out.put_slice(&self.id);

@@ -159,7 +159,8 @@ impl Catalog {
     }
 
     pub fn reports(&self) -> Vec<Report> {
-        self.shelves.iter().map(Shelf::report).collect()
+        let snapshot = self.snapshot.load();
+        self.shelves.iter().map(|shelf| shelf.report(&snapshot)).collect()
     }
 
     pub fn notes(&self) -> Vec<Note> {
@@ -249,6 +250,9 @@ impl Catalog {
                     self.store.keep_catalog(name, &shelf.fingerprint, &offering.to_json()).await;
                     shelf.offering.store(Arc::new(offering));
                     self.rebuild();
+                    for fault in left_out(name, &self.snapshot.load()) {
+                        tracing::warn!(backend = &**name, "{fault}");
+                    }
                 }
             }
             Err(error) => {
@@ -284,7 +288,7 @@ impl Shelf {
         change(&mut self.reading.lock().expect(LOCK));
     }
 
-    fn report(&self) -> Report {
+    fn report(&self, snapshot: &Snapshot) -> Report {
         let mut status = self.upstream.backend.status();
         let reading = self.reading();
         let offering = self.offering.load();
@@ -297,10 +301,17 @@ impl Shelf {
             tools: offering.list(List::Tools).len(),
             prompts: offering.list(List::Prompts).len(),
             resources: offering.list(List::Resources).len() + offering.list(List::Templates).len(),
-            faults: offering.faults.clone(),
+            faults: offering.faults.iter().cloned().chain(left_out(&self.upstream.name, snapshot)).collect(),
             status,
         }
     }
+}
+
+/// What a backend offers that is not shown, and why.
+fn left_out(backend: &str, snapshot: &Snapshot) -> Vec<String> {
+    let notes = snapshot.notes.iter();
+    let notes = notes.filter(|note| *note.backend == *backend && note.shown_as.is_none());
+    notes.map(|note| format!("{:?} is left out: {}", note.name, note.why)).collect()
 }
 
 fn snapshot(shelves: &[Shelf]) -> Snapshot {

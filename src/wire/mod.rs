@@ -8,5 +8,6 @@ pub mod header; //  names and arguments in HTTP headers
 pub mod json; //    the strict pass over every text
 pub mod mcp; //     methods, revisions, reserved keys, codes
 pub mod message; // one JSON-RPC message, and splicing
+pub mod older; //   what older revisions do not have
 pub mod project; // a result of one revision, as another revision has it
 pub mod sse; //     server-sent events

@@ -8,13 +8,13 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use serde_json::json;
 use smallvec::SmallVec;
 
 use super::{
     json::{self, Member, Span},
     mcp::{Era, Method, Revision, code, meta},
     message::{Message, Splice, object_of, object_with},
+    older,
 };
 
 /// A request on its way to a backend: what of it is about this hop alone.
@@ -179,10 +179,18 @@ pub struct Reader<'a> {
 /// A backend's response as the client's revision has it, with the client's id.
 pub fn response(message: &Message, written_in: Era, reader: &Reader<'_>) -> Vec<u8> {
     let text = changes(message, written_in, reader).finish();
-    if reader.revision < Revision::V2025_06_18 && message.top("result").is_some() {
-        return older_content(text, reader);
+    if reader.revision >= Revision::V2025_06_18 {
+        return text;
     }
-    text
+    let result = json::members(&text).into_iter().find(|member| member.is("result", &text));
+    let older = result.and_then(|result| {
+        let older = older::result(result.value.of(&text), reader.method, reader.revision)?;
+        Some((result.value, older))
+    });
+    let Some((place, older)) = older else { return text };
+    let mut splice = Splice::new(&text);
+    splice.replace(place, older);
+    splice.finish()
 }
 
 /// The same in pieces that follow one another. Long ones are shared with the message.
@@ -298,64 +306,6 @@ fn error_code(message: &Message, written_in: Era, reader: &Reader<'_>) -> Option
 fn names_uri(message: &Message) -> bool {
     let data = message.in_error("data").unwrap_or_default();
     json::members(data).iter().any(|member| member.key_in(data) == "uri")
-}
-
-/// A response whose content a revision before 2025-06-18 can read: no links, no structured
-/// content, and before 2025-03-26 no audio.
-fn older_content(text: Vec<u8>, reader: &Reader<'_>) -> Vec<u8> {
-    if !matches!(reader.method, Method::ToolsCall | Method::PromptsGet) {
-        return text;
-    }
-    let members = json::outline(&text, &super::json::Limits::REPLY).unwrap_or_default();
-    let field = |name: &[u8]| {
-        members.iter().find(|member| member.depth == 2 && member.key.of(&text) == name).map(|m| m.value)
-    };
-    let mut splice = Splice::new(&text);
-    let list = field(if reader.method == Method::ToolsCall { b"content" } else { b"messages" });
-    for element in list.map(|list| within(&text, list)).unwrap_or_default() {
-        let block = if reader.method == Method::ToolsCall {
-            Some(element)
-        } else {
-            member_of(&text, element, "content")
-        };
-        let Some(block) = block else { continue };
-        if let Some(plain) = older_block(block.of(&text), reader.revision) {
-            splice.replace(block, plain);
-        }
-    }
-    if let (Some(structured), Some(list)) = (field(b"structuredContent"), list)
-        && within(&text, list).is_empty()
-    {
-        let said = json!([{ "type": "text", "text": String::from_utf8_lossy(structured.of(&text)) }]);
-        splice.replace(list, said.to_string().into_bytes());
-    }
-    splice.finish()
-}
-
-/// The elements of an array that stands in a text, by their places in that text.
-fn within(text: &[u8], array: Span) -> Vec<Span> {
-    let shift = |span: Span| Span { start: span.start + array.start, end: span.end + array.start };
-    json::elements(array.of(text)).into_iter().map(shift).collect()
-}
-
-fn member_of(text: &[u8], object: Span, name: &str) -> Option<Span> {
-    let inner = object.of(text);
-    let found = json::members(inner).into_iter().find(|member| member.key_in(inner) == name)?;
-    Some(Span { start: found.value.start + object.start, end: found.value.end + object.start })
-}
-
-fn older_block(block: &[u8], revision: Revision) -> Option<Vec<u8>> {
-    let value: serde_json::Value = serde_json::from_slice(block).ok()?;
-    let text = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
-    let new = match value["type"].as_str()? {
-        "resource_link" => json!({ "type": "text", "text": format!("{} ({})", text("name"), text("uri")) }),
-        "audio" if revision < Revision::V2025_03_26 => json!({
-            "type": "resource",
-            "resource": { "uri": "urn:waystation:audio", "mimeType": text("mimeType"), "blob": text("data") },
-        }),
-        _ => return None,
-    };
-    Some(new.to_string().into_bytes())
 }
 
 /// A tool's list entry under another name, as an era has it, and whether a result of the tool

@@ -300,13 +300,27 @@ async fn long_names_are_cut_to_what_every_model_takes_and_still_lead_to_their_to
 
 #[tokio::test]
 async fn entries_that_cannot_be_shown_are_left_out_and_said_to_be() {
-    let tools = vec![tool("fine"), tool("has blank"), json!({ "title": "no name" }), tool("fine")];
+    let schema = json!({ "type": "object", "properties": { "a": { "type": "string", "x-mcp-header": "" } } });
+    let mut bad_header = tool("header");
+    bad_header["inputSchema"] = schema;
+    let tools =
+        vec![tool("fine"), tool("has blank"), json!({ "title": "no name" }), bad_header, tool("fine")];
     let fake = Fake::builder().tools(tools).start().await;
     let gateway = Gateway::with("").backend("a", &fake).start().await;
     let own: Vec<_> = gateway.tools().await.into_iter().filter(|name| name.starts_with("a__")).collect();
     assert_eq!(own, ["a__fine"]);
     let status = gateway.status_of("a").await;
-    assert!(status["faults"][0].as_str().unwrap().contains("no text \"name\""), "{status}");
+    let faults = status["faults"].as_array().unwrap().iter().map(|fault| fault.as_str().unwrap());
+    let why = [
+        "no text \"name\"",
+        "\"has blank\" is left out: ",
+        "\"header\" is left out: x-mcp-header \"\"",
+        "twice",
+    ];
+    for (fault, why) in faults.zip(why) {
+        assert!(fault.contains(why), "{fault}");
+    }
+    assert_eq!(status["faults"].as_array().unwrap().len(), why.len(), "{status}");
     let explained = gateway.explain("a__has blank").await.to_string();
     assert!(explained.contains("characters besides"), "{explained}");
 }

@@ -9,6 +9,7 @@ use waystation::wire::{
     json::Limits,
     mcp::{Era, INTRODUCTION, Method, Revision},
     message::Message,
+    older,
     project::{self, Envelope, Hop, Reader},
 };
 
@@ -72,6 +73,11 @@ impl<'a> Rule<'a> {
                     wrapped: self.get("wrapped").is_some(),
                 };
                 project::response(&message(), self.era("written_in"), &reader)
+            }
+            "older" => {
+                let revision = self.get("reader").and_then(Revision::parse).expect("a reader's revision");
+                let older = older::result(text.as_bytes(), self.method(), revision);
+                older.unwrap_or_else(|| b"(as it is)".to_vec())
             }
             "tool" => {
                 let (mut entry, wrapped) = project::tool(text.as_bytes(), self.of, self.era("reader"));

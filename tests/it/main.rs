@@ -1,5 +1,6 @@
 //! The gateway from outside.
 
+mod apart;
 mod asking;
 mod calls;
 mod cancel;
@@ -20,6 +21,7 @@ mod json {
 }
 mod killed;
 mod listeners;
+mod polling;
 mod sessions;
 mod stdio;
 mod support;

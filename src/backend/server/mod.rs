@@ -172,14 +172,13 @@ impl Server {
         Ok(link.offer.era)
     }
 
-    /// The right to be the only call under way, if one is needed; an error if it is taken.
+    /// The right to be the only call under way, if one is needed; an error if it is taken, or if
+    /// it would be of no use.
     pub fn reserve(&self, call: &Call) -> Result<Option<Turn>, TryAcquireError> {
         let link = self.link.load();
         match link.as_ref() {
+            Some(link) if !link.transport.takes_questions() => Err(TryAcquireError::Closed),
             Some(link) if self.takes_turns(link, call) => {
-                if !link.transport.takes_questions() {
-                    return Err(TryAcquireError::NoPermits);
-                }
                 Arc::clone(&self.turn).try_acquire_owned().map(Some)
             }
             _ => Ok(None),

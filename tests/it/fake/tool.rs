@@ -4,7 +4,8 @@
 //! - `slow` runs until it is cancelled, [`super::Fake::release`]d, or `ms` are over.
 //! - `progress` notes `n` steps (3), each with a log message for the first `logs` (all), `every_ms` apart (0).
 //! - `ask` asks its client for what `method` and `params` say, and answers with what came back, and with the
-//!   state it had wanted back, where the era has one.
+//!   state it had wanted back, where the era has one. Of the legacy era, `apart` has it ask on the session's own
+//!   stream, and `wait` once [`super::Fake::let_ask`] was called, whether it was cancelled meanwhile or not.
 //! - `fails_with` answers with the error of `message`.
 //! - `raw` answers with the bytes of `hex`, else of [`super::Fake::answer_raw`], in place of a result.
 
@@ -220,13 +221,19 @@ async fn ask(call: &Call) -> Answer {
         }
         json!({ "result": given, "state": call.params["requestState"] })
     } else {
+        if arguments["wait"] == true {
+            let _ = call.shared.may_ask.subscribe().wait_for(|may| *may).await;
+        }
         let id = format!("ask-{}", call.shared.next_number());
         let (answer, answered) = oneshot::channel();
         lock(&call.shared.asked).insert(json!(id).to_string(), answer);
         let mut request = request;
         request["jsonrpc"] = json!("2.0");
         request["id"] = json!(id);
-        call.aside(&request);
+        match &call.session {
+            Some(session) if arguments["apart"] == true => session.send(request.to_string().as_bytes()),
+            _ => call.aside(&request),
+        }
         let response = answered.await.unwrap_or_default();
         json!({ "result": response["result"], "error": response["error"] })
     };
