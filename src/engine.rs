@@ -28,6 +28,8 @@ use tokio::{
 };
 use tower::{Layer as _, Service};
 
+mod keep; // what is noted goes to disk
+
 use crate::{
     backend::{self, Notice, Notices},
     config::Config,
@@ -35,7 +37,7 @@ use crate::{
         self, Front,
         body::Body,
         http::Http,
-        saved::Record,
+        saved,
         session::{self, Sessions},
         stdio,
     },
@@ -117,16 +119,12 @@ impl Plan {
         own.watch(&catalog);
         let subscriptions = Subscriptions::new(updates);
         let router = Router::new(Arc::clone(&catalog), Arc::clone(&subscriptions), &key, listen.page_size);
-        let (journal, noted) = mpsc::unbounded_channel();
+        let (journal, noted) = saved::journal();
         let sessions = Sessions::new(session, Some(journal));
         let front = Front::new(stack(deadline, router), Arc::clone(&sessions));
-        for (id, text) in store.sessions().await {
-            if let Ok(record) = serde_json::from_str(&text) {
-                front.restore(id, &record);
-            }
-        }
+        keep::restore(&store, &front).await;
         let tasks = vec![
-            tokio::spawn(keep(store, noted)).abort_handle(),
+            tokio::spawn(keep::keep(store, noted)).abort_handle(),
             tokio::spawn(sweep(Arc::clone(&sessions))).abort_handle(),
             tokio::spawn(tell(Arc::clone(&catalog), Arc::clone(&sessions))).abort_handle(),
         ];
@@ -187,17 +185,6 @@ fn fingerprint(settings: &backend::Settings) -> String {
     let text = serde_json::to_string(settings).unwrap_or_default();
     let digest = digest::digest(&digest::SHA256, text.as_bytes());
     digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Keeps what is noted of sessions, as many at once as have come.
-async fn keep(store: Store, mut noted: mpsc::UnboundedReceiver<(String, Option<Record>)>) {
-    const AT_ONCE: usize = 1000;
-    let mut batch = Vec::new();
-    while noted.recv_many(&mut batch, AT_ONCE).await > 0 {
-        let text = |record: Option<Record>| record.and_then(|record| serde_json::to_string(&record).ok());
-        let sessions: Vec<_> = batch.drain(..).map(|(id, record)| (id, text(record))).collect();
-        store.keep_sessions(&sessions).await;
-    }
 }
 
 async fn sweep(sessions: Arc<Sessions>) {
@@ -297,6 +284,7 @@ impl Waystation {
     /// Ends connections to backends, and children, in good order.
     pub async fn close(&self) {
         self.end_streams();
+        self.front.sessions.kept().await; // The catalog closes the store.
         self.catalog.close().await;
     }
 }

@@ -243,7 +243,7 @@ pub fn cancellable(
 
 /// Writes what is left of an answer to a stream: notifications, then the response. After a
 /// cancellation there is none.
-pub async fn pump(asking: Asking, stream: &Stream) {
+pub async fn pump(asking: Asking, stream: &Arc<Stream>) {
     let Asking { asked, reply } = asking;
     let answer = match reply.await {
         None => return,

@@ -16,6 +16,7 @@ mod json {
     pub mod cases;
 }
 mod listeners;
+mod replay;
 mod sessions;
 mod stdio;
 mod support;

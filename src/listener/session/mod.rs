@@ -23,13 +23,17 @@ pub use table::{Mode, Sessions, Settings};
 pub use under_way::{Cancelled, Question, UnderWay};
 
 use super::{
-    replay::Stream,
+    kept::{Keeping, Kept},
+    replay::{self, Stream},
     saved::{Journal, Record},
 };
 use crate::{
     call::{Caller, Client, Event, Events, Scope},
     error::{Error, Result},
-    wire::{mcp::Level, message::Message},
+    wire::{
+        mcp::{Era, Level},
+        message::Message,
+    },
 };
 
 /// Resources that a session may watch.
@@ -52,7 +56,8 @@ pub struct Session {
     /// The session's own stream, number 0.
     pub own: Arc<Stream>,
     next_stream: AtomicU64,
-    journal: Option<Journal>,
+    /// None if it ends with this run.
+    keeping: Option<Arc<Keeping>>,
 }
 
 #[derive(Debug, Default)]
@@ -80,16 +85,44 @@ impl Session {
             state: Mutex::default(),
             own,
             next_stream: AtomicU64::new(1),
-            journal: None,
+            keeping: None,
         }
+    }
+
+    /// From now on it is kept over restarts.
+    fn keep(&mut self, journal: Journal) {
+        let keeping = Arc::new(Keeping { session: self.id.clone(), journal });
+        self.own.keep(Arc::clone(&keeping), None);
+        self.keeping = Some(keeping);
+    }
+
+    /// Goes on with what an earlier run knew. Of requests that were under way then, nobody knows
+    /// how they ended.
+    fn resume(&mut self, level: Option<Level>, streams: Vec<Kept>, keeping: Arc<Keeping>) {
+        let mut state = self.state();
+        state.level = level;
+        // An answer to a question of earlier must not be taken for one to a question of now.
+        state.last_question = replay::later();
+        for kept in streams {
+            let (number, done, request) = (kept.number, kept.done, kept.request.clone());
+            let stream = Stream::resumed(kept, Arc::clone(&keeping));
+            if !done {
+                stream.push(Error::Restarted.response(request.as_deref(), Era::Legacy).into());
+                stream.end();
+            }
+            state.streams.push_back((number, stream));
+        }
+        drop(state);
+        self.next_stream = AtomicU64::new(replay::later() + 1);
+        self.keeping = Some(keeping);
     }
 
     /// Has noted what has changed, if it is to be known after a restart.
     fn note(&self, state: &State) {
-        if let (Some(journal), Some(client)) = (&self.journal, self.client()) {
+        if let (Some(keeping), Some(client)) = (&self.keeping, self.client()) {
             let watched = state.watched.keys().cloned().collect();
             let record = Record::new(&self.scope, client, state.level, watched);
-            let _ = journal.send((self.id.clone(), Some(record))); // Fails when the gateway ends.
+            keeping.journal.session(self.id.clone(), Some(record));
         }
     }
 
@@ -155,15 +188,19 @@ impl Session {
         self.note(&state);
     }
 
-    /// A new stream for a request's messages.
-    pub fn open_stream(&self) -> Arc<Stream> {
+    /// A new stream for the messages of the request with this id.
+    pub fn open_stream(&self, request: &[u8]) -> Arc<Stream> {
         let number = self.next_stream.fetch_add(1, Ordering::Relaxed);
         let stream = Stream::new(number);
+        if let Some(keeping) = &self.keeping {
+            stream.keep(Arc::clone(keeping), Some(Bytes::copy_from_slice(request)));
+        }
         let mut state = self.state();
         state.streams.push_back((number, Arc::clone(&stream)));
         while state.streams.iter().filter(|(_, stream)| stream.is_done()).count() > ENDED_STREAMS {
             let oldest = state.streams.iter().position(|(_, stream)| stream.is_done());
-            oldest.map(|at| state.streams.remove(at));
+            let oldest = oldest.and_then(|at| state.streams.remove(at));
+            oldest.inspect(|(_, stream)| stream.forget());
         }
         stream
     }
@@ -178,10 +215,23 @@ impl Session {
 
     /// Nothing more comes of this session: its requests are cancelled, its streams end.
     pub fn end(&self) {
-        self.own.end();
+        self.end_with(|stream| {
+            stream.end();
+            stream.forget();
+        });
+    }
+
+    /// The same for this run. The next goes on with it.
+    fn pause(&self) {
+        self.end_with(|stream| stream.pause());
+    }
+
+    fn end_with(&self, end: impl Fn(&Arc<Stream>)) {
+        end(&self.own);
         let mut state = self.state();
+        // Before the requests end, so that theirs are not taken for answered.
+        state.streams.iter().for_each(|(_, stream)| end(stream));
         state.in_flight.values_mut().for_each(|cancel| *cancel = None);
-        state.streams.iter().for_each(|(_, stream)| stream.end());
         state.watched.drain().for_each(|(_, task)| task.abort());
     }
 }

@@ -6,12 +6,14 @@ use bytes::Bytes;
 use dashmap::DashMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
 use super::Session;
 use crate::{
     call::{Caller, Scope},
     error::{Error, Result},
     listener::{
+        kept::{Keeping, Kept, Note},
         replay::Stream,
         saved::{Journal, Record},
     },
@@ -64,13 +66,22 @@ impl Sessions {
         Arc::new(Self { table: DashMap::new(), settings, journal })
     }
 
-    /// A session of an earlier run, unless there are too many.
-    pub fn restore(&self, id: String, caller: Caller, record: &Record) -> Option<Arc<Session>> {
+    /// A session of an earlier run with its streams, unless there are too many.
+    pub fn restore(
+        &self,
+        id: String,
+        caller: Caller,
+        record: &Record,
+        mut streams: Vec<Kept>,
+    ) -> Option<Arc<Session>> {
         let client = record.client().filter(|_| self.table.len() < self.settings.max)?;
-        let mut session = Session::new(id.clone(), caller, record.scope(), Stream::resumed());
+        let keeping = Arc::new(Keeping { session: id.clone(), journal: self.journal.clone()? });
+        let own = streams.iter().position(|stream| stream.number == 0);
+        let own = own.map(|at| streams.swap_remove(at)).unwrap_or_default();
+        let own = Stream::resumed(own, Arc::clone(&keeping));
+        let mut session = Session::new(id.clone(), caller, record.scope(), own);
         session.introduce(client);
-        session.state().level = record.level();
-        session.journal = self.journal.clone();
+        session.resume(record.level(), streams, keeping);
         let session = Arc::new(session);
         self.table.insert(id, Arc::clone(&session));
         Some(session)
@@ -78,7 +89,7 @@ impl Sessions {
 
     fn forget(&self, id: &str) {
         if let Some(journal) = &self.journal {
-            let _ = journal.send((id.to_owned(), None)); // Fails when the gateway ends.
+            journal.session(id.to_owned(), None);
         }
     }
 
@@ -110,8 +121,9 @@ impl Sessions {
         getrandom::fill(&mut random).map_err(|_| Error::Busy("no random numbers to be had".into()))?;
         let id: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
         let mut session = Session::new(id.clone(), caller, scope, own);
-        if !session.own.is_pipe() {
-            session.journal = self.journal.clone(); // A pipe ends with us, and its session with it.
+        // A pipe ends with us, and its session with it.
+        if let Some(journal) = self.journal.clone().filter(|_| !session.own.is_pipe()) {
+            session.keep(journal);
         }
         let session = Arc::new(session);
         self.table.insert(id, Arc::clone(&session));
@@ -169,9 +181,18 @@ impl Sessions {
     /// Ends all of them for this run. Those that are kept go on in the next.
     pub fn close_all(&self) {
         self.table.retain(|_, session| {
-            session.end();
+            session.pause();
             false
         });
+    }
+
+    /// Waits until what was noted of sessions and their streams is on disk.
+    pub async fn kept(&self) {
+        let (done, kept) = oneshot::channel();
+        if let Some(journal) = &self.journal {
+            journal.stream(Note::Flush(done));
+            let _ = kept.await; // Fails if nobody keeps anything.
+        }
     }
 
     /// Ends sessions that have been idle too long. One with a request under way is not idle, and

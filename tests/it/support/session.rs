@@ -58,6 +58,11 @@ impl Session {
         session
     }
 
+    /// The same with a gateway that was started again.
+    pub fn at(self, address: SocketAddr) -> Self {
+        Self { address, ..self }
+    }
+
     pub fn next_id(&self) -> u64 {
         self.last_id.fetch_add(1, Ordering::Relaxed) + 1
     }

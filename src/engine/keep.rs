@@ -1,0 +1,116 @@
+//! How does what is noted while the gateway runs get to disk, and back at the next start?
+
+use std::{future::pending, time::Duration};
+
+use tokio::time::{Instant, sleep_until};
+
+use super::Stack;
+use crate::{
+    listener::{
+        Front,
+        kept::{Change, Kept, Note},
+        saved::{Noted, Record},
+    },
+    store::{self, Store},
+};
+
+/// How long a stream that has changed is left alone: most are read and done by then.
+const AFTER: Duration = Duration::from_millis(50);
+
+/// Goes on with the sessions of the last run.
+pub async fn restore(store: &Store, front: &Front<Stack>) {
+    let mut streams = store.streams().await;
+    for (id, text) in store.sessions().await {
+        if let Ok(record) = serde_json::from_str(&text) {
+            let streams = streams.remove(&id).unwrap_or_default();
+            front.restore(id, &record, streams.into_iter().map(restored).collect());
+        }
+    }
+}
+
+/// Keeps what is noted of sessions at once, and of their streams a little later; as many
+/// together as have come.
+pub async fn keep(store: Store, mut noted: Noted) {
+    const AT_ONCE: usize = 1000;
+    let mut sessions = Vec::new();
+    let mut first = None;
+    let mut due: Option<Instant> = None;
+    loop {
+        let later = async {
+            match due {
+                Some(due) => sleep_until(due).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            count = noted.sessions.recv_many(&mut sessions, AT_ONCE) => {
+                if count == 0 {
+                    return;
+                }
+                keep_sessions(&store, &mut sessions).await;
+            }
+            () = later => {
+                // No stream comes before its session.
+                while let Ok(session) = noted.sessions.try_recv() {
+                    sessions.push(session);
+                }
+                keep_sessions(&store, &mut sessions).await;
+                let mut notes: Vec<Note> = first.take().into_iter().collect();
+                while let Ok(note) = noted.streams.try_recv() {
+                    notes.push(note);
+                }
+                keep_streams(&store, notes).await;
+                due = None;
+            }
+            note = noted.streams.recv(), if due.is_none() => {
+                first = note;
+                due = Some(Instant::now() + AFTER);
+            }
+        }
+    }
+}
+
+async fn keep_sessions(store: &Store, noted: &mut Vec<(String, Option<Record>)>) {
+    if noted.is_empty() {
+        return;
+    }
+    let text = |record: Option<Record>| record.and_then(|record| serde_json::to_string(&record).ok());
+    let sessions: Vec<_> = noted.drain(..).map(|(id, record)| (id, text(record))).collect();
+    store.keep_sessions(&sessions).await;
+}
+
+async fn keep_streams(store: &Store, notes: Vec<Note>) {
+    let mut changes = Vec::new();
+    let mut waiting = Vec::new();
+    for note in notes {
+        match note {
+            Note::Changed(stream) => changes.extend(stream.upgrade().and_then(|stream| stream.change())),
+            Note::Change(change) => changes.push(change),
+            Note::Flush(done) => waiting.push(done),
+        }
+    }
+    if !changes.is_empty() {
+        let changes: Vec<_> = changes.into_iter().map(kept).collect();
+        store.keep_streams(&changes).await;
+    }
+    for done in waiting {
+        let _ = done.send(()); // Whoever asked may not wait any more.
+    }
+}
+
+fn kept(change: Change) -> store::Change {
+    match change {
+        Change::Keep { session, stream, forgotten } => {
+            let Kept { number, request, done, read, events } = stream;
+            let stream = store::Stream { number, request, done, read, events };
+            store::Change::Keep { session, stream, forgotten }
+        }
+        Change::Forget { session, number } => store::Change::Forget { session, number },
+    }
+}
+
+fn restored(stream: store::Stream) -> Kept {
+    let store::Stream { number, request, done, read, events } = stream;
+    Kept { number, request, done, read, events }
+}
