@@ -46,6 +46,7 @@ use crate::{
         Router,
         catalog::{Catalog, Source},
         own::{self, Own},
+        seal::Seals,
         subscriptions::{Subscriptions, Updated, Updates},
         view::Upstream,
     },
@@ -118,13 +119,16 @@ impl Plan {
         let catalog = Catalog::start(sources, store.clone()).await;
         own.watch(&catalog);
         let subscriptions = Subscriptions::new(updates);
-        let router = Router::new(Arc::clone(&catalog), Arc::clone(&subscriptions), &key, listen.page_size);
+        let (used, noted_used) = mpsc::unbounded_channel();
+        let seals = Seals::new(&key, store.used().await, used);
+        let (seen, heard) = (Arc::clone(&catalog), Arc::clone(&subscriptions));
+        let router = Router::new(seen, heard, &key, seals, listen.page_size);
         let (journal, noted) = saved::journal();
         let sessions = Sessions::new(session, Some(journal));
         let front = Front::new(stack(deadline, router), Arc::clone(&sessions));
         keep::restore(&store, &front).await;
         let tasks = vec![
-            tokio::spawn(keep::keep(store, noted)).abort_handle(),
+            tokio::spawn(keep::keep(store, noted, noted_used)).abort_handle(),
             tokio::spawn(sweep(Arc::clone(&sessions))).abort_handle(),
             tokio::spawn(tell(Arc::clone(&catalog), Arc::clone(&sessions))).abort_handle(),
         ];

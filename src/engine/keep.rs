@@ -2,7 +2,10 @@
 
 use std::{future::pending, time::Duration};
 
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    sync::mpsc::UnboundedReceiver,
+    time::{Instant, sleep_until},
+};
 
 use super::Stack;
 use crate::{
@@ -11,7 +14,7 @@ use crate::{
         kept::{Change, Kept, Note},
         saved::{Noted, Record},
     },
-    store::{self, Store},
+    store::{self, Store, UsedState},
 };
 
 /// How long a stream that has changed is left alone: most are read and done by then.
@@ -28,11 +31,11 @@ pub async fn restore(store: &Store, front: &Front<Stack>) {
     }
 }
 
-/// Keeps what is noted of sessions at once, and of their streams a little later; as many
-/// together as have come.
-pub async fn keep(store: Store, mut noted: Noted) {
+/// Keeps what is noted of sessions and used states at once, and of streams a little later; as
+/// many together as have come.
+pub async fn keep(store: Store, mut noted: Noted, mut noted_used: UnboundedReceiver<UsedState>) {
     const AT_ONCE: usize = 1000;
-    let mut sessions = Vec::new();
+    let (mut sessions, mut used) = (Vec::new(), Vec::new());
     let mut first = None;
     let mut due: Option<Instant> = None;
     loop {
@@ -49,6 +52,10 @@ pub async fn keep(store: Store, mut noted: Noted) {
                     return;
                 }
                 keep_sessions(&store, &mut sessions).await;
+            }
+            _ = noted_used.recv_many(&mut used, AT_ONCE), if !noted_used.is_closed() => {
+                store.keep_used(&used).await;
+                used.clear();
             }
             () = later => {
                 // No stream comes before its session.

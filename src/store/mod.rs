@@ -13,8 +13,10 @@ use sqlx::{
 };
 
 mod streams; // what clients with sessions have missed
+mod used; //    states that must not be used twice
 
 pub use streams::{Change, Stream};
+pub use used::UsedState;
 
 /// `[store]`: what the gateway keeps on disk, so that lists answer at once after a start.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
