@@ -15,7 +15,7 @@ use super::{
     write::Asked,
 };
 use crate::{
-    call::{Answer, Call, Client, Event, Reply, Replying, Stage},
+    call::{Answer, Call, Client, Event, Progress, Reply, Replying, Stage},
     error::{Error, Result},
     wire::{
         capability::Capabilities,
@@ -83,7 +83,7 @@ impl<S: Stage> Front<S> {
             message,
             client: Client { capabilities, ..client },
             log_level: session.level(),
-            progress,
+            progress: progress.map(Progress::new),
             mirrored: None,
             given: None,
         };

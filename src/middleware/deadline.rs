@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
+use super::heartbeat::beating;
 use crate::{
     call::{Call, Event, Events, Reply, Replying, Stage},
     error::{Error, Result},
@@ -39,6 +40,10 @@ pub struct Settings {
     pub idle: Duration,
     /// How long a call may take in all, whatever the signs.
     pub total: Duration,
+    /// After how long without progress a client that gave a progress token is told of some by
+    /// the gateway, so that it does not give up. That is no sign of life of the backend. `"0s"`
+    /// for never.
+    pub heartbeat: Duration,
     /// Other times for some tools, by their name here; `*` stands for any letters.
     pub tools: BTreeMap<String, Times>,
 }
@@ -56,7 +61,12 @@ pub struct Times {
 impl Default for Settings {
     /// As official clients wait, and long enough for a model or a build in all.
     fn default() -> Self {
-        Self { idle: Duration::seconds(60), total: Duration::seconds(600), tools: BTreeMap::new() }
+        Self {
+            idle: Duration::seconds(60),
+            total: Duration::seconds(600),
+            heartbeat: Duration::seconds(15),
+            tools: BTreeMap::new(),
+        }
     }
 }
 
@@ -131,15 +141,23 @@ impl<S: Stage> Service<Call> for Deadline<S> {
             return self.next.call(call); // It ends when its client wants it to.
         }
         let clock = Clock::start(&self.settings, &call);
+        let every = self.settings.heartbeat.0;
+        let hears = call.progress.clone().filter(|_| !every.is_zero());
         let mut reply = self.next.call(call);
         Box::pin(async move {
-            let soon = clock.due().min(clock.alive + PATIENCE);
-            match tokio::time::timeout_at(soon, &mut reply).await {
-                Ok(Ok(Reply::Stream(events))) => Ok(Reply::Stream(watched(events, clock))),
-                Ok(other) => other,
-                Err(_) if soon < clock.due() => Ok(Reply::Stream(watched(late(reply), clock))),
-                Err(_) => Err(clock.over()),
-            }
+            let begun = clock.alive;
+            let patience = if hears.is_some() { PATIENCE.min(every) } else { PATIENCE };
+            let soon = clock.due().min(begun + patience);
+            let events = match tokio::time::timeout_at(soon, &mut reply).await {
+                Ok(Ok(Reply::Stream(events))) => watched(events, clock),
+                Ok(other) => return other,
+                Err(_) if soon < clock.due() => watched(late(reply), clock),
+                Err(_) => return Err(clock.over()),
+            };
+            Ok(Reply::Stream(match hears {
+                Some(progress) => beating(events, progress, every, begun),
+                None => events,
+            }))
         })
     }
 }
@@ -211,6 +229,10 @@ fn watched(events: Events, clock: Clock) -> Events {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        call::{Caller, Client, Progress, Scope},
+        wire::{capability::Capabilities, json::Limits, mcp::Revision, message::Message},
+    };
 
     #[test]
     fn stars_stand_for_any_letters() {
@@ -234,5 +256,45 @@ mod tests {
             (idle(Some("\"a__b\"")), idle(Some("\"a__slow_b\"")), idle(Some("\"b\"")), idle(None)),
             (1, 2, 60, 60)
         );
+    }
+
+    /// A call of a client that hears of progress.
+    fn call() -> Call {
+        let text = Bytes::from_static(
+            b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"a\"}}",
+        );
+        let info = Bytes::from_static(b"{}");
+        Call {
+            caller: Caller::Local,
+            scope: Scope::All,
+            method: Method::ToolsCall,
+            message: Message::parse(text, &Limits::REQUEST).unwrap(),
+            client: Client { revision: Revision::NEWEST, capabilities: Capabilities::NONE, info },
+            log_level: None,
+            progress: Some(Progress::new(Bytes::from_static(b"1"))),
+            mirrored: None,
+            given: None,
+        }
+    }
+
+    /// At which seconds something is heard of a call that is never answered.
+    async fn seconds(settings: Settings) -> Vec<u64> {
+        let silent = tower::service_fn(|_: Call| std::future::pending::<Result<Reply>>().boxed());
+        let begun = Instant::now();
+        let reply = DeadlineLayer::new(settings).layer(silent).call(call()).await;
+        let Ok(Reply::Stream(events)) = reply else { panic!("no stream: {reply:?}") };
+        let heard = events.map(|event| (begun.elapsed().as_secs(), event)).collect::<Vec<_>>().await;
+        let (last, beats) = heard.split_last().unwrap();
+        assert!(matches!(last.1, Err(Error::Idle { .. })), "{last:?}");
+        assert!(beats.iter().all(|(_, event)| matches!(event, Ok(Event::Notification(_)))), "{beats:?}");
+        heard.into_iter().map(|(second, _)| second).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_heartbeat_is_no_sign_of_life() {
+        assert_eq!(seconds(Settings::default()).await, [15, 30, 45, 60]);
+        let heartbeat = |n| Settings { heartbeat: Duration::seconds(n), ..Settings::default() };
+        assert_eq!(seconds(heartbeat(2)).await, (1..30).map(|n| 2 * n).chain([60]).collect::<Vec<_>>());
+        assert_eq!(seconds(heartbeat(0)).await, [60]);
     }
 }
