@@ -82,6 +82,7 @@ pub struct Plan {
     listen: listener::Settings,
     session: session::Settings,
     deadline: DeadlineLayer,
+    keeps_sessions: bool,
 }
 
 impl Plan {
@@ -105,12 +106,19 @@ impl Plan {
         if !faults.is_empty() {
             return Err(faults);
         }
-        Ok(Self { sources, own, updates, store, listen, session, deadline: DeadlineLayer::new(deadline) })
+        let deadline = DeadlineLayer::new(deadline);
+        Ok(Self { sources, own, updates, store, listen, session, deadline, keeps_sessions: true })
+    }
+
+    /// The same, which leaves the sessions on disk alone: for a gateway that serves one client for
+    /// a while, perhaps beside another with the same database.
+    pub fn transient(self) -> Self {
+        Self { keeps_sessions: false, ..self }
     }
 
     /// Opens the store and begins to read what the backends offer.
     pub async fn start(self) -> Waystation {
-        let Self { sources, own, updates, store, listen, session, deadline } = self;
+        let Self { sources, own, updates, store, listen, session, deadline, keeps_sessions } = self;
         let store = open(&store).await;
         let key = store.cursor_key().await.unwrap_or_else(|why| {
             tracing::warn!(%why, "cursors will not outlive this run");
@@ -124,9 +132,11 @@ impl Plan {
         let (seen, heard) = (Arc::clone(&catalog), Arc::clone(&subscriptions));
         let router = Router::new(seen, heard, &key, seals, listen.page_size);
         let (journal, noted) = saved::journal();
-        let sessions = Sessions::new(session, Some(journal));
+        let sessions = Sessions::new(session, keeps_sessions.then_some(journal));
         let front = Front::new(stack(deadline, router), Arc::clone(&sessions));
-        keep::restore(&store, &front).await;
+        if keeps_sessions {
+            keep::restore(&store, &front).await;
+        }
         let tasks = vec![
             tokio::spawn(keep::keep(store, noted, noted_used)).abort_handle(),
             tokio::spawn(sweep(Arc::clone(&sessions))).abort_handle(),

@@ -1,6 +1,6 @@
 //! How does what is noted while the gateway runs get to disk, and back at the next start?
 
-use std::{future::pending, time::Duration};
+use std::time::Duration;
 
 use tokio::{
     sync::mpsc::UnboundedReceiver,
@@ -39,25 +39,16 @@ pub async fn keep(store: Store, mut noted: Noted, mut noted_used: UnboundedRecei
     let mut first = None;
     let mut due: Option<Instant> = None;
     loop {
-        let later = async {
-            match due {
-                Some(due) => sleep_until(due).await,
-                None => pending().await,
-            }
-        };
         tokio::select! {
             biased;
-            count = noted.sessions.recv_many(&mut sessions, AT_ONCE) => {
-                if count == 0 {
-                    return;
-                }
+            _ = noted.sessions.recv_many(&mut sessions, AT_ONCE), if !noted.sessions.is_closed() => {
                 keep_sessions(&store, &mut sessions).await;
             }
             _ = noted_used.recv_many(&mut used, AT_ONCE), if !noted_used.is_closed() => {
                 store.keep_used(&used).await;
                 used.clear();
             }
-            () = later => {
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                 // No stream comes before its session.
                 while let Ok(session) = noted.sessions.try_recv() {
                     sessions.push(session);
@@ -70,10 +61,11 @@ pub async fn keep(store: Store, mut noted: Noted, mut noted_used: UnboundedRecei
                 keep_streams(&store, notes).await;
                 due = None;
             }
-            note = noted.streams.recv(), if due.is_none() => {
+            note = noted.streams.recv(), if due.is_none() && !noted.streams.is_closed() => {
                 first = note;
                 due = Some(Instant::now() + AFTER);
             }
+            else => return,
         }
     }
 }

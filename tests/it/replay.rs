@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use waystation::{app, config::Config};
 
 use crate::{
     children::Program,
@@ -181,4 +182,35 @@ async fn a_gateway_that_is_stopped_keeps_what_was_missed_as_well() {
     let answer = stream.message().await.expect("how it ended");
     assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!(77), &json!(500)));
     assert_eq!(stream.message().await, None);
+}
+
+/// `waystation stdio` and `waystation list` are gateways of their own with the same database.
+#[tokio::test]
+async fn a_gateway_for_one_client_leaves_the_sessions_of_another_alone() {
+    let fake = Fake::builder().era(Era::Legacy).sse(true).start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("a.db");
+    let setup = || Gateway::with("").backend("a", &fake).store(&store);
+    let gateway = setup().start().await;
+    let session = gateway.legacy("2025-06-18").await;
+    let arguments = json!({ "n": 1, "logs": 0, "hangs": true });
+    let call = json!({ "name": "a__progress", "arguments": arguments, "_meta": { "progressToken": 1 } });
+    let mut stream = session.message(json!("long"), "tools/call", call).open().await;
+    assert_eq!(next(&mut stream).await.map(|(number, event, _)| (number, event)), Some((1, 1)));
+    // What was noted last is on its way to the disk.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+
+    let mut config = Config::default();
+    config.store.path = Some(store.clone());
+    let (other, address) = app::ephemeral(config).await.expect("it starts");
+    let address = address.strip_prefix("http://").unwrap().parse().unwrap();
+    let elsewhere = session.at(address);
+    assert_eq!(elsewhere.request("ping", json!({})).send().await.status, 404);
+    other.stop().await;
+    gateway.stop().await;
+
+    let gateway = setup().start().await;
+    let mut stream = elsewhere.at(gateway.address).stream(Some("1-1")).await;
+    assert_eq!(stream.message().await.expect("how it ended")["error"]["code"], 500);
+    assert_eq!(stream.message().await, None, "once");
 }
