@@ -54,9 +54,9 @@ impl Client {
         Self { session, last: (0, 0), stream: Some(stream) }
     }
 
-    async fn calling(gateway: &Program) -> Self {
+    async fn calling(gateway: &Program, steps: u64) -> Self {
         let session = Session::open(gateway.address, "/mcp", "2025-11-25").await;
-        let arguments = json!({ "n": STEPS, "logs": 0, "every_ms": 5, "hangs": true });
+        let arguments = json!({ "n": steps, "logs": 0, "every_ms": 5, "hangs": true });
         let params =
             json!({ "name": "files__progress", "arguments": arguments, "_meta": { "progressToken": 1 } });
         let stream = session.message(json!("long"), "tools/call", params).open().await;
@@ -95,7 +95,7 @@ async fn what_was_missed_before_the_gateway_was_killed_can_be_had_after() {
     fake.until_seen("resources/subscribe", RESOURCES as usize).await;
     let mut calling = Vec::new();
     for _ in 0..50 {
-        calling.push(Client::calling(&gateway).await);
+        calling.push(Client::calling(&gateway, STEPS).await);
     }
     let early = |index: usize| index.is_multiple_of(2);
     for number in 0..RESOURCES {
@@ -150,6 +150,43 @@ async fn what_was_missed_before_the_gateway_was_killed_can_be_had_after() {
     for client in watching.iter().chain(&calling) {
         let echo = client.session.call("files__echo", json!({ "a": 1 })).send().await;
         assert_eq!(echo.result()["structuredContent"], json!({ "a": 1 }));
+    }
+}
+
+/// What came in the last moment before the kill may be lost, and nothing before it.
+#[tokio::test]
+async fn wherever_the_kill_falls_what_is_sent_again_has_no_gaps() {
+    let fake = Fake::builder().era(Era::Legacy).sse(true).start().await;
+    let backend = format!("[backends.files]\nurl = \"{}\"\n", fake.url());
+    let gateway = Program::start_kept(&backend);
+    let first = Session::open(gateway.address, "/mcp", "2025-11-25").await;
+    until_ok(|| first.call("files__echo", json!({})).send()).await;
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        let mut client = Client::calling(&gateway, 1_000_000).await;
+        for step in 1..=3 {
+            assert_eq!(client.read().await["params"]["progress"], step);
+        }
+        client.stream = None;
+        clients.push(client);
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+
+    let _gateway = gateway.killed_and_started(&backend);
+    for client in &mut clients {
+        let stream = client.resume().await;
+        let mut step = 3;
+        let answer = loop {
+            let (_, event, message) = next(stream).await.expect("it ends with an answer");
+            if message["params"].is_null() {
+                break message;
+            }
+            step += 1;
+            assert_eq!((event, &message["params"]["progress"]), (step, &json!(step)));
+        };
+        assert!(step > 10, "of what came in half a second most is on disk: {step}");
+        assert_eq!(answer["error"]["code"], 500);
+        assert_eq!(next(stream).await, None);
     }
 }
 
