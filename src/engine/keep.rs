@@ -17,7 +17,8 @@ use crate::{
     store::{self, Store, UsedState},
 };
 
-/// How long a stream that has changed is left alone: most are read and done by then.
+/// How long a stream that has changed is left alone, and up to twice as long: nearly all are read
+/// and done by then.
 const AFTER: Duration = Duration::from_millis(50);
 
 /// Goes on with the sessions of the last run.
@@ -36,7 +37,8 @@ pub async fn restore(store: &Store, front: &Front<Stack>) {
 pub async fn keep(store: Store, mut noted: Noted, mut noted_used: UnboundedReceiver<UsedState>) {
     const AT_ONCE: usize = 1000;
     let (mut sessions, mut used) = (Vec::new(), Vec::new());
-    let mut first = None;
+    // Notes that came since it was kept last, and those that came before.
+    let (mut young, mut old) = (Vec::new(), Vec::new());
     let mut due: Option<Instant> = None;
     loop {
         tokio::select! {
@@ -54,15 +56,18 @@ pub async fn keep(store: Store, mut noted: Noted, mut noted_used: UnboundedRecei
                     sessions.push(session);
                 }
                 keep_sessions(&store, &mut sessions).await;
-                let mut notes: Vec<Note> = first.take().into_iter().collect();
                 while let Ok(note) = noted.streams.try_recv() {
-                    notes.push(note);
+                    young.push(note);
                 }
-                keep_streams(&store, notes).await;
-                due = None;
+                if young.iter().any(|note| matches!(note, Note::Flush(_))) {
+                    old.append(&mut young);
+                }
+                keep_streams(&store, old).await;
+                old = std::mem::take(&mut young);
+                due = (!old.is_empty()).then(|| Instant::now() + AFTER);
             }
-            note = noted.streams.recv(), if due.is_none() && !noted.streams.is_closed() => {
-                first = note;
+            Some(note) = noted.streams.recv(), if due.is_none() => {
+                young.push(note);
                 due = Some(Instant::now() + AFTER);
             }
             else => return,

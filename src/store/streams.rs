@@ -3,9 +3,12 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use sqlx::{Row as _, Sqlite, Transaction, sqlite::SqliteRow};
+use sqlx::{QueryBuilder, Row as _, Sqlite, Transaction, sqlite::SqliteRow};
 
 use super::Store;
+
+/// Events that one statement takes.
+const AT_ONCE: usize = 200;
 
 /// A stream of a session.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -40,18 +43,23 @@ impl Store {
     pub async fn keep_streams(&self, changes: &[Change]) {
         let kept = async {
             let mut transaction = self.pool.begin().await?;
+            let mut events = Vec::new();
             for change in changes {
                 match change {
                     Change::Keep { session, stream, forgotten } => {
-                        keep(&mut transaction, session, stream, *forgotten).await?;
+                        if keep(&mut transaction, session, stream, *forgotten).await? {
+                            events.push((session, stream));
+                        }
                     }
                     Change::Forget { session, number } => {
+                        add(&mut transaction, &std::mem::take(&mut events)).await?;
                         let query = sqlx::query("DELETE FROM stream WHERE session = $1 AND number = $2");
                         let query = query.bind(session).bind(number.cast_signed());
                         query.execute(&mut *transaction).await?;
                     }
                 }
             }
+            add(&mut transaction, &events).await?;
             transaction.commit().await
         };
         if let Err(why) = kept.await {
@@ -85,12 +93,13 @@ impl Store {
     }
 }
 
+/// All but the new events. False if the session is not kept.
 async fn keep(
     transaction: &mut Transaction<'_, Sqlite>,
     session: &str,
     stream: &Stream,
     forgotten: Option<u64>,
-) -> sqlx::Result<()> {
+) -> sqlx::Result<bool> {
     let number = stream.number.cast_signed();
     let row = sqlx::query(
         "INSERT INTO stream (session, number, request, done, read)
@@ -99,19 +108,30 @@ async fn keep(
     );
     let row = row.bind(session).bind(number).bind(stream.request.as_deref());
     let row = row.bind(stream.done).bind(stream.read.cast_signed());
-    if row.execute(&mut **transaction).await?.rows_affected() == 0 {
-        return Ok(());
-    }
-    for (event, message) in &stream.events {
-        let insert =
-            "INSERT OR REPLACE INTO event (session, stream, number, message) VALUES ($1, $2, $3, $4)";
-        let insert = sqlx::query(insert).bind(session).bind(number);
-        insert.bind(event.cast_signed()).bind(&message[..]).execute(&mut **transaction).await?;
-    }
+    let known = row.execute(&mut **transaction).await?.rows_affected() > 0;
     if let Some(first) = forgotten {
         let delete = sqlx::query("DELETE FROM event WHERE session = $1 AND stream = $2 AND number < $3");
         let delete = delete.bind(session).bind(number).bind(first.cast_signed());
         delete.execute(&mut **transaction).await?;
+    }
+    Ok(known)
+}
+
+/// The new events of streams, many in one statement.
+async fn add(transaction: &mut Transaction<'_, Sqlite>, streams: &[(&String, &Stream)]) -> sqlx::Result<()> {
+    let mut events = Vec::new();
+    for (session, stream) in streams {
+        let number = stream.number.cast_signed();
+        let new = stream.events.iter();
+        events.extend(new.map(|(event, message)| (session.as_str(), number, event, &message[..])));
+    }
+    for events in events.chunks(AT_ONCE) {
+        let insert = "INSERT OR REPLACE INTO event (session, stream, number, message) ";
+        let mut insert = QueryBuilder::<Sqlite>::new(insert);
+        insert.push_values(events, |mut row, (session, number, event, message)| {
+            row.push_bind(*session).push_bind(*number).push_bind(event.cast_signed()).push_bind(*message);
+        });
+        insert.build().persistent(false).execute(&mut **transaction).await?;
     }
     Ok(())
 }
@@ -165,5 +185,16 @@ mod tests {
         assert_eq!((left.len(), &left["a"][..]), (1, &[later][..]));
         let events = sqlx::query("SELECT * FROM event").fetch_all(&store.pool).await.unwrap();
         assert_eq!(events.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn many_changes_at_once_are_made_in_their_order() {
+        let store = Store::in_memory().await.unwrap();
+        store.keep_sessions(&[("a".into(), Some("{}".into()))]).await;
+        let forget = Change::Forget { session: "a".into(), number: 1 };
+        let many = (AT_ONCE as u64) * 2 + 7;
+        store.keep_streams(&[change("a", 1, 1..3, None), forget, change("a", 2, 1..many, None)]).await;
+        let streams = store.streams().await.remove("a").unwrap();
+        assert_eq!((streams.len(), streams[0].number, streams[0].events.len() as u64), (1, 2, many - 1));
     }
 }
