@@ -227,7 +227,17 @@ impl Sessions {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::StreamExt as _;
+
     use super::*;
+    use crate::{
+        listener::{
+            kept::Change,
+            legacy::nobody,
+            saved::{Noted, journal},
+        },
+        wire::mcp::{Level, Revision},
+    };
 
     fn sessions(max: usize, idle: Time) -> Arc<Sessions> {
         Sessions::new(Settings { max, idle: Duration(idle), ..Settings::default() }, None)
@@ -253,5 +263,51 @@ mod tests {
         let third = sessions.open(Caller::Local, Scope::All, Stream::new(0));
         assert!(third.is_ok() && sessions.len() == 2, "the idle one made room, the busy one stays");
         drop(pending);
+    }
+
+    /// A session of an earlier run, with this stream of a request's.
+    fn restored(request: Kept) -> (Arc<Session>, Noted) {
+        let (journal, noted) = journal();
+        let sessions = Sessions::new(Settings::default(), Some(journal));
+        let client = nobody(Revision::NEWEST_LEGACY);
+        let record = Record::new(&Scope::All, &client, Some(Level::Info), Vec::new());
+        let session = sessions.restore("a".into(), Caller::Local, &record, vec![request]).unwrap();
+        (session, noted)
+    }
+
+    #[tokio::test]
+    async fn nothing_of_a_new_run_is_taken_for_something_of_an_earlier_one() {
+        let missed = vec![(4, Bytes::from_static(b"missed"))];
+        let id = Some(Bytes::from_static(b"\"x\""));
+        let kept = Kept { number: 3, request: id, done: false, read: 3, events: missed };
+        let (session, _noted) = restored(kept);
+        assert_eq!(session.level(), Some(Level::Info));
+        assert!(session.question().0 > 1 << 40);
+        let new = session.open_stream(b"1");
+        let first = new.opening();
+        let number = std::str::from_utf8(&first).unwrap().strip_prefix("id: ").unwrap();
+        assert!(number.split_once('-').unwrap().0.parse::<u64>().unwrap() > 1 << 40, "{number}");
+        let events: Vec<_> = session.stream(3).unwrap().follow(None).collect().await;
+        let [(4, missed), (later, answer)] = &events[..] else { panic!("{events:?}") };
+        assert!(
+            missed == "missed"
+                && *later > 1 << 40
+                && answer.starts_with(b"{\"jsonrpc\":\"2.0\",\"id\":\"x\",\"error\"")
+        );
+    }
+
+    #[test]
+    fn of_streams_that_ended_the_disk_keeps_no_more_than_the_memory() {
+        let kept = |number| Kept { number, done: true, events: vec![(1, Bytes::new())], ..Kept::default() };
+        let (session, mut noted) = restored(kept(3));
+        for _ in 0..20 {
+            session.open_stream(b"1").end();
+        }
+        let notes = std::iter::from_fn(|| noted.streams.try_recv().ok());
+        let changes: Vec<_> = notes.filter(|note| matches!(note, Note::Change(_))).collect();
+        let [Note::Change(Change::Forget { session: of, number: 3 })] = &changes[..] else {
+            panic!("{changes:?}")
+        };
+        assert_eq!((of.as_str(), session.stream(3).is_none()), ("a", true));
     }
 }
