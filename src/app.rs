@@ -226,7 +226,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), Compla
 /// Serves one client over standard input and output until either ends or `stop`.
 pub async fn stdio(config: Config, stop: CancellationToken) -> Result<(), Complaints> {
     telemetry::start(&config.log);
-    let plan = plan(config)?;
+    let plan = plan(config)?.transient();
     guard();
     let gateway = plan.start().await;
     if !gateway.is_known() {
@@ -270,7 +270,7 @@ pub async fn ephemeral(mut config: Config) -> Result<(Running, String), Complain
     let sockets = bound.map_err(|why| complaint(Complaint::new("listen", why, "choose another address")))?;
     let address = sockets.address().map_err(|why| complaint(Complaint::new("listen", why, "")))?;
     config.listen.address = address;
-    let plan = plan(config)?;
+    let plan = plan(config)?.transient();
     guard();
     let gateway = plan.start().await;
     gateway.settle(ALL_BACKENDS).await;

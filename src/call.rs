@@ -10,7 +10,11 @@
 //! that hangs on it ends, down to the backend, whose guard then tells the server. So a call
 //! that nobody waits for cannot be left running by a forgotten branch.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, future::BoxFuture, stream::BoxStream};
@@ -38,8 +42,8 @@ pub struct Call {
     /// From which severity on the client wants log messages of this call. None: as the era has
     /// it, which is none at all in the modern one and the backend's choice in the legacy one.
     pub log_level: Option<Level>,
-    /// The token under which the client wants to hear of progress, as JSON.
-    pub progress: Option<Bytes>,
+    /// How the client hears of progress, if it wants to.
+    pub progress: Option<Progress>,
     /// Arguments that the client repeated beside the message, by lower-case name: to be held
     /// against the tool's annotations. None where there is no place to repeat them.
     pub mirrored: Option<Vec<(String, String)>>,
@@ -64,6 +68,29 @@ pub struct Given {
     pub task: Option<String>,
 }
 
+/// How a client hears of the progress of a call, in all rounds of it.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    /// As JSON.
+    pub token: Bytes,
+    pub told: Arc<Mutex<Told>>,
+}
+
+/// How much of it the client was told.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// The last notification.
+    pub last: Option<Message>,
+    /// Some were not the backend's own.
+    pub beats: bool,
+}
+
+impl Progress {
+    pub fn new(token: Bytes) -> Self {
+        Self { token, told: Arc::default() }
+    }
+}
+
 /// Whom a call is answered for. Verified on the very request; there is no value for nobody.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Caller {
@@ -80,7 +107,7 @@ pub enum Scope {
     /// All of them, named `<backend>__<tool>`: `/mcp`.
     All,
     /// One, with its own names: `/mcp/<backend>`.
-    One(std::sync::Arc<str>),
+    One(Arc<str>),
 }
 
 /// What a client said of itself.
@@ -109,13 +136,13 @@ pub enum Event {
     Notification(Bytes),
     /// The backend has made a task of the call, or tells how its task is. The answer still
     /// comes as the last item, when the task is done.
-    Task(Progress),
+    Task(TaskNews),
     Answer(Answer),
 }
 
 /// How a backend's task is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Progress {
+pub struct TaskNews {
     /// Stands for the task: a text that the backend understands in [`Given::task`].
     pub handle: String,
     /// What it is doing, in words for people.

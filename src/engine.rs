@@ -28,6 +28,8 @@ use tokio::{
 };
 use tower::{Layer as _, Service};
 
+mod keep; // what is noted goes to disk
+
 use crate::{
     backend::{self, Notice, Notices},
     config::Config,
@@ -35,7 +37,7 @@ use crate::{
         self, Front,
         body::Body,
         http::Http,
-        saved::Record,
+        saved,
         session::{self, Sessions},
         stdio,
     },
@@ -47,6 +49,7 @@ use crate::{
         Router,
         catalog::{Catalog, Source},
         own::{self, Own},
+        seal::Seals,
         subscriptions::{Subscriptions, Updated, Updates},
         view::Upstream,
     },
@@ -62,7 +65,7 @@ type Stack = Tasked<Deadline<Router>>;
 
 fn stack(deadline: deadline::Settings, tasks: &Arc<TaskTable>, router: Router) -> Stack {
     // Around all but what outlives it, so that the time spent anywhere counts.
-    let deadline = DeadlineLayer::new(deadline, Arc::clone(tasks)).layer(router);
+    let deadline = DeadlineLayer::new(deadline, Some(Arc::clone(tasks))).layer(router);
     TasksLayer(Arc::clone(tasks)).layer(deadline)
 }
 
@@ -84,6 +87,7 @@ pub struct Plan {
     session: session::Settings,
     deadline: deadline::Settings,
     tasks: tasks::Settings,
+    keeps_sessions: bool,
 }
 
 impl Plan {
@@ -107,12 +111,18 @@ impl Plan {
         if !faults.is_empty() {
             return Err(faults);
         }
-        Ok(Self { sources, own, updates, store, listen, session, deadline, tasks })
+        Ok(Self { sources, own, updates, store, listen, session, deadline, tasks, keeps_sessions: true })
+    }
+
+    /// The same, which leaves the sessions and tasks on disk alone: for a gateway that serves one
+    /// client for a while, perhaps beside another with the same database.
+    pub fn transient(self) -> Self {
+        Self { keeps_sessions: false, ..self }
     }
 
     /// Opens the store and begins to read what the backends offer.
     pub async fn start(self) -> Waystation {
-        let Self { sources, own, updates, store, listen, session, deadline, tasks } = self;
+        let Self { sources, own, updates, store, listen, session, deadline, tasks, keeps_sessions } = self;
         let store = open(&store).await;
         let key = store.cursor_key().await.unwrap_or_else(|why| {
             tracing::warn!(%why, "cursors will not outlive this run");
@@ -121,20 +131,21 @@ impl Plan {
         let catalog = Catalog::start(sources, store.clone()).await;
         own.watch(&catalog);
         let subscriptions = Subscriptions::new(updates);
-        let router = Router::new(Arc::clone(&catalog), Arc::clone(&subscriptions), &key, listen.page_size);
+        let (used, noted_used) = mpsc::unbounded_channel();
+        let seals = Seals::new(&key, store.used().await, used);
+        let (seen, heard) = (Arc::clone(&catalog), Arc::clone(&subscriptions));
+        let router = Router::new(seen, heard, &key, seals, listen.page_size);
         let tasks = TaskTable::new(tasks, store.clone());
         let runner = router.clone();
-        tasks.start(move |call| runner.clone().call(call)).await;
-        let (journal, noted) = mpsc::unbounded_channel();
-        let sessions = Sessions::new(session, Some(journal));
+        tasks.start(move |call| runner.clone().call(call), keeps_sessions).await;
+        let (journal, noted) = saved::journal();
+        let sessions = Sessions::new(session, keeps_sessions.then_some(journal));
         let front = Front::new(stack(deadline, &tasks, router), Arc::clone(&sessions));
-        for (id, text) in store.sessions().await {
-            if let Ok(record) = serde_json::from_str(&text) {
-                front.restore(id, &record);
-            }
+        if keeps_sessions {
+            keep::restore(&store, &front).await;
         }
         let tasks = vec![
-            tokio::spawn(keep(store, noted)).abort_handle(),
+            tokio::spawn(keep::keep(store, noted, noted_used)).abort_handle(),
             tokio::spawn(sweep(Arc::clone(&sessions))).abort_handle(),
             tokio::spawn(tell(Arc::clone(&catalog), Arc::clone(&sessions))).abort_handle(),
         ];
@@ -195,17 +206,6 @@ fn fingerprint(settings: &backend::Settings) -> String {
     let text = serde_json::to_string(settings).unwrap_or_default();
     let digest = digest::digest(&digest::SHA256, text.as_bytes());
     digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Keeps what is noted of sessions, as many at once as have come.
-async fn keep(store: Store, mut noted: mpsc::UnboundedReceiver<(String, Option<Record>)>) {
-    const AT_ONCE: usize = 1000;
-    let mut batch = Vec::new();
-    while noted.recv_many(&mut batch, AT_ONCE).await > 0 {
-        let text = |record: Option<Record>| record.and_then(|record| serde_json::to_string(&record).ok());
-        let sessions: Vec<_> = batch.drain(..).map(|(id, record)| (id, text(record))).collect();
-        store.keep_sessions(&sessions).await;
-    }
 }
 
 async fn sweep(sessions: Arc<Sessions>) {
@@ -305,6 +305,7 @@ impl Waystation {
     /// Ends connections to backends, and children, in good order.
     pub async fn close(&self) {
         self.end_streams();
+        self.front.sessions.kept().await; // The catalog closes the store.
         self.catalog.close().await;
     }
 }

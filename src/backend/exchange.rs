@@ -296,8 +296,8 @@ impl Relay {
         match &*message.method()? {
             "notifications/progress" => {
                 let ours = message.in_params("progressToken")? == self.guard.id.to_string().as_bytes();
-                let token = call.progress.as_ref().filter(|_| ours)?;
-                Some(project::progress(message, token).into())
+                let progress = call.progress.as_ref().filter(|_| ours)?;
+                Some(project::progress(message, &progress.token).into())
             }
             "notifications/message" => {
                 let level = message.param("level").and_then(|span| json::string(span.of(message.text())));

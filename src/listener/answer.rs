@@ -93,7 +93,7 @@ pub async fn legacy(asking: Asking, session: &Arc<Session>, takes_events: bool) 
 
 /// A stream that is written whether or not its client stays to read it.
 fn streamed(asked: Asked, events: Events, session: Arc<Session>) -> Response<Body> {
-    let stream = session.open_stream();
+    let stream = session.open_stream(&asked.id);
     let opening = asked.client.revision >= Revision::V2025_11_25;
     let rest = future::ready(Some(Ok(Reply::Stream(events)))).boxed();
     let writer = Arc::clone(&stream);

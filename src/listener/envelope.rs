@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
 
 use crate::{
-    call::{Call, Caller, Client, Given, Scope},
+    call::{Call, Caller, Client, Given, Progress, Scope},
     error::{Error, Result},
     wire::{
         capability::Capabilities,
@@ -105,7 +105,7 @@ pub fn call(
     let client = Client { revision, capabilities: Capabilities::of(&capabilities, revision), info };
     let mirrored = headers.map(mirrored).transpose()?;
     let given = given(&message)?;
-    let progress = envelope.progress;
+    let progress = envelope.progress.map(Progress::new);
     Ok(Call { caller, scope, method, message, client, log_level, progress, mirrored, given })
 }
 

@@ -15,7 +15,7 @@ use super::{
     write::Asked,
 };
 use crate::{
-    call::{Answer, Call, Client, Event, Reply, Replying, Stage},
+    call::{Answer, Call, Client, Event, Progress, Reply, Replying, Stage},
     error::{Error, Result},
     wire::{
         capability::Capabilities,
@@ -83,7 +83,7 @@ impl<S: Stage> Front<S> {
             message,
             client: Client { capabilities, ..client },
             log_level: session.level(),
-            progress,
+            progress: progress.map(Progress::new),
             mirrored: None,
             given: None,
         };
@@ -243,7 +243,7 @@ pub fn cancellable(
 
 /// Writes what is left of an answer to a stream: notifications, then the response. After a
 /// cancellation there is none.
-pub async fn pump(asking: Asking, stream: &Stream) {
+pub async fn pump(asking: Asking, stream: &Arc<Stream>) {
     let Asking { asked, reply } = asking;
     let answer = match reply.await {
         None => return,

@@ -19,6 +19,7 @@ pub mod body; //    what an HTTP answer consists of
 pub mod doors; //   who may reach the gateway, by host and origin
 mod envelope; //    the modern era's requests
 pub mod http; //    POST /mcp and its neighbours
+pub mod kept; //    streams that outlive a restart
 mod legacy; //      the legacy era's requests
 mod pipe; //        requests and answers on one stream
 pub mod saved; //   sessions that outlive a restart
@@ -78,8 +79,8 @@ impl<S: Stage> Front<S> {
     }
 
     /// Goes on with a session of an earlier run.
-    pub fn restore(&self, id: String, record: &saved::Record) {
-        let Some(session) = self.sessions.restore(id, self.caller(), record) else { return };
+    pub fn restore(&self, id: String, record: &saved::Record, streams: Vec<kept::Kept>) {
+        let Some(session) = self.sessions.restore(id, self.caller(), record, streams) else { return };
         for uri in record.watched.iter().cloned() {
             let watching = self.watch(&session, uri);
             tokio::spawn(async move {

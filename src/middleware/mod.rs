@@ -2,4 +2,5 @@
 //! that a call whose time is over may become a task.
 
 pub mod deadline; // how long
+mod heartbeat; //    what a client hears meanwhile
 pub mod tasks; //    what goes on without its client

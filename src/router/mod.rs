@@ -19,7 +19,7 @@ mod cursor; //      where the next page begins
 pub mod names; //   backend__tool, both ways
 mod offering; //    what one backend offers
 pub mod own; //     the gateway's own tools
-mod seal; //        what passes through the client between two rounds of a call
+pub mod seal; //    what passes through the client between two rounds of a call
 pub mod subscriptions; // who hears of which changes
 mod uris; //        resources that go by another spelling
 pub mod view; //    what a client sees
@@ -57,13 +57,14 @@ impl Router {
         catalog: Arc<Catalog>,
         subscriptions: Arc<Subscriptions>,
         secret: &[u8],
+        seals: Seals,
         page_size: usize,
     ) -> Self {
         Self {
             catalog,
             subscriptions,
             cursors: Arc::new(Cursors::new(secret)),
-            seals: Arc::new(Seals::new(secret)),
+            seals: Arc::new(seals),
             page_size,
         }
     }

@@ -113,6 +113,27 @@ async fn a_state_serves_the_call_it_was_given_for_and_no_other() {
 }
 
 #[tokio::test]
+async fn a_state_is_used_once_even_over_a_restart() {
+    let new = Fake::builder().era(Era::Modern).start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let setup = || Gateway::with("").backend("new", &new).store(folder.path().join("a.db"));
+    let gateway = setup().start().await;
+    let mut rounds = Vec::new();
+    for _ in 0..2 {
+        let first = call(&gateway, "new__ask", &form("a"), &json!({})).send().await.result();
+        let responses = json!({ "answer": accept("Ada") });
+        rounds.push(json!({ "inputResponses": responses, "requestState": first["requestState"] }));
+    }
+    call(&gateway, "new__ask", &form("a"), &rounds[0]).send().await.result();
+    gateway.stop().await;
+
+    let gateway = setup().start().await;
+    assert_eq!(call(&gateway, "new__ask", &form("a"), &rounds[0]).send().await.refusal(), (200, -32602));
+    let other = call(&gateway, "new__ask", &form("a"), &rounds[1]).send().await.result();
+    assert_eq!(given(&other)["result"], accept("Ada"), "one that was not used is still good");
+}
+
+#[tokio::test]
 async fn a_legacy_client_is_asked_on_its_open_call() {
     let (gateway, _old, _new) = gateway().await;
     let session = gateway.legacy_asked(LEGACY).await;

@@ -78,6 +78,7 @@ fn numbers_and_times_have_bounds() {
     check("[session]\nmax = 0", 2, &["no session"]);
     check("[deadline]\ntotal = \"0s\"", 2, &["no time at all"]);
     check("[deadline]\nidle = \"400d\"", 2, &["longer than a year"]);
+    check("[deadline]\nheartbeat = \"400d\"", 2, &["longer than a year"]);
     check("[deadline.tools]\n\"a__*\" = { idle = \"0s\" }", 2, &["deadline.tools.\"a__*\".idle"]);
     check(&backend("connect_timeout = \"0ms\""), 3, &["no time at all"]);
 }

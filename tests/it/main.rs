@@ -22,6 +22,7 @@ mod json {
 mod killed;
 mod listeners;
 mod polling;
+mod replay;
 mod sessions;
 mod stdio;
 mod support;

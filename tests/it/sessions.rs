@@ -171,7 +171,7 @@ async fn batches_are_of_2025_03_26_alone() {
 }
 
 /// What still comes on a stream until it has been quiet for a while.
-async fn until_quiet(stream: &mut Opened) -> Vec<Value> {
+pub async fn until_quiet(stream: &mut Opened) -> Vec<Value> {
     let mut heard = Vec::new();
     while let Ok(message) = tokio::time::timeout(Duration::from_millis(400), stream.message()).await {
         heard.push(message.expect("the stream is open"));
@@ -282,6 +282,7 @@ async fn sessions_go_on_after_the_gateway_was_killed() {
     watching.request("resources/subscribe", uri).send().await.result();
     fake.until_seen("resources/subscribe", 1).await;
     let mut stream = watching.stream(None).await;
+    until_quiet(&mut stream).await; // The lists that were read at the start.
     fake.notify(updated.clone());
     let last = stream.event().await.expect("an event").id.expect("an id");
     // What was noted last is on its way to the disk.

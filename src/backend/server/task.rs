@@ -22,7 +22,7 @@ use crate::{
         handshake,
         transport::{Incoming, Kind, Trouble},
     },
-    call::{Answer, Event, Events, Given, Progress, Reply},
+    call::{Answer, Event, Events, Given, Reply, TaskNews},
     error::{Error, Result},
     wire::{
         json::{self, Limits},
@@ -98,8 +98,8 @@ impl Told {
         said.unwrap_or(POLL).clamp(OFTENEST, SELDOMEST)
     }
 
-    fn progress(&self) -> Progress {
-        Progress { handle: self.task_id.clone(), message: self.status_message.clone(), poll: self.poll() }
+    fn progress(&self) -> TaskNews {
+        TaskNews { handle: self.task_id.clone(), message: self.status_message.clone(), poll: self.poll() }
     }
 }
 

@@ -103,6 +103,9 @@ pub fn session(settings: &listener::session::Settings, complaints: &mut Complain
 pub fn deadline(settings: &middleware::deadline::Settings, complaints: &mut Complaints) {
     time("deadline.idle", settings.idle, complaints);
     time("deadline.total", settings.total, complaints);
+    if !settings.heartbeat.0.is_zero() {
+        time("deadline.heartbeat", settings.heartbeat, complaints);
+    }
     for (tool, times) in &settings.tools {
         for (key, set) in [("idle", times.idle), ("total", times.total)] {
             if let Some(set) = set {

@@ -2,7 +2,8 @@
 //!
 //! - `echo` gives its arguments back as text, byte for byte, and as structured content.
 //! - `slow` runs until it is cancelled, [`super::Fake::release`]d, or `ms` are over.
-//! - `progress` notes `n` steps (3), each with a log message for the first `logs` (all), `every_ms` apart (0).
+//! - `progress` notes `n` steps (3), each with a log message for the first `logs` (all), `every_ms` apart (0);
+//!   if it `hangs`, it never answers.
 //! - `ask` asks its client for what `method` and `params` say, and answers with what came back, and with the
 //!   state it had wanted back, where the era has one. Of the legacy era, `apart` has it ask on the session's own
 //!   stream, and `wait` once [`super::Fake::let_ask`] was called, whether it was cancelled meanwhile or not.
@@ -193,6 +194,9 @@ async fn progress(call: &Call) -> Answer {
             let params = json!({ "level": "info", "logger": name, "data": format!("log {step}") });
             call.notify("notifications/message", params);
         }
+    }
+    if arguments["hangs"] == true {
+        std::future::pending::<()>().await;
     }
     Answer::Result(text(format!("{steps} steps")))
 }
