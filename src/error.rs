@@ -53,9 +53,9 @@ pub enum Error {
     /// The backend could not be asked, or what it said was no answer.
     #[error("backend {backend}: {why}")]
     Backend { backend: String, why: String },
-    #[error("{target}: no answer and no sign of life for {}", seconds(.after))]
+    #[error("{target}: no answer and no sign of life for {}; the call may have run", seconds(.after))]
     Idle { target: String, after: std::time::Duration },
-    #[error("{target}: not done after {}, which is as long as a call may take", seconds(.after))]
+    #[error("{target}: not done after {}, which is as long as a call may take; it may have run", seconds(.after))]
     Deadline { target: String, after: std::time::Duration },
     #[error(
         "the gateway was restarted while this call was under way; it may have run, so look before you \

@@ -143,6 +143,7 @@ async fn a_killed_server_runs_no_call_twice_and_leaves_none_without_an_answer() 
 async fn a_forgotten_session_is_begun_anew_once_and_its_calls_are_made_once() {
     let fake = Fake::builder().era(Era::Legacy).start().await;
     let gateway = Gateway::with("").backend("a", &fake).start().await;
+    let mut refused = 0;
     for round in 0..5 {
         fake.forget();
         fake.forget_sessions();
@@ -160,8 +161,9 @@ async fn a_forgotten_session_is_begun_anew_once_and_its_calls_are_made_once() {
         let mut numbers: Vec<_> = done.map(|call| call.body["params"]["arguments"]["n"].as_u64()).collect();
         numbers.sort_unstable();
         assert_eq!(numbers, (0..40).map(Some).collect::<Vec<_>>());
-        assert!(calls.len() > 40, "somebody met the old session");
+        refused += calls.len() - 40;
     }
+    assert!(refused > 0, "nobody met a session that was forgotten");
 }
 
 /// A server that has forgotten every session by the time that its one tool is called; and how often it was greeted,
@@ -209,7 +211,7 @@ async fn forget(mut connection: Connection, counts: Arc<[AtomicUsize; 2]>) -> st
 }
 
 #[tokio::test]
-async fn a_session_that_is_always_forgotten_is_begun_anew_once_a_call_and_no_more() {
+async fn a_call_whose_session_is_always_forgotten_is_made_once_more_and_no_oftener() {
     let (address, counts) = forgetful().await;
     let gateway =
         Gateway::with("").server("a", &format!("http://{address}/mcp"), "era = \"legacy\"").start().await;
@@ -219,5 +221,7 @@ async fn a_session_that_is_always_forgotten_is_begun_anew_once_a_call_and_no_mor
     assert_eq!(answer.refusal(), (200, 502));
     let said = answer.error()["message"].as_str().unwrap().to_owned();
     assert!(said.starts_with("backend a: the call did not reach it: "), "{said}");
-    assert_eq!(counted(), [before[0] + 1, before[1] + 2], "{said}");
+    // The catalog may greet the server as well, to read its lists anew.
+    let after = counted();
+    assert!(after[0] > before[0] && after[1] == before[1] + 2, "{before:?} {after:?}");
 }

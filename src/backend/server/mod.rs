@@ -74,6 +74,8 @@ pub struct Server {
     link: ArcSwapOption<Link>,
     /// Held while a connection is made.
     making: tokio::sync::Mutex<Known>,
+    /// How the last attempt to connect ended, for all who wait for it.
+    attempt: tokio::sync::watch::Sender<Result<(), Trouble>>,
     health: Mutex<Health>,
     next_id: Arc<AtomicU64>,
     /// What a server of the legacy era is told that it may ask.
@@ -153,6 +155,7 @@ impl Server {
             notices,
             link: ArcSwapOption::empty(),
             making: tokio::sync::Mutex::default(),
+            attempt: tokio::sync::watch::Sender::new(Ok(())),
             health: Mutex::new(health),
             next_id: Arc::new(AtomicU64::new(1)),
             capabilities,
@@ -213,7 +216,19 @@ impl Server {
 
     /// A new connection, or one that another call has made meanwhile.
     async fn link(&self) -> Result<Arc<Link>, Trouble> {
-        let mut known = self.making.lock().await;
+        let mut attempt = self.attempt.subscribe();
+        // All who wait go on at the same time, and not one after the other as the lock would have it.
+        let mut known = tokio::select! {
+            biased;
+            known = self.making.lock() => known,
+            Ok(()) = attempt.changed() => {
+                attempt.borrow().clone()?;
+                match self.usable() {
+                    Some(link) => return Ok(link),
+                    None => self.making.lock().await,
+                }
+            }
+        };
         if let Some(link) = self.usable() {
             return Ok(link); // Made while we waited.
         }
@@ -228,6 +243,7 @@ impl Server {
             Ok(link) => {
                 known.pause = None;
                 self.connected(&link);
+                drop(self.attempt.send_replace(Ok(())));
                 Ok(link)
             }
             Err(trouble) => {
@@ -235,7 +251,9 @@ impl Server {
                 known.pause = Some((Instant::now() + pause, pause));
                 self.failed(&trouble);
                 // Whatever became of the attempt, the request itself was not sent.
-                Err(Trouble { kind: Kind::NotSent, ..trouble })
+                let trouble = Trouble { kind: Kind::NotSent, ..trouble };
+                drop(self.attempt.send_replace(Err(trouble.clone())));
+                Err(trouble)
             }
         }
     }

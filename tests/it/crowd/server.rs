@@ -191,7 +191,6 @@ struct Brain {
     calls: Mutex<HashMap<u64, (String, CancellationToken)>>,
     /// Where messages go on the stream of an HTTP+SSE pair; nowhere for other sessions.
     sessions: Mutex<HashMap<String, Option<UnboundedSender<Bytes>>>>,
-    last_session: AtomicU64,
     end: CancellationToken,
 }
 
@@ -232,7 +231,6 @@ impl Brain {
             journal,
             calls: Mutex::default(),
             sessions: Mutex::default(),
-            last_session: AtomicU64::new(0),
             end: CancellationToken::new(),
         }
     }
@@ -393,9 +391,9 @@ impl Brain {
     }
 
     fn new_session(&self, stream: Option<UnboundedSender<Bytes>>) -> String {
-        let number = self.last_session.fetch_add(1, Ordering::Relaxed);
-        // Another process gives other ids.
-        let id = format!("session-{}-{:p}-{number}", std::process::id(), self);
+        // Another server gives other ids, in this process and in others.
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        let id = format!("session-{}-{}", std::process::id(), LAST.fetch_add(1, Ordering::Relaxed));
         self.sessions.lock().expect("no panic").insert(id.clone(), stream);
         self.note("session");
         id
