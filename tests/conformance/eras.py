@@ -18,7 +18,8 @@ import peers
 import schema
 from lane import LEGACY, MODERN
 
-V2, V3, V4 = LEGACY[1:]
+# The revisions after the first: 2025-03-26, 2025-06-18, 2025-11-25.
+MARCH, JUNE, NOVEMBER = LEGACY[1:]
 CAPABILITIES = {"sampling": {}, "roots": {}, "elicitation": {}}
 WATCHED = "test://watched-resource"
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8DwHwAFBQIAX8jx0gAAAABJRU5ErkJggg=="
@@ -46,8 +47,8 @@ def scenario(since=LEGACY[0], till=LEGACY[-1]):
 class Scene:
     """A session, and another of a client that can be asked something; what stands behind, and what it lists."""
 
-    def __init__(self, place, revision, client, asked, era, tools):
-        self.place, self.revision, self.client, self.asked, self.era, self.tools = place, revision, client, asked, era, tools
+    def __init__(self, place, revision, client, asked, tools):
+        self.place, self.revision, self.client, self.asked, self.tools = place, revision, client, asked, tools
 
     def call(self, tool, arguments=None, client=None, **more):
         return (client or self.client).result("tools/call", {"name": tool, "arguments": arguments or {}, **more})
@@ -60,8 +61,19 @@ def text(words):
     return {"type": "text", "text": words}
 
 
-def without_private(item):
-    return {key: value for key, value in item.items() if key != "_meta"}
+def said(peer, mark, method):
+    """The parameters of each message of this method since then."""
+    return [message["params"] for message in peer.since(mark) if message.get("method") == method]
+
+
+def read(s, uri):
+    contents = s.client.result("resources/read", {"uri": uri})["contents"]
+    return [{key: value for key, value in item.items() if key != "_meta"} for item in contents]
+
+
+def refused(response):
+    """Did a tool, or the gateway, say that the client cannot be asked?"""
+    return "error" in response or "not supported" in response["result"]["content"][0]["text"]
 
 
 # ---- The session -------------------------------------------------------------------------------------------------
@@ -118,7 +130,8 @@ def an_id_of_either_kind(s):
 @scenario()
 def completion(s):
     argument = {"name": "arg1", "value": "par"}
-    completed = s.client.result("completion/complete", {"ref": {"type": "ref/prompt", "name": "test_prompt_with_arguments"}, "argument": argument})
+    ref = {"type": "ref/prompt", "name": "test_prompt_with_arguments"}
+    completed = s.client.result("completion/complete", {"ref": ref, "argument": argument})
     same(completed["completion"], {"values": ["paris", "park", "party"], "total": 3, "hasMore": False})
 
 
@@ -136,11 +149,11 @@ def tools_list(s):
 def what_a_tool_says_of_itself(s):
     tool = next(tool for tool in s.client.result("tools/list")["tools"] if tool["name"] == "era_rich")
     right = {"name", "description", "inputSchema"}
-    right |= {"annotations"} if s.has(V2) else set()
-    right |= {"title", "outputSchema"} if s.has(V3) else set()
-    right |= {"icons"} if s.has(V4) else set()
+    right |= {"annotations"} if s.has(MARCH) else set()
+    right |= {"title", "outputSchema"} if s.has(JUNE) else set()
+    right |= {"icons"} if s.has(NOVEMBER) else set()
     same(set(tool) - {"_meta", "execution"}, right)
-    if s.has(V3):
+    if s.has(JUNE):
         same(tool["outputSchema"]["properties"]["n"]["type"], "integer")
 
 
@@ -159,7 +172,7 @@ def tools_call_image(s):
     same(s.call("test_image_content")["content"], [{"type": "image", "data": PNG, "mimeType": "image/png"}])
 
 
-@scenario(since=V2)
+@scenario(since=MARCH)
 def tools_call_audio(s):
     same(s.call("test_audio_content")["content"], [{"type": "audio", "data": WAV, "mimeType": "audio/wav"}])
 
@@ -187,14 +200,14 @@ def tools_call_mixed(s):
 @scenario()
 def tools_call_rich(s):
     result = s.call("era_rich")
-    if s.has(V3):
+    if s.has(JUNE):
         same(result["structuredContent"], {"n": 7})
         link = {"type": "resource_link", "uri": "test://static-text", "name": "the text", "title": "Text"}
         same(result["content"][0], link)
     else:
         same("structuredContent" in result, False)
         same((result["content"][0], result["content"][2:]), (text("the text (test://static-text)"), [text('{"n":7}')]))
-    same(result["content"][1]["type"], "audio" if s.has(V2) else "resource")
+    same(result["content"][1]["type"], "audio" if s.has(MARCH) else "resource")
 
 
 @scenario()
@@ -213,9 +226,9 @@ def tools_call_with_logging(s):
     mark = s.client.mark()
     result = s.call("test_tool_with_logging")
     same(result["content"], [text("Tool with logging executed successfully")])
-    logs = [message["params"] for message in s.client.since(mark) if message.get("method") == "notifications/message"]
-    said = ["Tool execution started", "Tool processing data", "Tool execution completed"]
-    same([(log["level"], log["data"]) for log in logs], [("info", words) for words in said])
+    logs = said(s.client, mark, "notifications/message")
+    right = ["Tool execution started", "Tool processing data", "Tool execution completed"]
+    same([(log["level"], log["data"]) for log in logs], [("info", words) for words in right])
 
 
 @scenario()
@@ -223,60 +236,59 @@ def tools_call_with_progress(s):
     for token in ("t-1", 7):
         mark = s.client.mark()
         s.call("test_tool_with_progress", _meta={"progressToken": token})
-        steps = [message["params"] for message in s.client.since(mark) if message.get("method") == "notifications/progress"]
-        same([(step["progressToken"], step["progress"], step["total"]) for step in steps], [(token, n, 100) for n in (0, 50, 100)])
+        steps = said(s.client, mark, "notifications/progress")
+        steps = [(step["progressToken"], step["progress"], step["total"]) for step in steps]
+        same(steps, [(token, n, 100) for n in (0, 50, 100)])
 
 
 @scenario()
 def tools_call_without_progress(s):
     mark = s.client.mark()
     same(s.call("test_tool_with_progress")["content"], [text("no-progress-token")])
-    same([message for message in s.client.since(mark) if message.get("method") == "notifications/progress"], [])
+    same(said(s.client, mark, "notifications/progress"), [])
 
 
 @scenario()
 def tools_call_with_sampling(s):
     mark = s.asked.mark()
     same(s.call("test_sampling", {"prompt": "2 + 2?"}, s.asked)["content"], [text("LLM response: four")])
-    (asked,) = [message for message in s.asked.since(mark) if message.get("method") == "sampling/createMessage"]
-    same(asked["params"]["messages"][0]["content"], text("2 + 2?"))
-    same(asked["params"]["maxTokens"], 100)
+    (asked,) = said(s.asked, mark, "sampling/createMessage")
+    same((asked["messages"][0]["content"], asked["maxTokens"]), (text("2 + 2?"), 100))
 
 
-@scenario(since=V3)
+@scenario(since=JUNE)
 def tools_call_with_elicitation(s):
     mark = s.asked.mark()
     (block,) = s.call("test_elicitation", {"message": "Who?"}, s.asked)["content"]
     same(block["text"], 'User response: action=accept, content={"response":"Ada"}')
-    (asked,) = [message for message in s.asked.since(mark) if message.get("method") == "elicitation/create"]
-    same((asked["params"]["message"], asked["params"]["requestedSchema"]["required"]), ("Who?", ["response"]))
-    same("mode" in asked["params"] and not s.has(V4), False)
+    (asked,) = said(s.asked, mark, "elicitation/create")
+    same((asked["message"], asked["requestedSchema"]["required"]), ("Who?", ["response"]))
+    same("mode" in asked and not s.has(NOVEMBER), False)
 
 
-@scenario(till=V2)
+@scenario(till=MARCH)
 def tools_call_with_elicitation_where_there_is_none(s):
     mark = s.asked.mark()
     response = s.asked.ask("tools/call", {"name": "test_elicitation", "arguments": {"message": "Who?"}})
-    refused = "error" in response or "not supported" in response["result"]["content"][0]["text"]
-    same((refused, [message for message in s.asked.since(mark) if message.get("method") == "elicitation/create"]), (True, []))
+    same((refused(response), said(s.asked, mark, "elicitation/create")), (True, []))
 
 
-@scenario(since=V4)
+@scenario(since=NOVEMBER)
 def tools_call_with_elicitation_of_defaults_and_enums(s):
-    for tool, member, right in (
-        ("test_elicitation_sep1034_defaults", "age", {"type": "integer", "description": "User age", "default": 30}),
-        ("test_elicitation_sep1330_enums", "untitledSingle", {"type": "string", "enum": ["option1", "option2", "option3"]}),
-    ):
+    age = {"type": "integer", "description": "User age", "default": 30}
+    choice = {"type": "string", "enum": ["option1", "option2", "option3"]}
+    for tool, member, right in (("sep1034_defaults", "age", age), ("sep1330_enums", "untitledSingle", choice)):
         mark = s.asked.mark()
-        same(s.call(tool, client=s.asked)["content"][0]["text"].startswith("Elicitation completed: action=accept"), True)
-        (asked,) = [message for message in s.asked.since(mark) if message.get("method") == "elicitation/create"]
-        same(asked["params"]["requestedSchema"]["properties"][member], right)
+        (block,) = s.call(f"test_elicitation_{tool}", client=s.asked)["content"]
+        same(block["text"].startswith("Elicitation completed: action=accept"), True)
+        (asked,) = said(s.asked, mark, "elicitation/create")
+        same(asked["requestedSchema"]["properties"][member], right)
 
 
 @scenario()
 def tools_call_of_one_that_cannot_be_asked(s):
     response = s.client.ask("tools/call", {"name": "test_sampling", "arguments": {"prompt": "?"}})
-    same("error" in response or "not supported" in response["result"]["content"][0]["text"], True)
+    same(refused(response), True)
 
 
 @scenario()
@@ -297,7 +309,8 @@ def tools_call_cancelled(s):
 @scenario()
 def many_calls_at_once(s):
     mark = s.client.mark()
-    numbers = [s.client.send("tools/call", {"name": "test_x_mcp_header", "arguments": {"region": str(n)}}) for n in range(12)]
+    calls = [{"name": "test_x_mcp_header", "arguments": {"region": str(n)}} for n in range(12)]
+    numbers = [s.client.send("tools/call", call) for call in calls]
     for n, number in enumerate(numbers):
         same(s.client.response(number, mark)["result"]["content"], [text(f"region={n}")])
 
@@ -310,19 +323,20 @@ def resources_list(s):
     listed = {item["uri"]: item for item in s.client.result("resources/list")["resources"]}
     same(sorted(listed), ["test://static-binary", "test://static-text", WATCHED])
     item = listed["test://static-text"]
-    same((item["name"], item["mimeType"], item.get("title")), ("static-text", "text/plain", "Static Text Resource" if s.has(V3) else None))
+    title = "Static Text Resource" if s.has(JUNE) else None
+    same((item["name"], item["mimeType"], item.get("title")), ("static-text", "text/plain", title))
 
 
 @scenario()
 def resources_read_text(s):
     right = {"uri": "test://static-text", "mimeType": "text/plain", "text": "This is the content of the static text resource."}
-    same([without_private(item) for item in s.client.result("resources/read", {"uri": right["uri"]})["contents"]], [right])
+    same(read(s, right["uri"]), [right])
 
 
 @scenario()
 def resources_read_binary(s):
     right = {"uri": "test://static-binary", "mimeType": "image/png", "blob": PNG}
-    same([without_private(item) for item in s.client.result("resources/read", {"uri": right["uri"]})["contents"]], [right])
+    same(read(s, right["uri"]), [right])
 
 
 @scenario()
@@ -342,7 +356,9 @@ def resources_read_unknown(s):
 def resources_subscribe(s):
     if s.place == "stdio modern":
         return  # The target has no way to publish there.
-    updates = lambda mark: [m["params"]["uri"] for m in s.client.since(mark) if m.get("method") == "notifications/resources/updated"]
+    def updates(mark):
+        return [params["uri"] for params in said(s.client, mark, "notifications/resources/updated")]
+
     same(s.client.result("resources/subscribe", {"uri": WATCHED}), {})
     mark, end = s.client.mark(), time.monotonic() + 10
     while not updates(mark):
@@ -364,23 +380,25 @@ def resources_subscribe(s):
 
 
 def prompt(s, name, arguments=None):
-    return [message["content"] for message in s.client.result("prompts/get", {"name": name, "arguments": arguments or {}})["messages"]]
+    messages = s.client.result("prompts/get", {"name": name, "arguments": arguments or {}})["messages"]
+    return [message["content"] for message in messages]
 
 
 @scenario()
 def prompts_list(s):
     listed = {item["name"]: item for item in s.client.result("prompts/list")["prompts"]}
-    right = ["embedded_resource", "image"]
-    same(sorted(listed), sorted([f"test_prompt_with_{what}" for what in (*right, "arguments")] + ["test_simple_prompt", "test_input_required_result_prompt"]))
-    arguments = listed["test_prompt_with_arguments"]["arguments"]
-    same([(one["name"], one["description"], one["required"]) for one in arguments], [("arg1", "First test argument", True), ("arg2", "Second test argument", True)])
-    same(listed["test_simple_prompt"].get("title"), "Simple" if s.has(V3) else None)
+    with_something = [f"test_prompt_with_{what}" for what in ("arguments", "embedded_resource", "image")]
+    same(sorted(listed), ["test_input_required_result_prompt", *with_something, "test_simple_prompt"])
+    arguments = [(one["name"], one["description"], one["required"]) for one in listed[with_something[0]]["arguments"]]
+    same(arguments, [("arg1", "First test argument", True), ("arg2", "Second test argument", True)])
+    same(listed["test_simple_prompt"].get("title"), "Simple" if s.has(JUNE) else None)
 
 
 @scenario()
 def prompts_get(s):
     same(prompt(s, "test_simple_prompt"), [text("This is a simple prompt for testing.")])
-    same(prompt(s, "test_prompt_with_arguments", {"arg1": "a", "arg2": "ß"}), [text("Prompt with arguments: arg1='a', arg2='ß'")])
+    right = [text("Prompt with arguments: arg1='a', arg2='ß'")]
+    same(prompt(s, "test_prompt_with_arguments", {"arg1": "a", "arg2": "ß"}), right)
 
 
 @scenario()
@@ -422,14 +440,14 @@ def batch(s):
     return numbers, mark
 
 
-@scenario(since=V2, till=V2)
+@scenario(since=MARCH, till=MARCH)
 def a_batch(s):
     numbers, mark = batch(s)
     same(s.client.response(numbers[0], mark)["result"], {})
     same(s.client.response(numbers[1], mark)["result"]["content"], [text("This is a simple text response for testing.")])
 
 
-@scenario(since=V2, till=V2)
+@scenario(since=MARCH, till=MARCH)
 def a_batch_with_a_call_that_asks(s):
     number, mark = s.asked.next_id(), s.asked.mark()
     s.asked.sent[number] = "tools/call"
@@ -438,13 +456,13 @@ def a_batch_with_a_call_that_asks(s):
     response = s.asked.response(number, mark)
     if isinstance(s.asked, peers.Streamable):
         # There the answers come together as JSON, and the client can be asked nothing before.
-        same("error" in response or "not supported" in response["result"]["content"][0]["text"], True)
+        same(refused(response), True)
     else:
         same(response["result"]["content"], [text("LLM response: four")])
 
 
 @scenario(till=LEGACY[0])
-@scenario(since=V3)
+@scenario(since=JUNE)
 def a_batch_where_there_are_none(s):
     numbers, mark = batch(s)
     refused = s.client.until("a refusal", lambda message: "error" in message, mark)
@@ -461,18 +479,22 @@ class Place:
     def __init__(self, name, **settings):
         self.name, self.settings = name, settings
         self.key = name.replace(" ", "-").lower()
-        self.era = name.split()[1]
 
 
 def answers():
     def accept(params):
         values = {"boolean": True, "integer": 1, "number": 1.5, "array": []}
         properties = params["requestedSchema"]["properties"]
-        fitting = lambda inner: inner.get("default", inner.get("enum", [values.get(inner.get("type"), "Ada")])[0])
-        return {"action": "accept", "content": {name: fitting(inner) for name, inner in properties.items() if "oneOf" not in inner}}
+        content = {}
+        for name, inner in properties.items():
+            if "oneOf" not in inner:
+                content[name] = inner.get("default", inner.get("enum", [values.get(inner["type"], "Ada")])[0])
+        return {"action": "accept", "content": content}
 
-    said = {"role": "assistant", "model": "m", "content": {"type": "text", "text": "four"}}
-    return {"elicitation/create": accept, "sampling/createMessage": lambda _: said, "roots/list": lambda _: {"roots": []}}
+    four = {"role": "assistant", "model": "m", "content": text("four")}
+    return {
+        "elicitation/create": accept, "sampling/createMessage": lambda _: four, "roots/list": lambda _: {"roots": []},
+    }
 
 
 class Run:
@@ -495,9 +517,8 @@ class Run:
         (folder / "routes.toml").write_text(f"[store]\npath = {lane.toml(str(folder / 'store.db'))}\n\n{table}")
         return transport([self.waystation, "stdio", "--config", folder / "routes.toml"], folder / "log", *about)
 
-    def session(self, job):
+    def session(self, transport, place, revision):
         """Every scenario on one session, then the schema of its revision."""
-        transport, place, revision = job
         row = f"{transport.transport}, {revision}, {place.name}"
         began, wrong = time.monotonic(), 0
         try:
@@ -507,13 +528,14 @@ class Run:
             ):
                 for one in (client, asked):
                     self.settle(one)
-                scene = Scene(place.name, revision, client, asked, place.era, self.tools)
+                scene = Scene(place.name, revision, client, asked, self.tools)
                 chosen = [function for function, since, till in SCENARIOS if since <= revision <= till]
                 for function in chosen:
-                    wrong += self.judge(row, function.__name__.replace("_", " "), lambda function=function: function(scene))
+                    wrong += self.judge(row, function.__name__.replace("_", " "), function, scene)
                 for one in (client, asked):
-                    wrong += self.judge(row, "every message is of the revision", lambda one=one: self.held_against(one))
-                print(f"ok    {row}: {len(chosen) + 2 - wrong} of {len(chosen) + 2} ({time.monotonic() - began:.0f} s)", flush=True)
+                    wrong += self.judge(row, "every message is of the revision", self.held_against, one)
+                every, seconds = len(chosen) + 2, time.monotonic() - began
+                print(f"..    {row}: {every - wrong} of {every} right ({seconds:.0f} s)", flush=True)
         except Exception as why:  # noqa: BLE001
             self.board.check(row, "the session", f"{type(why).__name__}: {why}")
 
@@ -525,10 +547,11 @@ class Run:
                 raise Wrong("the lists were never whole")
             time.sleep(0.1)
 
-    def judge(self, row, what, work):
+    def judge(self, row, what, work, *arguments):
+        """One check: what goes wrong in it is its fault. Gives whether anything did."""
         fault = ""
         try:
-            work()
+            work(*arguments)
         except Exception as why:  # noqa: BLE001 - whatever it is, it is a failed check, and the others still run
             fault = f"{type(why).__name__}: {why}"
         self.board.check(row, what, fault)
@@ -545,9 +568,13 @@ class Run:
 
     def negotiation(self, transport, place):
         """Which revision is answered to which."""
-        for asked, right in [*((revision, revision) for revision in LEGACY), *((other, LEGACY[-1]) for other in ("1999-01-01", "2030-01-01", MODERN, ""))]:
+        for asked in (*LEGACY, "1999-01-01", "2030-01-01", MODERN, ""):
+            right = asked if asked in LEGACY else LEGACY[-1]
             with self.peer(transport, place, asked) as peer:
-                self.judge(transport.transport, f"{asked!r} is answered with {right}", lambda peer=peer, right=right: same(peer.open().hello["protocolVersion"], right))
+                def answered(peer=peer, right=right):
+                    same(peer.open().hello["protocolVersion"], right)
+
+                self.judge(transport.transport, f"{asked!r} is answered with {right}", answered)
         with self.peer(transport, place, None) as peer:
             def absent(peer=peer):
                 about = {"capabilities": {}, "clientInfo": {"name": "peer", "version": "1"}}
@@ -576,7 +603,8 @@ def check(board, suite, waystation, folder):
             running.append(lane.Process(command, folder / f"target-{era}.log"))
             running[-1].wait_until(lambda port=port: lane.listening(port), "the target server")
             places.append(Place(f"HTTP {era}", url=f"http://127.0.0.1:{port}/mcp"))
-            places.append(Place(f"stdio {era}", command=script[0], args=[*script[1:], "--stdio", "--era", era], era=era))
+            over_stdio = [*script[1:], "--stdio", "--era", era]
+            places.append(Place(f"stdio {era}", command=script[0], args=over_stdio, era=era))
         with_all = "".join(lane.backend(place.key, **place.settings) for place in places)
         tools = lane.Client(f"{places[0].settings['url']}", LEGACY[-1]).names("tools")
         gateway = lane.Gateway(waystation, folder, with_all)
@@ -584,10 +612,14 @@ def check(board, suite, waystation, folder):
         run = Run(board, waystation, folder, gateway, tools)
         transports = (peers.Sse, peers.Stdio, peers.Streamable)
         with ThreadPoolExecutor(2) as pool:
-            # One session at a time behind each place: what a server says to nobody in particular is passed on only while
-            # one call alone is under way.
-            every = [(transport, revision) for revision in LEGACY for transport in transports]
-            list(pool.map(lambda place: [run.session((transport, place, revision)) for transport, revision in every], places))
+            # One session at a time before each place: what a server says to nobody in particular is passed on only
+            # while one call alone is under way.
+            def all_of(place):
+                for revision in LEGACY:
+                    for transport in transports:
+                        run.session(transport, place, revision)
+
+            list(pool.map(all_of, places))
         for transport in transports:
             began = time.monotonic()
             run.negotiation(transport, places[0])

@@ -95,7 +95,10 @@ class Peer:
         return number
 
     def response(self, number, since=0):
-        return self.until(f"the response to {number}", lambda message: message.get("id") == number and "method" not in message, since)
+        def found(message):
+            return message.get("id") == number and "method" not in message
+
+        return self.until(f"the response to {number}", found, since)
 
     def ask(self, method, params=None):
         """The response to one request, whole: with `result` or `error`."""

@@ -36,11 +36,13 @@ class Schema:
     def of_message(self, message, method):
         """What is wrong with a message of a server's; `method` is that of the request it answers."""
         if "method" in message:
-            return self.check({"$ref": f"#/x/{'ServerRequest' if 'id' in message else 'ServerNotification'}"}, message, "")
+            kind = "ServerRequest" if "id" in message else "ServerNotification"
+            return self.check({"$ref": f"#/x/{kind}"}, message, "")
         if "error" in message:
             error = "JSONRPCErrorResponse" if "JSONRPCErrorResponse" in self.types else "JSONRPCError"
             # `id` is null, or left out, where no request could be told.
-            return self.check({"$ref": f"#/x/{error}"}, message if message.get("id") is not None else {**message, "id": 0}, "")
+            whole = message if message.get("id") is not None else {**message, "id": 0}
+            return self.check({"$ref": f"#/x/{error}"}, whole, "")
         return self.check({"$ref": f"#/x/{RESULTS[method]}"}, message.get("result"), "result")
 
     def check(self, schema, value, place):
@@ -67,7 +69,8 @@ class Schema:
         if "enum" in schema and value not in schema["enum"]:
             return [f"{place}: {value!r} is none of {schema['enum']}"]
         if isinstance(value, list) and "items" in schema:
-            return [fault for index, one in enumerate(value) for fault in self.check(schema["items"], one, f"{place}[{index}]")]
+            items = enumerate(value)
+            return [fault for index, one in items for fault in self.check(schema["items"], one, f"{place}[{index}]")]
         return self.members(schema, value, place) if isinstance(value, dict) else []
 
     def members(self, schema, value, place):
