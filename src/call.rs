@@ -10,7 +10,14 @@
 //! that hangs on it ends, down to the backend, whose guard then tells the server. So a call
 //! that nobody waits for cannot be left running by a forgotten branch.
 
-use std::fmt;
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, future::BoxFuture, stream::BoxStream};
@@ -29,6 +36,8 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Call {
     pub caller: Caller,
+    /// The client's session, where it has one: clients of the modern era have none.
+    pub session: Option<Session>,
     pub scope: Scope,
     pub method: Method,
     /// The request as the client wrote it.
@@ -70,13 +79,42 @@ pub enum Caller {
     Gateway,
 }
 
+/// A session of a client's, for those who keep something as long as it lasts.
+#[derive(Debug, Clone, Default)]
+pub struct Session(Arc<AtomicBool>);
+
+impl Session {
+    pub fn end(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Each is one of its own, and its clones are the same.
+impl PartialEq for Session {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Session {}
+
+impl Hash for Session {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
+    }
+}
+
 /// Which of the backends a client sees, and under which names.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Scope {
     /// All of them, named `<backend>__<tool>`: `/mcp`.
     All,
     /// One, with its own names: `/mcp/<backend>`.
-    One(std::sync::Arc<str>),
+    One(Arc<str>),
 }
 
 /// What a client said of itself.

@@ -17,7 +17,7 @@ use super::{
     Ask,
     cancel::Guard,
     parking::{Asked, Parked, Parking},
-    server::{Turn, reply_to},
+    server::{Hold, reply_to},
     transport::{Kind, Trouble},
 };
 use crate::{
@@ -111,9 +111,8 @@ fn pages(message: &Message, call: &Call) -> Option<Message> {
 pub struct Place {
     pub backend: Arc<str>,
     pub parking: Arc<Parking>,
-    /// Held while no other call may be under way.
     #[expect(dead_code, reason = "held for its end")]
-    pub turn: Option<Turn>,
+    pub hold: Hold,
 }
 
 /// What is left of a call: its messages, and who wants them.

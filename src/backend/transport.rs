@@ -122,6 +122,8 @@ pub enum Kind {
     SessionLost,
     /// The server said something that is no answer.
     Rubbish,
+    /// Other calls take what this one needs.
+    Busy,
     /// The HTTP status of a refusal without a JSON-RPC body.
     Status(u16),
 }

@@ -106,7 +106,8 @@ pub fn call(
     let mirrored = headers.map(mirrored).transpose()?;
     let given = given(&message)?;
     let progress = envelope.progress;
-    Ok(Call { caller, scope, method, message, client, log_level, progress, mirrored, given })
+    let session = None;
+    Ok(Call { caller, session, scope, method, message, client, log_level, progress, mirrored, given })
 }
 
 /// What a request brings of an earlier round of the same call.

@@ -78,6 +78,7 @@ impl<S: Stage> Front<S> {
         let capabilities = if open { client.capabilities } else { Capabilities::NONE };
         let call = Call {
             caller: session.caller.clone(),
+            session: Some(session.mark.clone()),
             scope: session.scope.clone(),
             method,
             message,
@@ -104,6 +105,7 @@ impl<S: Stage> Front<S> {
         let message = Message::parse(text.into(), &Limits::REQUEST);
         let call = message.map(|message| Call {
             caller: session.caller.clone(),
+            session: None,
             scope: session.scope.clone(),
             method: Method::Listen,
             message,
@@ -136,6 +138,7 @@ impl<S: Stage> Front<S> {
         let asked = Asked { id, method: Method::Initialize, client: client.clone() };
         let call = Call {
             caller: session.caller.clone(),
+            session: None,
             scope: session.scope.clone(),
             method: Method::Initialize,
             message,

@@ -24,7 +24,7 @@ use super::{
     saved::{Journal, Record},
 };
 use crate::{
-    call::{Caller, Client, Event, Events, Scope},
+    call::{self, Caller, Client, Event, Events, Scope},
     error::{Error, Result},
     settings::Duration,
     wire::{mcp::Level, message::Message},
@@ -71,6 +71,8 @@ pub struct Session {
     pub id: String,
     pub caller: Caller,
     pub scope: Scope,
+    /// Tells backends when it is over.
+    pub mark: call::Session,
     /// Set by `initialize`.
     client: OnceLock<Client>,
     begun: Instant,
@@ -102,6 +104,7 @@ impl Session {
             id,
             caller,
             scope,
+            mark: call::Session::default(),
             client: OnceLock::new(),
             begun: Instant::now(),
             used: AtomicU64::new(0),
@@ -254,6 +257,7 @@ impl Session {
 
     /// Nothing more comes of this session: its requests are cancelled, its streams end.
     pub fn end(&self) {
+        self.mark.end();
         self.own.end();
         let mut state = self.state();
         state.in_flight.values_mut().for_each(|cancel| *cancel = None);

@@ -169,6 +169,7 @@ async fn ask(backend: &dyn Backend, list: List, cursor: Option<&str>) -> Result<
     let text = format!("{{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"{name}\",\"params\":{params}}}");
     let call = Call {
         caller: Caller::Gateway,
+        session: None,
         scope: Scope::All,
         method: list.method(),
         message: Message::parse(text.into(), &Limits::REQUEST)?,

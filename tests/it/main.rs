@@ -17,5 +17,6 @@ mod json {
 }
 mod listeners;
 mod sessions;
+mod share;
 mod stdio;
 mod support;

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Link, Server, Turn};
+use super::{Hold, Link, Server, Turn};
 use crate::{
     backend::{
         Ask, Mirrored,
@@ -29,21 +29,21 @@ use crate::{
 };
 use bytes::Bytes;
 
-/// How long a call waits for its turn on a connection where only one at a time may be asked
-/// something.
-const TURN: Duration = Duration::from_secs(30);
+/// How long a call waits for a connection, or for its turn on one where only one call at a time
+/// may be asked something.
+pub const TURN: Duration = Duration::from_secs(30);
 
 impl Server {
-    pub async fn ask(&self, mut ask: Ask, turn: Option<Turn>) -> Result<Reply> {
+    pub async fn ask(&self, mut ask: Ask, hold: Hold) -> Result<Reply> {
         let given = ask.call.given.take();
         if let Some(given) = given {
-            return Box::pin(self.next_round(ask, given, turn)).await;
+            return Box::pin(self.next_round(ask, given, hold)).await;
         }
-        self.first_round(ask, turn).await
+        self.first_round(ask, hold).await
     }
 
     /// Goes on with a call whose client was asked something.
-    async fn next_round(&self, mut ask: Ask, given: Given, turn: Option<Turn>) -> Result<Reply> {
+    async fn next_round(&self, mut ask: Ask, given: Given, hold: Hold) -> Result<Reply> {
         if given.gone {
             // What is parked ends with this, and the server is told.
             given.state.and_then(|ticket| self.parking.take(&ticket, &ask.call.caller));
@@ -59,12 +59,12 @@ impl Server {
                 return Err(Error::backend(&*self.name, why));
             }
             ask.call.message = repeated(&ask.call.message, &given)?;
-            return self.first_round(ask, turn).await;
+            return self.first_round(ask, hold).await;
         }
         let Some(ticket) = given.state.as_deref() else {
             // Answers to nothing, which a server of the legacy era could not read.
             ask.call.message = repeated(&ask.call.message, &Given::default())?;
-            return self.first_round(ask, turn).await;
+            return self.first_round(ask, hold).await;
         };
         let parked = self.parking.take(ticket, &ask.call.caller);
         let over = || Error::Params("`requestState` is not one of this call, or not any more".into());
@@ -72,7 +72,7 @@ impl Server {
         resume(parked, &ask)
     }
 
-    async fn first_round(&self, ask: Ask, mut turn: Option<Turn>) -> Result<Reply> {
+    async fn first_round(&self, ask: Ask, mut hold: Hold) -> Result<Reply> {
         let mut again = true;
         loop {
             let link = match self.usable() {
@@ -82,7 +82,7 @@ impl Server {
             if let Some(level) = ask.call.log_level {
                 Box::pin(self.speak_up(&link, level)).await;
             }
-            match self.try_once(&link, &ask, turn.take()).await {
+            match self.try_once(&link, &ask, &mut hold).await {
                 Err(Trouble { kind: Kind::NotSent | Kind::SessionLost, .. }) if again => again = false,
                 Err(trouble) => {
                     if trouble.kind == Kind::NotSent {
@@ -95,8 +95,8 @@ impl Server {
         }
     }
 
-    async fn try_once(&self, link: &Arc<Link>, ask: &Ask, turn: Option<Turn>) -> Result<Reply, Trouble> {
-        let turn = self.turn(link, &ask.call, turn).await?;
+    async fn try_once(&self, link: &Arc<Link>, ask: &Ask, hold: &mut Hold) -> Result<Reply, Trouble> {
+        let turn = self.turn(link, &ask.call, hold.turn.take()).await?;
         let id = self.id();
         let call = &ask.call;
         let modern = link.offer.era == Era::Modern;
@@ -133,8 +133,9 @@ impl Server {
                 Ok(Reply::Whole(answer))
             }
             Ok(Incoming::Stream(messages)) => {
+                let hold = Hold { turn, lease: hold.lease.take() };
                 let place =
-                    Place { backend: Arc::clone(&self.name), parking: Arc::clone(&self.parking), turn };
+                    Place { backend: Arc::clone(&self.name), parking: Arc::clone(&self.parking), hold };
                 Ok(Reply::Stream(relay(messages, guard, place, ask)))
             }
             Err(trouble) => {
@@ -161,7 +162,7 @@ impl Server {
         }
         let turn = tokio::time::timeout(TURN, Arc::clone(&self.turn).acquire_owned()).await;
         let busy = "other calls whose users may be asked something take all connections; try again later";
-        turn.ok().and_then(Result::ok).map(Some).ok_or_else(|| Trouble::new(Kind::Rubbish, busy))
+        turn.ok().and_then(Result::ok).map(Some).ok_or_else(|| Trouble::new(Kind::Busy, busy))
     }
 
     /// On a legacy connection the log level is the connection's: it is set to the most

@@ -35,11 +35,13 @@ use tokio::{
 mod call; //  what one call takes
 mod watch; // what it tells of its own accord
 
+pub use call::TURN;
 use watch::Watching;
 
 use super::{
     Ask, Backend, EraKind, Notice, Notices, Offer, State, Status, handshake,
     parking::Parking,
+    profiles::Lease,
     transport::{Connect, Inbox, Kind, Transport, Trouble},
 };
 use crate::{
@@ -61,6 +63,15 @@ const VERDICT: Duration = Duration::from_secs(60 * 60);
 /// The right to be the only call under way on a connection.
 pub type Turn = OwnedSemaphorePermit;
 
+/// What a call has of its connection until its end.
+#[derive(Debug, Default)]
+pub struct Hold {
+    /// Where a question could not be told apart.
+    pub turn: Option<Turn>,
+    /// Where the connection is not always there.
+    pub lease: Option<Arc<Lease>>,
+}
+
 pub struct Server {
     name: Arc<str>,
     /// Ways to connect, tried in this order until one is understood.
@@ -81,7 +92,9 @@ pub struct Server {
     parking: Arc<Parking>,
     /// The resources whose changes somebody wants to hear of.
     wanted: tokio::sync::watch::Sender<BTreeSet<String>>,
-    /// The task that tells the server so.
+    /// Are changes heard of over this connection?
+    watches: bool,
+    /// The task that tells the server what is wanted.
     watching: Mutex<Option<AbortHandle>>,
 }
 
@@ -128,6 +141,8 @@ pub struct Parts {
     /// For a connection and its handshake.
     pub timeout: Duration,
     pub notices: Notices,
+    /// Are changes heard of over this connection? Over one is enough.
+    pub watches: bool,
 }
 
 impl fmt::Debug for Parts {
@@ -138,7 +153,7 @@ impl fmt::Debug for Parts {
 
 impl Server {
     pub fn new(parts: Parts, capabilities: Capabilities) -> Arc<Self> {
-        let Parts { name, ways, kind, era, timeout, notices } = parts;
+        let Parts { name, ways, kind, era, timeout, notices, watches } = parts;
         let health =
             Health { state: State::Starting, since: SystemTime::now(), problem: None, connections: 0 };
         Arc::new(Self {
@@ -156,6 +171,7 @@ impl Server {
             turn: Arc::new(Semaphore::new(1)),
             parking: Arc::default(),
             wanted: tokio::sync::watch::Sender::default(),
+            watches,
             watching: Mutex::default(),
         })
     }
@@ -184,11 +200,6 @@ impl Server {
         self.parking.has(ticket)
     }
 
-    /// Is a call under way, or waiting for its client?
-    pub fn is_busy(&self) -> bool {
-        Arc::strong_count(&self.parking) > 1
-    }
-
     fn health(&self) -> MutexGuard<'_, Health> {
         self.health.lock().expect("no code panics while it holds this lock")
     }
@@ -198,6 +209,9 @@ impl Server {
     }
 
     fn error(&self, trouble: &Trouble) -> Error {
+        if trouble.kind == Kind::Busy {
+            return Error::Busy(format!("backend {}: {trouble}", self.name));
+        }
         Error::backend(&*self.name, trouble)
     }
 
@@ -260,7 +274,7 @@ impl Server {
         let again = health.connections > 1;
         drop(health);
         tracing::info!(backend = &*self.name, revision = %link.offer.revision, "connected");
-        if self.capabilities == Capabilities::NONE {
+        if self.watches {
             let (ids, notices) = (Arc::clone(&self.next_id), Arc::clone(&self.notices));
             let (link, wanted) = (Arc::downgrade(link), self.wanted.subscribe());
             let task = tokio::spawn(Watching { link, ids, notices, wanted, again }.run());
@@ -383,7 +397,7 @@ pub fn reply_to(request: &Message) -> Bytes {
 
 impl Backend for Server {
     fn answer(&self, ask: Ask) -> BoxFuture<'_, Result<Reply>> {
-        Box::pin(self.ask(ask, None))
+        Box::pin(self.ask(ask, Hold::default()))
     }
 
     fn status(&self) -> Status {
