@@ -29,6 +29,7 @@ use crate::{
         capability::Capabilities,
         mcp::{Era, Level, Method, Revision},
         message::Message,
+        trace::Trace,
     },
 };
 
@@ -48,6 +49,8 @@ pub struct Call {
     pub log_level: Option<Level>,
     /// The token under which the client wants to hear of progress, as JSON.
     pub progress: Option<Bytes>,
+    /// The trace it belongs to, by what came beside the message.
+    pub trace: Option<Box<Trace>>,
     /// Arguments that the client repeated beside the message, by lower-case name: to be held
     /// against the tool's annotations. None where there is no place to repeat them.
     pub mirrored: Option<Vec<(String, String)>>,
@@ -79,17 +82,37 @@ pub enum Caller {
     Gateway,
 }
 
-/// A session of a client's, for those who keep something as long as it lasts.
-#[derive(Debug, Clone, Default)]
-pub struct Session(Arc<AtomicBool>);
+/// A session of a client's: how long it lasts, and what its client is told beside its calls.
+#[derive(Clone)]
+pub struct Session(Arc<Mark>);
+
+struct Mark {
+    over: AtomicBool,
+    tell: Box<dyn Fn(Bytes) + Send + Sync>,
+}
 
 impl Session {
+    /// `tell` takes notifications for the client that belong to no call.
+    pub fn new(tell: impl Fn(Bytes) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(Mark { over: AtomicBool::new(false), tell: Box::new(tell) }))
+    }
+
     pub fn end(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.over.store(true, Ordering::Relaxed);
     }
 
     pub fn is_over(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.over.load(Ordering::Relaxed)
+    }
+
+    pub fn tell(&self, notification: Bytes) {
+        (self.0.tell)(notification);
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("over", &self.is_over()).finish_non_exhaustive()
     }
 }
 
@@ -104,7 +127,7 @@ impl Eq for Session {}
 
 impl Hash for Session {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        Arc::as_ptr(&self.0).hash(state);
+        Arc::as_ptr(&self.0).cast::<()>().hash(state);
     }
 }
 

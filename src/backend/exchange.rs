@@ -19,6 +19,7 @@ use super::{
     parking::{Asked, Parked, Parking},
     server::{Hold, reply_to},
     transport::{Kind, Trouble},
+    visits::Visits,
 };
 use crate::{
     call::{Answer, Call, Event, Events, Reply},
@@ -28,7 +29,7 @@ use crate::{
         json::{self, Limits},
         mcp::{Era, Level, code},
         message::{self, Message, object_with},
-        project,
+        project, question,
     },
 };
 
@@ -36,13 +37,13 @@ use crate::{
 const TOGETHER: Duration = Duration::from_millis(5);
 
 /// A response as an answer, if it is one that can be passed on.
-pub fn answer(message: Message, written_in: Era, ask: &Ask) -> Result<Answer, Trouble> {
+pub fn answer(message: Message, written_in: Era, ask: &Ask, visits: &Visits) -> Result<Answer, Trouble> {
     if written_in == Era::Modern
         && let Some(kind) = message.in_result("resultType")
     {
         match json::string(kind).as_deref() {
             Some("complete") => {}
-            Some("input_required") => return question(message, &ask.call),
+            Some("input_required") => return input_required(message, &ask.call),
             other => {
                 let why =
                     format!("answered with a result of the unknown kind {:?}", other.unwrap_or_default());
@@ -56,11 +57,12 @@ pub fn answer(message: Message, written_in: Era, ask: &Ask) -> Result<Answer, Tr
     if let Some(question) = pages(&message, &ask.call) {
         return Ok(Answer::Asks(question));
     }
+    visits.note_all(&message, &ask.call);
     Ok(Answer::Response { message, written_in, wrapped: ask.wrapped })
 }
 
 /// A question of a modern server's, if it asks only what the client said it may.
-fn question(message: Message, call: &Call) -> Result<Answer, Trouble> {
+fn input_required(message: Message, call: &Call) -> Result<Answer, Trouble> {
     let wrong = |why: &str| Err(Trouble::new(Kind::Rubbish, why));
     if !may_ask(call.method) {
         return wrong("asks for input where it may not");
@@ -111,6 +113,7 @@ fn pages(message: &Message, call: &Call) -> Option<Message> {
 pub struct Place {
     pub backend: Arc<str>,
     pub parking: Arc<Parking>,
+    pub visits: Arc<Visits>,
     #[expect(dead_code, reason = "held for its end")]
     pub hold: Hold,
 }
@@ -181,7 +184,7 @@ impl Relay {
             match message.kind() {
                 message::Kind::Response => {
                     self.guard.disarm();
-                    let answer = answer(message, self.guard.era, &self.ask);
+                    let answer = answer(message, self.guard.era, &self.ask, &self.place.visits);
                     return answer
                         .map(|answer| Next::Event(Event::Answer(answer)))
                         .map_err(|trouble| self.error(&trouble));
@@ -229,7 +232,9 @@ impl Relay {
         self.questions += 1;
         let key = format!("question-{}", self.questions);
         let id = request.id_bytes().unwrap_or_default();
-        Asked { key, id: Bytes::copy_from_slice(&id), request: project::embedded(request).into() }
+        let page = self.place.visits.name(request, &self.ask.call);
+        let text = question::embedded(request, page.as_deref());
+        Asked { key, id: Bytes::copy_from_slice(&id), request: text.into() }
     }
 
     /// Puts the call aside until its client has answered.
@@ -282,7 +287,14 @@ impl Relay {
                 };
                 wanted.then(|| message.text().clone())
             }
-            _ => None,
+            _ => {
+                let (session, text) = self.place.visits.over(message)?;
+                if call.session.as_ref() == Some(&session) {
+                    return Some(text);
+                }
+                session.tell(text);
+                None
+            }
         }
     }
 }

@@ -414,7 +414,7 @@ fn events(response: Response<Answer>) -> BoxStream<'static, Result<sse::Event, T
                 .map_err(|why| Trouble::new(Kind::Rubbish, format!("sent an event stream: {why}")))
         });
         let events: Vec<_> = match events {
-            Ok(events) => events.into_iter().map(Ok).collect(),
+            Ok(events) => events.into_iter().flat_map(apart).map(Ok).collect(),
             Err(trouble) => {
                 body = None;
                 vec![Err(trouble)]
@@ -423,6 +423,15 @@ fn events(response: Response<Answer>) -> BoxStream<'static, Result<sse::Event, T
         Some((stream::iter(events), (body, decoder)))
     });
     pieces.flatten().boxed()
+}
+
+/// The messages of an event, each as an event: servers of 2025-03-26 may send several in one.
+fn apart(event: sse::Event) -> Vec<sse::Event> {
+    match message::batch(&event.data, &Limits::REPLY) {
+        Ok(Some(parts)) => parts.into_iter().map(|data| sse::Event { data, ..event.clone() }).collect(),
+        // What is wrong with it is said by who reads it.
+        Ok(None) | Err(_) => vec![event],
+    }
 }
 
 /// The messages of a request's stream, up to the response. If that comes first, it is all.

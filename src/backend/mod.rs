@@ -37,6 +37,7 @@ mod server; //        an MCP server, over any of these
 mod sse; //           HTTP+SSE
 mod stdio; //         child processes
 pub mod transport; // what a connection must be able to do
+mod visits; //        pages that clients were sent to
 
 pub use mirror::Mirrored;
 

@@ -416,6 +416,7 @@ mod tests {
             client,
             log_level: None,
             progress: None,
+            trace: None,
             mirrored: None,
             given: None,
         })

@@ -22,6 +22,7 @@ use crate::{
         json::{self, Limits},
         mcp::{Era, Level, Method, Revision},
         message::Message,
+        trace::Trace,
     },
 };
 
@@ -40,6 +41,7 @@ impl<S: Stage> Front<S> {
         session: &Arc<Session>,
         message: Message,
         progress: Option<Bytes>,
+        trace: Option<Box<Trace>>,
         open: bool,
     ) -> Result<Asking> {
         let id = message.id_bytes().unwrap_or_default();
@@ -85,6 +87,7 @@ impl<S: Stage> Front<S> {
             client: Client { capabilities, ..client },
             log_level: session.level(),
             progress,
+            trace,
             mirrored: None,
             given: None,
         };
@@ -112,6 +115,7 @@ impl<S: Stage> Front<S> {
             client: session.client().cloned().unwrap_or_else(|| nobody(Revision::NEWEST_LEGACY)),
             log_level: None,
             progress: None,
+            trace: None,
             mirrored: None,
             given: None,
         });
@@ -145,6 +149,7 @@ impl<S: Stage> Front<S> {
             client: client.clone(),
             log_level: None,
             progress: None,
+            trace: None,
             mirrored: None,
             given: None,
         };

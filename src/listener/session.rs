@@ -71,7 +71,7 @@ pub struct Session {
     pub id: String,
     pub caller: Caller,
     pub scope: Scope,
-    /// Tells backends when it is over.
+    /// What backends know of it.
     pub mark: call::Session,
     /// Set by `initialize`.
     client: OnceLock<Client>,
@@ -100,11 +100,12 @@ struct State {
 
 impl Session {
     fn new(id: String, caller: Caller, scope: Scope, own: Arc<Stream>) -> Self {
+        let to_client = Arc::clone(&own);
         Self {
             id,
             caller,
             scope,
-            mark: call::Session::default(),
+            mark: call::Session::new(move |text| to_client.push(text)),
             client: OnceLock::new(),
             begun: Instant::now(),
             used: AtomicU64::new(0),

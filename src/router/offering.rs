@@ -180,6 +180,7 @@ async fn ask(backend: &dyn Backend, list: List, cursor: Option<&str>) -> Result<
         },
         log_level: None,
         progress: None,
+        trace: None,
         mirrored: None,
         given: None,
     };

@@ -19,6 +19,7 @@ use crate::{
     backend::{Backend, Mirrored},
     call::Scope,
     wire::{
+        icon::safe_icons,
         json,
         mcp::{Era, INTRODUCTION, List, Method, meta},
         project,
@@ -164,11 +165,12 @@ impl View {
             mirrored: Arc::default(),
             wrapped: false,
         };
+        let text = safe_icons(&entry.text).map_or_else(|| entry.text.clone(), Bytes::from);
         match list {
             List::Tools => {
                 route.mirrored = mirrored(&entry.text)?.into();
-                let (old, wrapped) = project::tool(&entry.text, shown, Era::Legacy);
-                let (new, _) = project::tool(&entry.text, shown, Era::Modern);
+                let (old, wrapped) = project::tool(&text, shown, Era::Legacy);
+                let (new, _) = project::tool(&text, shown, Era::Modern);
                 route.wrapped = wrapped;
                 self.tools.insert(shown.to_owned(), route);
                 return Ok((old.into(), new.into()));
@@ -184,11 +186,7 @@ impl View {
         if matches!(list, List::Resources | List::Templates) && shown != entry.key {
             self.apart.insert((Arc::clone(&upstream.name), entry.key.clone()));
         }
-        let text = if shown == entry.key {
-            entry.text.clone()
-        } else {
-            project::entry(&entry.text, list.key(), shown).into()
-        };
+        let text = if shown == entry.key { text } else { project::entry(&text, list.key(), shown).into() };
         Ok((text.clone(), text))
     }
 

@@ -216,6 +216,9 @@ pub mod meta {
     pub const SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
     pub const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
     pub const PROGRESS_TOKEN: &str = "progressToken";
+    /// What a result of 2025-11-25 says of tasks, which means nothing in the modern era.
+    pub const OF_LEGACY_TASKS: [&str; 2] =
+        ["io.modelcontextprotocol/related-task", "io.modelcontextprotocol/model-immediate-response"];
 
     /// The keys of a request that are about this hop and are written anew for the next one.
     pub const OF_A_HOP: [&str; 5] =

@@ -20,3 +20,4 @@ mod sessions;
 mod share;
 mod stdio;
 mod support;
+mod words;

@@ -114,7 +114,8 @@ impl Server {
             log_level: level.map(Level::name),
         });
         let progress = call.progress.is_some();
-        let hop = Hop { id, target: ask.target.as_deref(), progress, envelope };
+        let (target, trace) = (ask.target.as_deref(), call.trace.as_deref());
+        let hop = Hop { id, target, progress, envelope, revision: link.offer.revision, trace };
         let text = Bytes::from(project::request(&call.message, call.method, &hop));
         let target = call.method.target().and(ask.target.clone());
         let outgoing = Outgoing {
@@ -129,13 +130,14 @@ impl Server {
         match link.transport.request(outgoing).await {
             Ok(Incoming::Whole(message)) => {
                 guard.disarm();
-                let answer = answer(message, link.offer.era, ask)?;
+                let answer = answer(message, link.offer.era, ask, &self.visits)?;
                 Ok(Reply::Whole(answer))
             }
             Ok(Incoming::Stream(messages)) => {
                 let hold = Hold { turn, lease: hold.lease.take() };
-                let place =
-                    Place { backend: Arc::clone(&self.name), parking: Arc::clone(&self.parking), hold };
+                let backend = Arc::clone(&self.name);
+                let (parking, visits) = (Arc::clone(&self.parking), Arc::clone(&self.visits));
+                let place = Place { backend, parking, visits, hold };
                 Ok(Reply::Stream(relay(messages, guard, place, ask)))
             }
             Err(trouble) => {

@@ -43,6 +43,7 @@ use super::{
     parking::Parking,
     profiles::Lease,
     transport::{Connect, Inbox, Kind, Transport, Trouble},
+    visits::Visits,
 };
 use crate::{
     call::{Call, Reply},
@@ -90,6 +91,7 @@ pub struct Server {
     /// Calls that may be asked something, where servers do not tell which one they ask.
     turn: Arc<Semaphore>,
     parking: Arc<Parking>,
+    visits: Arc<Visits>,
     /// The resources whose changes somebody wants to hear of.
     wanted: tokio::sync::watch::Sender<BTreeSet<String>>,
     /// Are changes heard of over this connection?
@@ -170,6 +172,7 @@ impl Server {
             capabilities,
             turn: Arc::new(Semaphore::new(1)),
             parking: Arc::default(),
+            visits: Arc::default(),
             wanted: tokio::sync::watch::Sender::default(),
             watches,
             watching: Mutex::default(),
@@ -363,13 +366,17 @@ impl Server {
     fn inbox(&self) -> (Inbox, Arc<OnceLock<Weak<dyn Transport>>>) {
         let cell: Arc<OnceLock<Weak<dyn Transport>>> = Arc::default();
         let (notices, answers) = (Arc::clone(&self.notices), Arc::clone(&cell));
+        let visits = Arc::clone(&self.visits);
         let inbox: Inbox = Arc::new(move |message: Message| match message.kind() {
             message::Kind::Request => {
                 if let Some(transport) = answers.get().and_then(Weak::upgrade) {
                     tokio::spawn(transport.notify(reply_to(&message)));
                 }
             }
-            message::Kind::Notification => watch::heard(&message, &notices),
+            message::Kind::Notification => match visits.over(&message) {
+                Some((session, text)) => session.tell(text),
+                None => watch::heard(&message, &notices),
+            },
             message::Kind::Response => {}
         });
         (inbox, cell)

@@ -4,7 +4,7 @@
 //! - `slow` runs until it is cancelled, [`super::Fake::release`]d, or `ms` are over.
 //! - `progress` notes `n` steps (3), each with a log message for the first `logs` (all), `every_ms` apart (0).
 //! - `ask` asks its client for what `method` and `params` say, and answers with what came back, and with the
-//!   state it had wanted back, where the era has one.
+//!   state it had wanted back, where the era has one. Before that it notes `steps` (0) of progress, in each round.
 //! - `fails_with` answers with the error of `message`.
 //! - `raw` answers with the bytes of `hex`, else of [`super::Fake::answer_raw`], in place of a result.
 
@@ -208,6 +208,10 @@ fn with_id(message: &Value, id: &Value) -> Value {
 
 async fn ask(call: &Call) -> Answer {
     let arguments = &call.params["arguments"];
+    let token = &call.params["_meta"]["progressToken"];
+    for step in 1..=arguments["steps"].as_u64().filter(|_| !token.is_null()).unwrap_or(0) {
+        call.notify("notifications/progress", json!({ "progressToken": token, "progress": step }));
+    }
     let request = json!({ "method": arguments["method"], "params": arguments["params"] });
     let given = if call.is_modern() {
         let given = &call.params["inputResponses"]["answer"];
