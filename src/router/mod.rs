@@ -72,7 +72,8 @@ impl Router {
         &self.catalog
     }
 
-    async fn route(self, call: Call) -> Result<Reply> {
+    /// `waited` says that no backend is to be waited for any more.
+    async fn route(self, call: Call, waited: bool) -> Result<Reply> {
         let snapshot = self.catalog.snapshot();
         let view = snapshot.view(&call.scope).ok_or(Error::NoEndpoint)?;
         if let Some(list) = call.method.list() {
@@ -81,8 +82,14 @@ impl Router {
         match call.method {
             Method::ToolsCall | Method::PromptsGet | Method::ResourcesRead => {
                 let target = text_param(&call, call.method.target().unwrap_or_default())?;
-                let route = view.route(call.method, &target);
-                let route = route.ok_or_else(|| Error::unknown(call.method, &target))?;
+                let Some(route) = view.route(call.method, &target) else {
+                    let target = target.into_owned();
+                    return if waited {
+                        Err(Error::unknown(call.method, &target))
+                    } else {
+                        self.not_known_yet(call, target).await
+                    };
+                };
                 repeated_rightly(&route, &call)?;
                 drop(target);
                 self.forward(route, call, view).await
@@ -102,6 +109,16 @@ impl Router {
             | Method::ResourcesList
             | Method::TemplatesList => Err(Error::UnknownMethod(call.method.name().to_owned())),
         }
+    }
+
+    /// What nobody has may be had in a moment by a backend that is just starting.
+    fn not_known_yet(self, call: Call, target: String) -> Replying {
+        Box::pin(async move {
+            if self.catalog.first_heard(&call.scope, call.method, &target).await {
+                return self.route(call, true).await;
+            }
+            Err(Error::unknown(call.method, &target))
+        })
     }
 
     async fn forward(&self, route: Route, mut call: Call, view: &View) -> Result<Reply> {
@@ -284,6 +301,6 @@ impl Service<Call> for Router {
     }
 
     fn call(&mut self, call: Call) -> Self::Future {
-        Box::pin(self.clone().route(call))
+        Box::pin(self.clone().route(call, false))
     }
 }

@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -31,6 +32,8 @@ use crate::{
 pub struct Upstream {
     pub name: Arc<str>,
     pub prefix: String,
+    /// How long its first answer may be waited for.
+    pub patience: Duration,
     pub backend: Arc<dyn Backend>,
 }
 
