@@ -139,6 +139,13 @@ impl Profiles {
         if stateless || (owner == Owner::Everybody && capabilities == Capabilities::NONE) {
             return Ok((Arc::clone(&self.plain), Hold::default()));
         }
+        if let Some(ticket) = call.given.as_ref().and_then(|given| given.state.as_deref())
+            && era == Era::Legacy
+        {
+            // A parked call has its part of the connection already, and any says that there is none.
+            let parked = self.others.table().parked(ticket);
+            return Ok((parked.unwrap_or_else(|| Arc::clone(&self.plain)), Hold::default()));
+        }
         let key = Key { owner, capabilities };
         let until = Instant::now() + TURN;
         let mut first = true;
@@ -162,9 +169,6 @@ impl Profiles {
     /// of somebody else's ended to make room.
     fn take(&self, key: &Key, era: Era, call: &Call, first: bool) -> Option<(Arc<Server>, Hold)> {
         let mut table = self.others.table();
-        if let Some(server) = call.given.as_ref().and_then(|given| table.parked(given.state.as_deref()?)) {
-            return Some((server, Hold::default())); // The parked call has its part already.
-        }
         let own = table.connections.get_mut(key).map(Vec::as_mut_slice).unwrap_or_default();
         let free = own.iter_mut().find_map(|one| Some((one.server.reserve(call).ok()?, one)));
         if let Some((turn, connection)) = free {

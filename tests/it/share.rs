@@ -166,8 +166,11 @@ async fn a_call_that_waits_for_its_client_keeps_its_process() {
     let more = json!({ "inputResponses": answers, "requestState": first["requestState"] });
     let second = ask(&counting.gateway, &more).send().await.result();
     assert_eq!(said(&second), (asking, 1));
+    let again = ask(&counting.gateway, &more).send().await;
+    assert_eq!(again.refusal(), (200, -32602), "{}", again.text());
     counting.until_there(1).await;
     assert_eq!(counting.there(), [own]);
+    assert_eq!(counting.started().len(), 3, "a state that serves no more starts no process");
 }
 
 #[tokio::test]

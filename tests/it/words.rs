@@ -245,3 +245,65 @@ async fn icons_are_shown_from_safe_addresses_only() {
         assert!(resource["uri"] == "test://a" && resource.get("icons").is_none(), "{resource}");
     }
 }
+
+#[tokio::test]
+async fn how_much_a_client_wants_of_the_log_is_said_in_the_words_of_the_backend() {
+    let (gateway, old, new) = gateway().await;
+    let session = gateway.legacy(LEGACY).await;
+    let level = |level: &str| session.request("logging/setLevel", json!({ "level": level }));
+    assert_eq!(level("warning").send().await.result(), json!({}));
+    session.call("old__echo", json!({})).send().await.result();
+    session.call("new__echo", json!({})).send().await.result();
+    let meta = json!({ "io.modelcontextprotocol/logLevel": "debug" });
+    let params = json!({ "name": "old__echo", "arguments": {}, "_meta": meta });
+    gateway.modern("tools/call", params).send().await.result();
+    // The connection is one of many clients: it says as much as any of them wants.
+    assert_eq!(level("error").send().await.result(), json!({}));
+    session.call("old__echo", json!({})).send().await.result();
+    let seen = old.seen_of("logging/setLevel");
+    let levels: Vec<_> = seen.iter().map(|seen| seen.body["params"]["level"].as_str().unwrap()).collect();
+    assert_eq!(levels, ["warning", "debug"]);
+    let meta = &new.seen_of("tools/call")[0].body["params"]["_meta"];
+    assert_eq!(meta["io.modelcontextprotocol/logLevel"], "warning");
+}
+
+#[tokio::test]
+async fn what_belongs_to_no_call_of_a_client_is_not_told_to_it() {
+    let (gateway, old, _new) = gateway().await;
+    let session = gateway.legacy_asked(LEGACY).await;
+    let mut own = session.stream(None).await;
+    for (method, params) in [
+        ("notifications/progress", json!({ "progressToken": "nobody's", "progress": 1 })),
+        ("notifications/message", json!({ "level": "error", "data": "whose?" })),
+        ("notifications/cancelled", json!({ "requestId": 1 })),
+        ("notifications/unheard-of", json!({})),
+    ] {
+        old.notify(json!({ "jsonrpc": "2.0", "method": method, "params": params }));
+    }
+    old.notify(json!({ "jsonrpc": "2.0", "id": "q", "method": "roots/list" }));
+    until("a refusal", || {
+        old.seen().iter().any(|seen| seen.body["id"] == "q" && seen.body["error"]["code"] == -32601)
+    })
+    .await;
+    old.change_tools(vec![json!({ "name": "new", "inputSchema": { "type": "object" } })]);
+    let first = own.message().await.expect("a notification");
+    assert_eq!(first["method"], "notifications/tools/list_changed");
+}
+
+#[tokio::test]
+async fn a_tool_whose_arguments_could_not_be_repeated_in_headers_is_left_out() {
+    let wrong = json!({ "type": "object", "properties": { "n": { "type": "number", "x-mcp-header": "N" } } });
+    let right =
+        json!({ "type": "object", "properties": { "n": { "type": "integer", "x-mcp-header": "N" } } });
+    let tools = vec![
+        json!({ "name": "wrong", "inputSchema": wrong }),
+        json!({ "name": "right", "inputSchema": right }),
+    ];
+    let fake = Fake::builder().era(Era::Modern).tools(tools).start().await;
+    let gateway = Gateway::with("").backend("one", &fake).start().await;
+    let tools = gateway.tools().await;
+    assert!(
+        tools.contains(&"one__right".to_owned()) && !tools.contains(&"one__wrong".to_owned()),
+        "{tools:?}"
+    );
+}
