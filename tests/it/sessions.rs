@@ -164,7 +164,7 @@ async fn batches_are_of_2025_03_26_alone() {
 }
 
 /// What still comes on a stream until it has been quiet for a while.
-async fn until_quiet(stream: &mut Opened) -> Vec<Value> {
+pub async fn until_quiet(stream: &mut Opened) -> Vec<Value> {
     let mut heard = Vec::new();
     while let Ok(message) = tokio::time::timeout(Duration::from_millis(400), stream.message()).await {
         heard.push(message.expect("the stream is open"));
