@@ -192,7 +192,8 @@ impl Profiles {
         if !std::mem::replace(&mut table.swept, true) {
             tokio::spawn(sweep(Arc::downgrade(&self.others), self.sharing.idle));
         }
-        Some((server, Hold { turn: None, lease: Some(self.lease(key, number)) }))
+        let turn = server.reserve(call).ok().flatten();
+        Some((server, Hold { turn, lease: Some(self.lease(key, number)) }))
     }
 
     fn lease(&self, key: &Key, number: u64) -> Arc<Lease> {

@@ -174,6 +174,17 @@ async fn a_call_that_waits_for_its_client_keeps_its_process() {
 }
 
 #[tokio::test]
+async fn questions_at_the_same_time_have_processes_apart_from_the_first_on() {
+    let counting = Counting::start("legacy", "").await;
+    let asks = [(); 3].map(|()| ask(&counting.gateway, &json!({})).send());
+    let asked = tokio::time::timeout(Duration::from_secs(10), futures_util::future::join_all(asks));
+    for first in asked.await.expect("none waits for the answer of another") {
+        assert_eq!(first.result()["resultType"], "input_required");
+    }
+    assert_eq!(counting.there().len(), 4, "the gateway's own besides");
+}
+
+#[tokio::test]
 async fn a_call_that_finds_all_processes_at_work_waits_for_one() {
     let counting = Counting::start("legacy", "share = \"session\"\nmax_connections = 3").await;
     let (one, two, three) = (counting.session().await, counting.session().await, counting.session().await);

@@ -151,8 +151,11 @@ impl Server {
 
     /// Is a call to be the only one under way, because a question could not be told apart?
     pub(super) fn takes_turns(&self, link: &Link, call: &Call) -> bool {
-        let asked = self.capabilities != Capabilities::NONE && may_ask(call.method);
-        asked && link.offer.era == Era::Legacy && !link.transport.tells_origin()
+        self.may_be_asked(call) && link.offer.era == Era::Legacy && !link.transport.tells_origin()
+    }
+
+    pub(super) fn may_be_asked(&self, call: &Call) -> bool {
+        self.capabilities != Capabilities::NONE && may_ask(call.method)
     }
 
     async fn turn(&self, link: &Link, call: &Call, turn: Option<Turn>) -> Result<Option<Turn>, Trouble> {

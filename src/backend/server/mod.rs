@@ -191,12 +191,12 @@ impl Server {
     /// The right to be the only call under way, if one is needed; an error if it is taken.
     pub fn reserve(&self, call: &Call) -> Result<Option<Turn>, TryAcquireError> {
         let link = self.link.load();
-        match link.as_ref() {
-            Some(link) if self.takes_turns(link, call) => {
-                Arc::clone(&self.turn).try_acquire_owned().map(Some)
-            }
-            _ => Ok(None),
-        }
+        let needed = match link.as_ref() {
+            Some(link) => self.takes_turns(link, call),
+            // Over Streamable HTTP it hardly ever is; over anything else it is as far as is known.
+            None => self.kind != "http" && self.may_be_asked(call),
+        };
+        if needed { Arc::clone(&self.turn).try_acquire_owned().map(Some) } else { Ok(None) }
     }
 
     pub fn has_parked(&self, ticket: &str) -> bool {
