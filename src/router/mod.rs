@@ -83,18 +83,15 @@ impl Router {
             Method::ToolsCall | Method::PromptsGet | Method::ResourcesRead => {
                 let target = text_param(&call, call.method.target().unwrap_or_default())?;
                 let Some(route) = view.route(call.method, &target) else {
-                    let target = target.into_owned();
-                    return if waited {
-                        Err(Error::unknown(call.method, &target))
-                    } else {
-                        self.not_known_yet(call, target).await
-                    };
+                    let (method, target) = (call.method, target.into_owned());
+                    let unknown = Error::unknown(method, &target);
+                    return self.not_known_yet(call, waited, (method, target), unknown).await;
                 };
                 repeated_rightly(&route, &call)?;
                 drop(target);
                 self.forward(route, call, view).await
             }
-            Method::Complete => Box::pin(self.complete(view, call)).await, // Rare and large.
+            Method::Complete => Box::pin(self.complete(view, call, waited)).await, // Rare and large.
             Method::Listen => {
                 self.subscriptions.listen(view, &call, self.catalog.changes()).map(Reply::Stream)
             }
@@ -112,12 +109,13 @@ impl Router {
     }
 
     /// What nobody has may be had in a moment by a backend that is just starting.
-    fn not_known_yet(self, call: Call, target: String) -> Replying {
+    fn not_known_yet(self, call: Call, waited: bool, of: (Method, String), unknown: Error) -> Replying {
         Box::pin(async move {
-            if self.catalog.first_heard(&call.scope, call.method, &target).await {
+            let (method, target) = of;
+            if !waited && self.catalog.first_heard(&call.scope, method, &target).await {
                 return self.route(call, true).await;
             }
-            Err(Error::unknown(call.method, &target))
+            Err(unknown)
         })
     }
 
@@ -157,24 +155,29 @@ impl Router {
 
     /// A completion goes to whoever has the prompt or the template; a backend without completions
     /// has none to offer, which is no error.
-    async fn complete(&self, view: &View, call: Call) -> Result<Reply> {
+    async fn complete(&self, view: &View, call: Call, waited: bool) -> Result<Reply> {
         let reference = call.message.in_params("ref").unwrap_or_default();
         let member = |name: &str| {
             let found =
                 json::members(reference).into_iter().find(|member| member.key_in(reference) == name)?;
             json::string(found.value.of(reference)).map(|text| text.into_owned())
         };
-        let route = match member("type").as_deref() {
+        let (route, of, unknown) = match member("type").as_deref() {
             Some("ref/prompt") => {
                 let name = member("name").ok_or_else(|| Error::Params("`ref` wants a `name`".into()))?;
-                view.prompt(&name).ok_or(Error::UnknownPrompt(name))?
+                let unknown = Error::UnknownPrompt(name.clone());
+                (view.prompt(&name), (Method::PromptsGet, name), unknown)
             }
             Some("ref/resource") => {
                 let uri = member("uri").ok_or_else(|| Error::Params("`ref` wants a `uri`".into()))?;
                 // Up to 2025-11-25 too, a completion's unknown reference is an invalid parameter.
-                view.resource(&uri).ok_or_else(|| Error::Params(format!("there is no resource {uri:?}")))?
+                let unknown = Error::Params(format!("there is no resource {uri:?}"));
+                (view.resource(&uri), (Method::ResourcesRead, uri), unknown)
             }
             _ => return Err(Error::Params("`ref` must be of the type ref/prompt or ref/resource".into())),
+        };
+        let Some(route) = route else {
+            return self.clone().not_known_yet(call, waited, of, unknown).await;
         };
         let offer = route.upstream.backend.offer();
         let completes = offer.is_none_or(|offer| {

@@ -313,8 +313,11 @@ async fn entries_that_cannot_be_shown_are_left_out_and_said_to_be() {
 
 #[tokio::test]
 async fn a_call_waits_for_a_backend_that_is_just_starting_and_for_no_other() {
-    let slow = |era| Fake::builder().era(era).slow(Duration::from_millis(50)).start();
-    let (old, new) = (slow(Era::Legacy).await, slow(Era::Modern).await);
+    let slow = |era| Fake::builder().era(era).slow(Duration::from_millis(50));
+    let prompts = vec![json!({ "name": "greet", "arguments": [{ "name": "who" }] })];
+    let resources = vec![json!({ "uri": "test://a", "name": "a" })];
+    let old = slow(Era::Legacy).prompts(prompts).resources(resources).start().await;
+    let new = slow(Era::Modern).start().await;
     let hung = Fake::builder().hang().start().await;
     let setup = Gateway::with("").backend("old", &old).backend("new", &new);
     let setup = setup.server("hung", &hung.url(), "connect_timeout = \"3s\"");
@@ -323,6 +326,12 @@ async fn a_call_waits_for_a_backend_that_is_just_starting_and_for_no_other() {
         gateway.call("old__echo", json!({})),
         gateway.call("new__echo", json!({})),
         gateway.modern_at("/mcp/new", "tools/call", json!({ "name": "echo", "arguments": {} })),
+        gateway.modern("prompts/get", json!({ "name": "old__greet", "arguments": { "who": "Ada" } })),
+        gateway.modern("resources/read", json!({ "uri": "test://a" })),
+        gateway.modern("completion/complete", {
+            let of = json!({ "type": "ref/prompt", "name": "old__greet" });
+            json!({ "ref": of, "argument": { "name": "who", "value": "A" } })
+        }),
     ];
     let begun = Instant::now();
     for answer in futures_util::future::join_all(calls.map(Post::send)).await {
