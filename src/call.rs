@@ -12,7 +12,11 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex},
+    hash::{Hash, Hasher},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -27,6 +31,7 @@ use crate::{
         capability::Capabilities,
         mcp::{Era, Level, Method, Revision},
         message::Message,
+        trace::Trace,
     },
 };
 
@@ -34,6 +39,8 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Call {
     pub caller: Caller,
+    /// The client's session, where it has one: clients of the modern era have none.
+    pub session: Option<Session>,
     pub scope: Scope,
     pub method: Method,
     /// The request as the client wrote it.
@@ -44,6 +51,8 @@ pub struct Call {
     pub log_level: Option<Level>,
     /// How the client hears of progress, if it wants to.
     pub progress: Option<Progress>,
+    /// The trace it belongs to, by what came beside the message.
+    pub trace: Option<Box<Trace>>,
     /// Arguments that the client repeated beside the message, by lower-case name: to be held
     /// against the tool's annotations. None where there is no place to repeat them.
     pub mirrored: Option<Vec<(String, String)>>,
@@ -99,6 +108,55 @@ pub enum Caller {
     Local,
     /// The gateway itself, asking for what a backend offers.
     Gateway,
+}
+
+/// A session of a client's: how long it lasts, and what its client is told beside its calls.
+#[derive(Clone)]
+pub struct Session(Arc<Mark>);
+
+struct Mark {
+    over: AtomicBool,
+    tell: Box<dyn Fn(Bytes) + Send + Sync>,
+}
+
+impl Session {
+    /// `tell` takes notifications for the client that belong to no call.
+    pub fn new(tell: impl Fn(Bytes) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(Mark { over: AtomicBool::new(false), tell: Box::new(tell) }))
+    }
+
+    pub fn end(&self) {
+        self.0.over.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.0.over.load(Ordering::Relaxed)
+    }
+
+    pub fn tell(&self, notification: Bytes) {
+        (self.0.tell)(notification);
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("over", &self.is_over()).finish_non_exhaustive()
+    }
+}
+
+/// Each is one of its own, and its clones are the same.
+impl PartialEq for Session {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Session {}
+
+impl Hash for Session {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).cast::<()>().hash(state);
+    }
 }
 
 /// Which of the backends a client sees, and under which names.

@@ -178,6 +178,7 @@ fn built_in(own: &Arc<Own>) -> Source {
     let upstream = Upstream {
         name: own::NAME.into(),
         prefix: own::NAME.into(),
+        patience: Duration::ZERO,
         backend: Arc::clone(own) as Arc<dyn backend::Backend>,
     };
     Source { upstream: Arc::new(upstream), fingerprint: env!("CARGO_PKG_VERSION").into(), notices }
@@ -195,9 +196,10 @@ fn source(name: &str, settings: backend::Settings, updates: &Updates) -> Result<
         }
     });
     let prefix = settings.prefix.clone().unwrap_or_else(|| name.to_owned());
+    let patience = settings.connect_timeout.unwrap_or(backend::Settings::CONNECT_TIMEOUT).0;
     let fingerprint = fingerprint(&settings);
     let backend = settings.build(name, notices)?;
-    let upstream = Arc::new(Upstream { name: name.into(), prefix, backend });
+    let upstream = Arc::new(Upstream { name: name.into(), prefix, patience, backend });
     Ok(Source { upstream, fingerprint, notices: receiver })
 }
 

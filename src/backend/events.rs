@@ -14,6 +14,7 @@ use futures_util::{
 
 use super::transport::{Incoming, Kind, Trouble};
 use crate::wire::{
+    json::Limits,
     message::{self, Message},
     sse::Event,
 };
@@ -55,6 +56,15 @@ pub fn messages(
         }
     });
     messages.boxed()
+}
+
+/// The messages of an event, each as an event: servers of 2025-03-26 may send several in one.
+pub fn each(event: Event) -> Vec<Event> {
+    match message::batch(&event.data, &Limits::REPLY) {
+        Ok(Some(parts)) => parts.into_iter().map(|data| Event { data, ..event.clone() }).collect(),
+        // What is wrong with it is said by who reads it.
+        Ok(None) | Err(_) => vec![event],
+    }
 }
 
 /// The same up to the response. If that comes first, it is all.

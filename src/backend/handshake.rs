@@ -66,7 +66,7 @@ pub async fn probe(
                 Kind::Status(401 | 403 | 429) => false,
                 Kind::Status(status) => (400..500).contains(&status),
                 // A process that left, or wrote what it should not, did not like the question.
-                Kind::Lost | Kind::Rubbish | Kind::NotSent | Kind::SessionLost => silence_counts,
+                Kind::Lost | Kind::Rubbish | Kind::NotSent | Kind::SessionLost | Kind::Busy => silence_counts,
             };
             return if legacy { Ok(None) } else { Err(trouble) };
         }

@@ -464,7 +464,7 @@ fn events(response: Response<Answer>) -> Events {
                 .map_err(|why| Trouble::new(Kind::Rubbish, format!("sent an event stream: {why}")))
         });
         let events: Vec<_> = match events {
-            Ok(events) => events.into_iter().map(Ok).collect(),
+            Ok(events) => events.into_iter().flat_map(events::each).map(Ok).collect(),
             Err(trouble) => {
                 body = None;
                 vec![Err(trouble)]

@@ -9,9 +9,12 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream::BoxStream};
 
-use crate::wire::{
-    mcp::{Era, Method, Revision},
-    message::Message,
+use crate::{
+    error::Error,
+    wire::{
+        mcp::{Era, Method, Revision},
+        message::Message,
+    },
 };
 
 /// Makes connections.
@@ -129,6 +132,8 @@ pub enum Kind {
     SessionLost,
     /// The server said something that is no answer.
     Rubbish,
+    /// Other calls take what this one needs.
+    Busy,
     /// The HTTP status of a refusal without a JSON-RPC body.
     Status(u16),
 }
@@ -136,5 +141,16 @@ pub enum Kind {
 impl Trouble {
     pub fn new(kind: Kind, why: impl Into<String>) -> Self {
         Self { kind, why: why.into() }
+    }
+
+    /// Why a call has no answer, for its caller, who has to know whether to make it again.
+    pub fn error(&self, backend: &str) -> Error {
+        let why = match self.kind {
+            Kind::Busy => return Error::Busy(format!("backend {backend}: {self}")),
+            Kind::NotSent | Kind::SessionLost => format!("the call did not reach it: {self}"),
+            Kind::Lost => format!("the call may have run: {self}"),
+            Kind::Rubbish | Kind::Status(_) => self.why.clone(),
+        };
+        Error::backend(backend, why)
     }
 }

@@ -16,6 +16,7 @@ use crate::{
         header, json,
         mcp::{Era, Level, Method, Revision, meta},
         message::Message,
+        trace::Trace,
     },
 };
 
@@ -106,7 +107,22 @@ pub fn call(
     let mirrored = headers.map(mirrored).transpose()?;
     let given = given(&message)?;
     let progress = envelope.progress.map(Progress::new);
-    Ok(Call { caller, scope, method, message, client, log_level, progress, mirrored, given })
+    let session = None;
+    let trace = headers.and_then(trace);
+    Ok(Call { caller, session, scope, method, message, client, log_level, progress, trace, mirrored, given })
+}
+
+/// The trace that the headers of a request speak of.
+pub fn trace(headers: &HeaderMap) -> Option<Box<Trace>> {
+    if !headers.contains_key("traceparent") && !headers.contains_key("baggage") {
+        return None;
+    }
+    let all = |name: &str| {
+        let values = headers.get_all(name).iter().map(|value| value.to_str().ok().map(str::trim));
+        let values: Vec<_> = values.collect::<Option<_>>()?;
+        (!values.is_empty()).then(|| values.join(","))
+    };
+    Trace::of(all).map(Box::new)
 }
 
 /// What a request brings of an earlier round of the same call.

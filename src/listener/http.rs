@@ -186,7 +186,8 @@ impl<S: Stage> Http<S> {
                 body::empty(StatusCode::ACCEPTED)
             }
             message::Kind::Request => {
-                let mut response = match self.front.ask(&session, message, progress, takes.events) {
+                let trace = envelope::trace(&parts.headers);
+                let mut response = match self.front.ask(&session, message, progress, trace, takes.events) {
                     Ok(asking) => answer::legacy(asking, &session, takes.events).await,
                     Err(error) => error_response(&error, id.as_deref(), Era::Legacy),
                 };

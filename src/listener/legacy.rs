@@ -22,6 +22,7 @@ use crate::{
         json::{self, Limits},
         mcp::{Era, Level, Method, Revision},
         message::Message,
+        trace::Trace,
     },
 };
 
@@ -40,6 +41,7 @@ impl<S: Stage> Front<S> {
         session: &Arc<Session>,
         message: Message,
         progress: Option<Bytes>,
+        trace: Option<Box<Trace>>,
         open: bool,
     ) -> Result<Asking> {
         let id = message.id_bytes().unwrap_or_default();
@@ -78,12 +80,14 @@ impl<S: Stage> Front<S> {
         let capabilities = if open { client.capabilities } else { Capabilities::NONE };
         let call = Call {
             caller: session.caller.clone(),
+            session: Some(session.mark.clone()),
             scope: session.scope.clone(),
             method,
             message,
             client: Client { capabilities, ..client },
             log_level: session.level(),
             progress: progress.map(Progress::new),
+            trace,
             mirrored: None,
             given: None,
         };
@@ -104,12 +108,14 @@ impl<S: Stage> Front<S> {
         let message = Message::parse(text.into(), &Limits::REQUEST);
         let call = message.map(|message| Call {
             caller: session.caller.clone(),
+            session: None,
             scope: session.scope.clone(),
             method: Method::Listen,
             message,
             client: session.client().cloned().unwrap_or_else(|| nobody(Revision::NEWEST_LEGACY)),
             log_level: None,
             progress: None,
+            trace: None,
             mirrored: None,
             given: None,
         });
@@ -136,12 +142,14 @@ impl<S: Stage> Front<S> {
         let asked = Asked { id, method: Method::Initialize, client: client.clone() };
         let call = Call {
             caller: session.caller.clone(),
+            session: None,
             scope: session.scope.clone(),
             method: Method::Initialize,
             message,
             client: client.clone(),
             log_level: None,
             progress: None,
+            trace: None,
             mirrored: None,
             given: None,
         };

@@ -90,7 +90,7 @@ pub fn take<S: Stage>(front: &Front<S>, session: &Arc<Session>, text: Bytes, ope
             let asking = if modern {
                 self_contained(front, session, message, envelope)
             } else {
-                front.ask(session, message, envelope.progress, open)
+                front.ask(session, message, envelope.progress, None, open)
             };
             match asking {
                 Ok(asking) => Taken::Asking(asking),

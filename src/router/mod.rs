@@ -73,7 +73,8 @@ impl Router {
         &self.catalog
     }
 
-    async fn route(self, call: Call) -> Result<Reply> {
+    /// `waited` says that no backend is to be waited for any more.
+    async fn route(self, call: Call, waited: bool) -> Result<Reply> {
         let snapshot = self.catalog.snapshot();
         let view = snapshot.view(&call.scope).ok_or(Error::NoEndpoint)?;
         if let Some(list) = call.method.list() {
@@ -86,13 +87,16 @@ impl Router {
             | Method::SkillsGet
             | Method::DirectoryRead => {
                 let target = text_param(&call, call.method.target().unwrap_or_default())?;
-                let route = view.route(call.method, &target);
-                let route = route.ok_or_else(|| Error::unknown(call.method, &target))?;
+                let Some(route) = view.route(call.method, &target) else {
+                    let (method, target) = (call.method, target.into_owned());
+                    let unknown = Error::unknown(method, &target);
+                    return self.not_known_yet(call, waited, (method, target), unknown).await;
+                };
                 repeated_rightly(&route, &call)?;
                 drop(target);
                 self.forward(route, call, view).await
             }
-            Method::Complete => Box::pin(self.complete(view, call)).await, // Rare and large.
+            Method::Complete => Box::pin(self.complete(view, call, waited)).await, // Rare and large.
             Method::Listen => {
                 self.subscriptions.listen(view, &call, self.catalog.changes()).map(Reply::Stream)
             }
@@ -113,6 +117,17 @@ impl Router {
             | Method::TasksUpdate
             | Method::SkillsList => Err(Error::UnknownMethod(call.method.name().to_owned())),
         }
+    }
+
+    /// What nobody has may be had in a moment by a backend that is just starting.
+    fn not_known_yet(self, call: Call, waited: bool, of: (Method, String), unknown: Error) -> Replying {
+        Box::pin(async move {
+            let (method, target) = of;
+            if !waited && self.catalog.first_heard(&call.scope, method, &target).await {
+                return self.route(call, true).await;
+            }
+            Err(unknown)
+        })
     }
 
     async fn forward(&self, route: Route, mut call: Call, view: &View) -> Result<Reply> {
@@ -156,24 +171,29 @@ impl Router {
 
     /// A completion goes to whoever has the prompt or the template; a backend without completions
     /// has none to offer, which is no error.
-    async fn complete(&self, view: &View, call: Call) -> Result<Reply> {
+    async fn complete(&self, view: &View, call: Call, waited: bool) -> Result<Reply> {
         let reference = call.message.in_params("ref").unwrap_or_default();
         let member = |name: &str| {
             let found =
                 json::members(reference).into_iter().find(|member| member.key_in(reference) == name)?;
             json::string(found.value.of(reference)).map(|text| text.into_owned())
         };
-        let route = match member("type").as_deref() {
+        let (route, of, unknown) = match member("type").as_deref() {
             Some("ref/prompt") => {
                 let name = member("name").ok_or_else(|| Error::Params("`ref` wants a `name`".into()))?;
-                view.prompt(&name).ok_or(Error::UnknownPrompt(name))?
+                let unknown = Error::UnknownPrompt(name.clone());
+                (view.prompt(&name), (Method::PromptsGet, name), unknown)
             }
             Some("ref/resource") => {
                 let uri = member("uri").ok_or_else(|| Error::Params("`ref` wants a `uri`".into()))?;
                 // Up to 2025-11-25 too, a completion's unknown reference is an invalid parameter.
-                view.resource(&uri).ok_or_else(|| Error::Params(format!("there is no resource {uri:?}")))?
+                let unknown = Error::Params(format!("there is no resource {uri:?}"));
+                (view.resource(&uri), (Method::ResourcesRead, uri), unknown)
             }
             _ => return Err(Error::Params("`ref` must be of the type ref/prompt or ref/resource".into())),
+        };
+        let Some(route) = route else {
+            return self.clone().not_known_yet(call, waited, of, unknown).await;
         };
         let offer = route.upstream.backend.offer();
         let completes = offer.is_none_or(|offer| {
@@ -310,6 +330,6 @@ impl Service<Call> for Router {
     }
 
     fn call(&mut self, call: Call) -> Self::Future {
-        Box::pin(self.clone().route(call))
+        Box::pin(self.clone().route(call, false))
     }
 }

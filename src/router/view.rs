@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -19,6 +20,7 @@ use crate::{
     backend::{Backend, Mirrored, TaskSupport},
     call::Scope,
     wire::{
+        icon::safe_icons,
         json,
         mcp::{Era, INTRODUCTION, List, Method, extension, meta},
         message::object_with,
@@ -31,6 +33,8 @@ use crate::{
 pub struct Upstream {
     pub name: Arc<str>,
     pub prefix: String,
+    /// How long its first answer may be waited for.
+    pub patience: Duration,
     pub backend: Arc<dyn Backend>,
 }
 
@@ -170,17 +174,18 @@ impl View {
             wrapped: false,
             task_support: TaskSupport::None,
         };
+        let text = safe_icons(&entry.text).map_or_else(|| entry.text.clone(), Bytes::from);
         match list {
             List::Tools => {
                 route.mirrored = mirrored(&entry.text)?.into();
                 route.task_support = task_support(&entry.text);
-                let (mut old, wrapped) = project::tool(&entry.text, shown, Era::Legacy);
+                let (mut old, wrapped) = project::tool(&text, shown, Era::Legacy);
                 if makes_tasks(upstream) {
                     // In 2025-11-25 a client may ask for a task only where a tool says so.
                     let execution: (&str, &[u8]) = ("execution", b"{\"taskSupport\":\"optional\"}");
                     old = object_with(&old, |_| false, &[execution]);
                 }
-                let (new, _) = project::tool(&entry.text, shown, Era::Modern);
+                let (new, _) = project::tool(&text, shown, Era::Modern);
                 route.wrapped = wrapped;
                 self.tools.insert(shown.to_owned(), route);
                 self.add_page(&entry.text, upstream);
@@ -203,11 +208,7 @@ impl View {
         if matches!(list, List::Resources | List::Templates | List::Skills) && shown != entry.key {
             self.apart.insert((Arc::clone(&upstream.name), entry.key.clone()));
         }
-        let text = if shown == entry.key {
-            entry.text.clone()
-        } else {
-            project::entry(&entry.text, list.key(), shown).into()
-        };
+        let text = if shown == entry.key { text } else { project::entry(&text, list.key(), shown).into() };
         Ok((text.clone(), text))
     }
 

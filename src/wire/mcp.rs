@@ -254,6 +254,8 @@ pub mod meta {
     pub const PROGRESS_TOKEN: &str = "progressToken";
     /// Of 2025-11-25: the task that a message belongs to.
     pub const RELATED_TASK: &str = "io.modelcontextprotocol/related-task";
+    /// What a result of 2025-11-25 says of tasks, which means nothing in the modern era.
+    pub const OF_LEGACY_TASKS: [&str; 2] = [RELATED_TASK, "io.modelcontextprotocol/model-immediate-response"];
 
     /// The keys of a request that are about this hop and are written anew for the next one.
     pub const OF_A_HOP: [&str; 5] =

@@ -15,6 +15,8 @@ use super::{
     mcp::{Era, Method, Revision, code, meta},
     message::{Message, Splice, object_of, object_with},
     older,
+    question::pages_first,
+    trace::Trace,
 };
 
 /// A request on its way to a backend: what of it is about this hop alone.
@@ -28,6 +30,10 @@ pub struct Hop<'a> {
     pub progress: bool,
     /// The envelope that each request of the modern era carries; none for the legacy one.
     pub envelope: Option<Envelope<'a>>,
+    /// What the backend speaks.
+    pub revision: Revision,
+    /// What came beside the message.
+    pub trace: Option<&'a Trace>,
 }
 
 /// What a request of revision 2026-07-28 says about its sender.
@@ -57,6 +63,12 @@ impl Envelope<'_> {
 
 /// The text of a request for the next hop.
 pub fn request(message: &Message, method: Method, hop: &Hop<'_>) -> Vec<u8> {
+    if method == Method::Complete
+        && hop.revision < Revision::V2025_06_18
+        && let Some(older) = older_completion(message)
+    {
+        return request(&older, method, hop);
+    }
     let text = message.text();
     let number = hop.id.to_string();
     let mut splice = Splice::new(text);
@@ -85,6 +97,22 @@ pub fn request(message: &Message, method: Method, hop: &Hop<'_>) -> Vec<u8> {
     splice.finish()
 }
 
+/// A completion without what came with 2025-06-18, if it has any of that.
+fn older_completion(message: &Message) -> Option<Message> {
+    let titled =
+        |reference: &[u8]| json::members(reference).iter().any(|member| member.is("title", reference));
+    let reference = message.in_params("ref").filter(|reference| titled(reference));
+    if reference.is_none() && message.param("context").is_none() {
+        return None;
+    }
+    let reference = reference.map(|reference| object_with(reference, |key| key == "title", &[]));
+    let put: Vec<(&str, &[u8])> = reference.iter().map(|reference| ("ref", &reference[..])).collect();
+    let params = message.top("params")?;
+    let mut splice = Splice::new(message.text());
+    splice.replace(params, object_with(params.of(message.text()), |key| key == "context", &put));
+    Message::parse(splice.finish().into(), &json::Limits::REPLY).ok()
+}
+
 /// A request of a later round: with the client's answers by their keys, and with the state that
 /// the server wants to hear again.
 pub fn next_round(message: &Message, answers: &[(&str, &[u8])], state: Option<&str>) -> Vec<u8> {
@@ -108,43 +136,13 @@ pub fn next_round(message: &Message, answers: &[(&str, &[u8])], state: Option<&s
     splice.finish()
 }
 
-/// A legacy server's request as it stands among the `inputRequests` of the modern era: without
-/// what belongs to the connection, and without what only the legacy era has.
-pub fn embedded(request: &Message) -> Vec<u8> {
-    let gone = |key: &str| matches!(key, "_meta" | "task" | "elicitationId");
-    let params = request.top("params").map(|place| object_with(place.of(request.text()), gone, &[]));
-    let method = request.top("method").map_or(&b"\"\""[..], |place| place.of(request.text()));
-    match params {
-        Some(params) => [b"{\"method\":", method, b",\"params\":", &params, b"}"].concat(),
-        None => [b"{\"method\":", method, b"}"].concat(),
-    }
-}
-
-/// The same the other way, for a client of a legacy revision, under an id of ours.
-pub fn question(request: &[u8], id: u64, revision: Revision) -> Vec<u8> {
-    let mut put: Vec<(&str, &[u8])> = vec![("jsonrpc", b"\"2.0\"")];
-    let id_text = id.to_string();
-    put.push(("id", id_text.as_bytes()));
-    let params = json::members(request).into_iter().find(|member| member.is("params", request));
-    let params = params.map(|member| {
-        let old = member.value.of(request);
-        let by_url = json::members(old).iter().any(|m| m.is("mode", old) && m.value.of(old) == b"\"url\"");
-        let elicitation = format!("\"waystation-{id}\"");
-        let more: &[(&str, &[u8])] = if by_url { &[("elicitationId", elicitation.as_bytes())] } else { &[] };
-        // Before 2025-11-25 there were only forms, and no word for them.
-        object_with(old, |key| key == "mode" && revision < Revision::V2025_11_25, more)
-    });
-    if let Some(params) = &params {
-        put.push(("params", params));
-    }
-    object_with(request, |_| false, &put)
-}
-
 /// The `_meta` of the next hop, if it differs from the one that came.
 fn request_meta(message: &Message, hop: &Hop<'_>, token: &str) -> Option<Vec<u8>> {
     let text = message.text();
     let of_a_hop = |member: &&Member| meta::OF_A_HOP.iter().any(|name| member.is(name, text));
-    if !hop.progress && hop.envelope.is_none() && !message.meta().any(|member| of_a_hop(&member)) {
+    let trace = || hop.trace.into_iter().flat_map(|trace| trace.missing_in(message));
+    let same = !hop.progress && hop.envelope.is_none() && !message.meta().any(|member| of_a_hop(&member));
+    if same && trace().next().is_none() {
         return None;
     }
     let envelope = hop.envelope.as_ref().map(Envelope::members).unwrap_or_default();
@@ -153,6 +151,7 @@ fn request_meta(message: &Message, hop: &Hop<'_>, token: &str) -> Option<Vec<u8>
     if hop.progress {
         put.push((meta::PROGRESS_TOKEN, token.as_bytes()));
     }
+    put.extend(trace().map(|(name, value)| (name, value.as_bytes())));
     Some(object_of(text, message.meta().filter(|member| !of_a_hop(member)), &put))
 }
 
@@ -208,15 +207,17 @@ fn changes<'a>(message: &'a Message, written_in: Era, reader: &Reader<'a>) -> Sp
         splice.replace(id, reader.id);
     }
     if let Some(error) = message.top("error") {
-        if let Some(other) = error_code(message, written_in, reader) {
+        if let Some(other) = pages_first(message, reader) {
+            splice.replace(error, other);
+        } else if let Some(other) = error_code(message, written_in, reader) {
             splice.replace(message.of_error("code").unwrap_or(error), other.to_string().into_bytes());
         }
         return splice;
     }
     let Some(result) = message.top("result") else { return splice };
     match (written_in, reader.revision.era()) {
-        (Era::Legacy, Era::Legacy) => {}
-        (_, Era::Modern) => complete(message, result, reader, &mut splice),
+        (Era::Legacy, Era::Legacy) => in_words(message, result, reader, &mut splice),
+        (_, Era::Modern) => complete(message, result, written_in, reader, &mut splice),
         (Era::Modern, Era::Legacy) => {
             splice.replace(result, downgrade(result.of(message.text()), reader));
         }
@@ -225,7 +226,13 @@ fn changes<'a>(message: &'a Message, written_in: Era, reader: &Reader<'a>) -> Sp
 }
 
 /// Adds what every result of the modern era has, where it is missing.
-fn complete<'a>(message: &Message, result: Span, reader: &Reader<'_>, splice: &mut Splice<'a>) {
+fn complete<'a>(
+    message: &Message,
+    result: Span,
+    written_in: Era,
+    reader: &Reader<'_>,
+    splice: &mut Splice<'a>,
+) {
     let mut more = Vec::with_capacity(160);
     if message.field("resultType").is_none() {
         more.extend_from_slice(b"\"resultType\":\"complete\",");
@@ -241,7 +248,8 @@ fn complete<'a>(message: &Message, result: Span, reader: &Reader<'_>, splice: &m
     }
     if let Some(place) = message.field("_meta") {
         let info = [(meta::SERVER_INFO, reader.server_info.as_bytes())];
-        splice.replace(place, object_with(place.of(message.text()), |_| false, &info));
+        let gone = |key: &str| written_in == Era::Legacy && meta::OF_LEGACY_TASKS.contains(&key);
+        splice.replace(place, object_with(place.of(message.text()), gone, &info));
     } else {
         for part in ["\"_meta\":{\"", meta::SERVER_INFO, "\":", reader.server_info, "},"] {
             more.extend_from_slice(part.as_bytes());
@@ -253,11 +261,42 @@ fn complete<'a>(message: &Message, result: Span, reader: &Reader<'_>, splice: &m
     splice.insert(result.start + 1, more);
 }
 
+/// Structured content that nothing else says is said in words too, for whoever reads only these.
+fn in_words(message: &Message, result: Span, reader: &Reader<'_>, splice: &mut Splice<'_>) {
+    let Some(structured) = message.in_result("structuredContent") else { return };
+    if reader.method != Method::ToolsCall {
+        return;
+    }
+    match message.field("content") {
+        None => {
+            let words = [b"\"content\":", &words(structured)[..], b","].concat();
+            splice.insert(result.start + 1, words);
+        }
+        Some(content) if json::within(message.text(), content).is_empty() => {
+            splice.replace(content, words(structured));
+        }
+        Some(_) => {}
+    }
+}
+
+/// A list of content with a value in it as text.
+fn words(value: &[u8]) -> Vec<u8> {
+    let text = json::quoted(&String::from_utf8_lossy(value));
+    format!("[{{\"type\":\"text\",\"text\":{text}}}]").into_bytes()
+}
+
 /// A modern result without what the legacy era does not know.
 fn downgrade(result: &[u8], reader: &Reader<'_>) -> Vec<u8> {
     let mut put: Vec<(&str, Vec<u8>)> = Vec::new();
+    let mut said = reader.method != Method::ToolsCall;
+    let mut structured = None;
     for member in json::members(result) {
         let value = member.value.of(result);
+        match &*member.key_in(result) {
+            "content" => said |= !json::elements(value).is_empty(),
+            "structuredContent" => structured = Some(value),
+            _ => {}
+        }
         match &*member.key_in(result) {
             "_meta" => put.push(("_meta", object_with(value, |key| key == meta::SERVER_INFO, &[]))),
             "structuredContent" if reader.wrapped || !value.starts_with(b"{") => {
@@ -265,6 +304,9 @@ fn downgrade(result: &[u8], reader: &Reader<'_>) -> Vec<u8> {
             }
             _ => {}
         }
+    }
+    if let Some(structured) = structured.filter(|_| !said) {
+        put.push(("content", words(structured)));
     }
     let put: Vec<(&str, &[u8])> = put.iter().map(|(key, value)| (*key, value.as_slice())).collect();
     object_with(result, |key| matches!(key, "resultType" | "ttlMs" | "cacheScope"), &put)

@@ -81,6 +81,9 @@ fn numbers_and_times_have_bounds() {
     check("[deadline]\nheartbeat = \"400d\"", 2, &["longer than a year"]);
     check("[deadline.tools]\n\"a__*\" = { idle = \"0s\" }", 2, &["deadline.tools.\"a__*\".idle"]);
     check(&backend("connect_timeout = \"0ms\""), 3, &["no time at all"]);
+    check(&backend("idle = \"0ms\""), 3, &["no time at all"]);
+    check(&backend("max_connections = 1"), 3, &["write 2 or more"]);
+    check(&backend("share = \"nobody\""), 3, &["none of its values"]);
 }
 
 #[test]

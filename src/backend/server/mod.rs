@@ -36,12 +36,15 @@ mod call; //  what one call takes
 pub mod task; // what if the server makes a task of it
 mod watch; // what it tells of its own accord
 
+pub use call::TURN;
 use watch::Watching;
 
 use super::{
     Ask, Backend, EraKind, Notice, Notices, Offer, State, Status, handshake,
     parking::Parking,
+    profiles::Lease,
     transport::{Connect, Inbox, Kind, Transport, Trouble},
+    visits::Visits,
 };
 use crate::{
     call::{Call, Reply},
@@ -61,6 +64,15 @@ const VERDICT: Duration = Duration::from_secs(60 * 60);
 
 /// The right to be the only call under way on a connection.
 pub type Turn = OwnedSemaphorePermit;
+
+/// What a call has of its connection until its end.
+#[derive(Debug, Default)]
+pub struct Hold {
+    /// Where a question could not be told apart.
+    pub turn: Option<Turn>,
+    /// Where the connection is not always there.
+    pub lease: Option<Arc<Lease>>,
+}
 
 pub struct Server {
     me: Weak<Server>,
@@ -83,9 +95,12 @@ pub struct Server {
     /// Calls that may be asked something, where servers do not tell which one they ask.
     turn: Arc<Semaphore>,
     parking: Arc<Parking>,
+    visits: Arc<Visits>,
     /// The resources whose changes somebody wants to hear of.
     wanted: tokio::sync::watch::Sender<BTreeSet<String>>,
-    /// The task that tells the server so.
+    /// Are changes heard of over this connection?
+    watches: bool,
+    /// The task that tells the server what is wanted.
     watching: Mutex<Option<AbortHandle>>,
 }
 
@@ -132,6 +147,8 @@ pub struct Parts {
     /// For a connection and its handshake.
     pub timeout: Duration,
     pub notices: Notices,
+    /// Are changes heard of over this connection? Over one is enough.
+    pub watches: bool,
 }
 
 impl fmt::Debug for Parts {
@@ -142,7 +159,7 @@ impl fmt::Debug for Parts {
 
 impl Server {
     pub fn new(parts: Parts, capabilities: Capabilities) -> Arc<Self> {
-        let Parts { name, ways, kind, era, timeout, notices } = parts;
+        let Parts { name, ways, kind, era, timeout, notices, watches } = parts;
         let health =
             Health { state: State::Starting, since: SystemTime::now(), problem: None, connections: 0 };
         Arc::new_cyclic(|me| Self {
@@ -161,7 +178,9 @@ impl Server {
             capabilities,
             turn: Arc::new(Semaphore::new(1)),
             parking: Arc::default(),
+            visits: Arc::default(),
             wanted: tokio::sync::watch::Sender::default(),
+            watches,
             watching: Mutex::default(),
         })
     }
@@ -179,13 +198,13 @@ impl Server {
     /// it would be of no use.
     pub fn reserve(&self, call: &Call) -> Result<Option<Turn>, TryAcquireError> {
         let link = self.link.load();
-        match link.as_ref() {
-            Some(link) if !link.transport.takes_questions() => Err(TryAcquireError::Closed),
-            Some(link) if self.takes_turns(link, call) => {
-                Arc::clone(&self.turn).try_acquire_owned().map(Some)
-            }
-            _ => Ok(None),
-        }
+        let needed = match link.as_ref() {
+            Some(link) if !link.transport.takes_questions() => return Err(TryAcquireError::Closed),
+            Some(link) => self.takes_turns(link, call),
+            // Over Streamable HTTP it hardly ever is; over anything else it is as far as is known.
+            None => self.kind != "http" && self.may_be_asked(call),
+        };
+        if needed { Arc::clone(&self.turn).try_acquire_owned().map(Some) } else { Ok(None) }
     }
 
     /// Could a question on its connection be anybody's?
@@ -197,11 +216,6 @@ impl Server {
         self.parking.has(ticket)
     }
 
-    /// Is a call under way, or waiting for its client?
-    pub fn is_busy(&self) -> bool {
-        Arc::strong_count(&self.parking) > 1
-    }
-
     fn health(&self) -> MutexGuard<'_, Health> {
         self.health.lock().expect("no code panics while it holds this lock")
     }
@@ -211,7 +225,7 @@ impl Server {
     }
 
     fn error(&self, trouble: &Trouble) -> Error {
-        not_answered(&self.name, trouble)
+        trouble.error(&self.name)
     }
 
     /// A new connection, or one that another call has made meanwhile.
@@ -288,7 +302,7 @@ impl Server {
         let again = health.connections > 1;
         drop(health);
         tracing::info!(backend = &*self.name, revision = %link.offer.revision, "connected");
-        if self.capabilities == Capabilities::NONE {
+        if self.watches {
             let (ids, notices) = (Arc::clone(&self.next_id), Arc::clone(&self.notices));
             let (link, wanted) = (Arc::downgrade(link), self.wanted.subscribe());
             let task = tokio::spawn(Watching { link, ids, notices, wanted, again }.run());
@@ -377,13 +391,17 @@ impl Server {
     fn inbox(&self) -> (Inbox, Arc<OnceLock<Weak<dyn Transport>>>) {
         let cell: Arc<OnceLock<Weak<dyn Transport>>> = Arc::default();
         let (notices, answers) = (Arc::clone(&self.notices), Arc::clone(&cell));
+        let visits = Arc::clone(&self.visits);
         let inbox: Inbox = Arc::new(move |message: Message| match message.kind() {
             message::Kind::Request => {
                 if let Some(transport) = answers.get().and_then(Weak::upgrade) {
                     tokio::spawn(transport.notify(reply_to(&message)));
                 }
             }
-            message::Kind::Notification => watch::heard(&message, &notices),
+            message::Kind::Notification => match visits.over(&message) {
+                Some((session, text)) => session.tell(text),
+                None => watch::heard(&message, &notices),
+            },
             message::Kind::Response => {}
         });
         (inbox, cell)
@@ -399,16 +417,6 @@ impl Server {
     }
 }
 
-/// Why a call has no answer, for its caller, who has to know whether to make it again.
-pub fn not_answered(backend: &str, trouble: &Trouble) -> Error {
-    let why = match trouble.kind {
-        Kind::NotSent | Kind::SessionLost => format!("the call did not reach it: {trouble}"),
-        Kind::Lost => format!("the call may have run: {trouble}"),
-        Kind::Rubbish | Kind::Status(_) => trouble.why.clone(),
-    };
-    Error::backend(backend, why)
-}
-
 /// The reply to a question from a server. A ping is answered; all else was not offered.
 pub fn reply_to(request: &Message) -> Bytes {
     let id = request.id().unwrap_or(b"0");
@@ -421,7 +429,7 @@ pub fn reply_to(request: &Message) -> Bytes {
 
 impl Backend for Server {
     fn answer(&self, ask: Ask) -> BoxFuture<'_, Result<Reply>> {
-        Box::pin(self.ask(ask, None))
+        Box::pin(self.ask(ask, Hold::default()))
     }
 
     fn status(&self) -> Status {

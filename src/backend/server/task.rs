@@ -13,7 +13,7 @@ use futures_util::{StreamExt as _, stream};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Link, Server, Turn};
+use super::{Hold, Link, Server};
 use crate::{
     backend::{
         Ask, TaskSupport,
@@ -164,7 +164,7 @@ struct Following {
     task: Told,
     /// Questions that were answered, and may still be shown for a while.
     answered: Vec<String>,
-    turn: Option<Turn>,
+    hold: Hold,
     guard: Cancelling,
     failures: u32,
 }
@@ -203,7 +203,7 @@ impl Drop for Cancelling {
 impl Server {
     /// What comes of a call whose server has made a task of it. `hidden`: its client does not
     /// know, so that its going ends the task too.
-    pub fn follow(self: Arc<Self>, ask: Ask, task: Told, turn: Option<Turn>, hidden: bool) -> Events {
+    pub fn follow(self: Arc<Self>, ask: Ask, task: Told, hold: Hold, hidden: bool) -> Events {
         let first = Event::Task(task.progress());
         let guard = Cancelling {
             server: Arc::clone(&self),
@@ -211,7 +211,7 @@ impl Server {
             id: task.task_id.clone(),
             armed: hidden,
         };
-        let following = Following { server: self, ask, task, answered: vec![], turn, guard, failures: 0 };
+        let following = Following { server: self, ask, task, answered: vec![], hold, guard, failures: 0 };
         stream::iter([Ok(first)]).chain(following.events()).boxed()
     }
 
@@ -226,6 +226,7 @@ impl Server {
         ask: Ask,
         given: &Given,
         handle: &str,
+        hold: Hold,
         hidden: bool,
     ) -> Result<Reply> {
         if given.gone {
@@ -252,7 +253,7 @@ impl Server {
         let guard =
             Cancelling { server: Arc::clone(&self), ask: ask.clone(), id: handle.to_owned(), armed: hidden };
         let answered = given.answers.iter().map(|(key, _)| key.clone()).collect();
-        let following = Following { server: self, ask, task, answered, turn: None, guard, failures: 0 };
+        let following = Following { server: self, ask, task, answered, hold, guard, failures: 0 };
         Ok(Reply::Stream(following.events()))
     }
 
@@ -364,7 +365,7 @@ impl Following {
         };
         let text = format!("{{\"jsonrpc\":\"2.0\",\"id\":0,\"{member}\":{}}}", value.get());
         let message = Message::parse(text.into(), &Limits::REPLY)?;
-        let answer = exchange::answer(message, Era::Modern, &self.ask);
+        let answer = exchange::answer(message, Era::Modern, &self.ask, &self.server.visits);
         let answer = answer.map_err(|trouble| self.server.error(&trouble))?;
         Ok(Step::Ends(stream::iter([Ok(Event::Answer(answer))]).boxed()))
     }
@@ -381,7 +382,7 @@ impl Following {
         );
         let text = [head.as_bytes(), &open, b"}}"].concat();
         let message = Message::parse(text.into(), &Limits::REPLY)?;
-        let asks = exchange::question(message, &self.ask.call);
+        let asks = exchange::input_required(message, &self.ask.call);
         let asks = asks.map_err(|trouble| self.server.error(&trouble))?;
         Ok(Step::Ends(stream::iter([Ok(Event::Answer(asks))]).boxed()))
     }
@@ -399,14 +400,15 @@ impl Following {
         match link.transport.request(outgoing).await? {
             Incoming::Whole(message) => {
                 guard.disarm();
-                let answer = exchange::answer(message, Era::Legacy, &self.ask)?;
+                let answer = exchange::answer(message, Era::Legacy, &self.ask, &self.server.visits)?;
                 Ok(stream::iter([Ok(Event::Answer(answer))]).boxed())
             }
             Incoming::Stream(messages) => {
                 let place = Place {
                     backend: Arc::clone(&self.server.name),
                     parking: Arc::clone(&self.server.parking),
-                    turn: self.turn.take(),
+                    visits: Arc::clone(&self.server.visits),
+                    hold: std::mem::take(&mut self.hold),
                     tasks: None,
                 };
                 Ok(exchange::relay(messages, guard, place, &self.ask))

@@ -28,7 +28,7 @@ use super::{
     saved::{Journal, Record},
 };
 use crate::{
-    call::{Caller, Client, Event, Events, Scope},
+    call::{self, Caller, Client, Event, Events, Scope},
     error::{Error, Result},
     wire::{
         mcp::{Era, Level},
@@ -47,6 +47,8 @@ pub struct Session {
     pub id: String,
     pub caller: Caller,
     pub scope: Scope,
+    /// What backends know of it.
+    pub mark: call::Session,
     /// Set by `initialize`.
     client: OnceLock<Client>,
     begun: Instant,
@@ -75,10 +77,12 @@ struct State {
 
 impl Session {
     fn new(id: String, caller: Caller, scope: Scope, own: Arc<Stream>) -> Self {
+        let to_client = Arc::clone(&own);
         Self {
             id,
             caller,
             scope,
+            mark: call::Session::new(move |text| to_client.push(text)),
             client: OnceLock::new(),
             begun: Instant::now(),
             used: AtomicU64::new(0),
@@ -215,6 +219,7 @@ impl Session {
 
     /// Nothing more comes of this session: its requests are cancelled, its streams end.
     pub fn end(&self) {
+        self.mark.end();
         self.end_with(|stream| {
             stream.end();
             stream.forget();

@@ -229,12 +229,14 @@ impl Record {
         };
         let call = Call {
             caller: self.caller,
+            session: None,
             scope: self.endpoint.map_or(Scope::All, |backend| Scope::One(backend.into())),
             method: Method::ToolsCall,
             message: Message::parse(self.request.into(), &Limits::REQUEST).ok()?,
             client: Client { revision, capabilities, info: self.info.into() },
             log_level: None,
             progress: None,
+            trace: None,
             mirrored: None,
             given: None,
         };

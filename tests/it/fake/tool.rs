@@ -5,8 +5,9 @@
 //! - `progress` notes `n` steps (3), each with a log message for the first `logs` (all), `every_ms` apart (0);
 //!   if it `hangs`, it never answers.
 //! - `ask` asks its client for what `method` and `params` say, and answers with what came back, and with the
-//!   state it had wanted back, where the era has one. Of the legacy era, `apart` has it ask on the session's own
-//!   stream, and `wait` once [`super::Fake::let_ask`] was called, whether it was cancelled meanwhile or not.
+//!   state it had wanted back, where the era has one. Before that it notes `steps` (0) of progress, in each round.
+//!   Of the legacy era, `apart` has it ask on the session's own stream, and `wait` once [`super::Fake::let_ask`] was
+//!   called, whether it was cancelled meanwhile or not.
 //! - `fails_with` answers with the error of `message`.
 //! - `raw` answers with the bytes of `hex`, else of [`super::Fake::answer_raw`], in place of a result.
 
@@ -213,6 +214,10 @@ fn with_id(message: &Value, id: &Value) -> Value {
 
 async fn ask(call: &Call) -> Answer {
     let arguments = &call.params["arguments"];
+    let token = &call.params["_meta"]["progressToken"];
+    for step in 1..=arguments["steps"].as_u64().filter(|_| !token.is_null()).unwrap_or(0) {
+        call.notify("notifications/progress", json!({ "progressToken": token, "progress": step }));
+    }
     let request = json!({ "method": arguments["method"], "params": arguments["params"] });
     let given = if call.is_modern() {
         let given = &call.params["inputResponses"]["answer"];
