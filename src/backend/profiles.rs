@@ -67,13 +67,13 @@ impl Profiles {
             !servers.is_empty()
         });
         let servers = others.entry(wanted).or_default();
-        let ticket = call.given.as_ref().and_then(|given| given.state.as_deref());
-        let parked =
-            servers.iter().position(|(server, _)| ticket.is_some_and(|ticket| server.has_parked(ticket)));
+        let given = call.given.as_ref();
+        let earlier =
+            servers.iter().position(|(server, _)| given.is_some_and(|given| server.has_begun(given)));
         let free = || {
             servers.iter().enumerate().find_map(|(at, (server, _))| Some((at, server.reserve(call).ok()?)))
         };
-        let (at, turn) = match parked {
+        let (at, turn) = match earlier {
             Some(at) => (at, None),
             None => free().unwrap_or_else(|| (if servers.len() < MOST { servers.len() } else { 0 }, None)),
         };

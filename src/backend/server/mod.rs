@@ -15,7 +15,7 @@
 //! A request is sent a second time only if nothing of it can have reached the server.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, VecDeque},
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, Weak,
@@ -44,7 +44,7 @@ use super::{
     transport::{Connect, Inbox, Kind, Transport, Trouble},
 };
 use crate::{
-    call::{Call, Reply},
+    call::{Call, Given, Reply},
     error::{Error, Result},
     wire::{
         capability::Capabilities,
@@ -81,6 +81,8 @@ pub struct Server {
     /// Calls that may be asked something, where servers do not tell which one they ask.
     turn: Arc<Semaphore>,
     parking: Arc<Parking>,
+    /// Its latest tasks: another process of the same server would not know them.
+    tasks: Mutex<VecDeque<String>>,
     /// The resources whose changes somebody wants to hear of.
     wanted: tokio::sync::watch::Sender<BTreeSet<String>>,
     /// The task that tells the server so.
@@ -158,6 +160,7 @@ impl Server {
             capabilities,
             turn: Arc::new(Semaphore::new(1)),
             parking: Arc::default(),
+            tasks: Mutex::default(),
             wanted: tokio::sync::watch::Sender::default(),
             watching: Mutex::default(),
         })
@@ -183,8 +186,14 @@ impl Server {
         }
     }
 
-    pub fn has_parked(&self, ticket: &str) -> bool {
-        self.parking.has(ticket)
+    /// Was what goes on with this begun here?
+    pub fn has_begun(&self, given: &Given) -> bool {
+        let is_parked = given.state.as_deref().is_some_and(|ticket| self.parking.has(ticket));
+        is_parked || given.task.as_ref().is_some_and(|task| self.tasks().contains(task))
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, VecDeque<String>> {
+        self.tasks.lock().expect("no code panics while it holds this lock")
     }
 
     /// Is a call under way, or waiting for its client?

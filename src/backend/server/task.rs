@@ -39,6 +39,8 @@ const SELDOMEST: Duration = Duration::from_secs(30);
 /// Attempts in vain, one after the other, before a task is given up. The pauses between them double.
 const ATTEMPTS: u32 = 10;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// Tasks of which a connection remembers that they are its own.
+const REMEMBERED: usize = 1024;
 /// Begins the state of a round that goes on with a task.
 const STATE: &str = "waystation task ";
 
@@ -205,6 +207,7 @@ impl Server {
     /// know, so that its going ends the task too.
     pub fn follow(self: Arc<Self>, ask: Ask, task: Told, turn: Option<Turn>, hidden: bool) -> Events {
         let first = Event::Task(task.progress());
+        self.remember(&task.task_id);
         let guard = Cancelling {
             server: Arc::clone(&self),
             ask: ask.clone(),
@@ -229,6 +232,8 @@ impl Server {
         hidden: bool,
     ) -> Result<Reply> {
         if given.gone {
+            // What is parked ends with this, and the server is told.
+            given.state.as_deref().and_then(|ticket| self.parking.take(ticket, &ask.call.caller));
             self.cancel_task(&ask, handle).await;
             return Ok(Reply::Whole(Answer::Result(Bytes::from_static(b"{}"))));
         }
@@ -249,11 +254,20 @@ impl Server {
             said.map_err(|trouble| self.error(&trouble))?;
         }
         let task = Told::named(handle);
+        self.remember(handle);
         let guard =
             Cancelling { server: Arc::clone(&self), ask: ask.clone(), id: handle.to_owned(), armed: hidden };
         let answered = given.answers.iter().map(|(key, _)| key.clone()).collect();
         let following = Following { server: self, ask, task, answered, turn: None, guard, failures: 0 };
         Ok(Reply::Stream(following.events()))
+    }
+
+    fn remember(&self, task: &str) {
+        let mut tasks = self.tasks();
+        if tasks.iter().all(|other| other != task) {
+            tasks.truncate(REMEMBERED - 1);
+            tasks.push_front(task.to_owned());
+        }
     }
 
     /// Asks for something about a task.
