@@ -20,6 +20,7 @@ const { values: options } = parseArgs({
   options: { port: { type: 'string' }, plain: { type: 'boolean', default: false }, log: { type: 'string' } }
 });
 const REVISION = '2026-07-28', TASKS = 'io.modelcontextprotocol/tasks', META = 'io.modelcontextprotocol/';
+const STATUS = { [-32601]: 404, [-32020]: 400, [-32021]: 400, [-32022]: 400 };
 const TTL = 300_000, POLL = 100;
 
 class RpcError extends Error {
@@ -88,7 +89,8 @@ const tools = {
     }
   },
   test_tool_with_task: {
-    properties: { tag: number }, task: 'always', first: ({ tag = 0 }) => ({ user_name: form(`Who asks #${tag}?`, { name: text, number }) }),
+    properties: { tag: number }, task: 'always',
+    first: ({ tag = 0 }) => ({ user_name: form(`Who asks #${tag}?`, { name: text, number }) }),
     run: async (_arguments, job, { user_name: answer }) => {
       await job.sleep(200);
       return say(`${answer.action}: ${answer.content?.name ?? answer.content?.number ?? 'nobody'}`);
@@ -118,7 +120,9 @@ class Task {
     setTimeout(() => tasks.delete(this.id), TTL).unref();
     tool.run(args, this, answers).then(
       result => this.end('completed', { result }),
-      why => { if (!(why instanceof Cancelled)) this.end('failed', { error: { code: why.code ?? -32603, message: why.message } }); }
+      why => {
+        if (!(why instanceof Cancelled)) this.end('failed', { error: { code: why.code ?? -32603, message: why.message } });
+      }
     );
   }
 
@@ -222,11 +226,12 @@ function asking(requests, args) {
 async function call({ name, arguments: args = {}, inputResponses, requestState }, declared, reply) {
   const tool = Object.hasOwn(tools, name) && tools[name];
   if (!tool) throw new RpcError(-32602, `there is no tool ${name}`);
+  if (tool.task === 'always' && !declared && !options.plain) throw missing();
   // The state serves once, and only the call it was made for.
-  if (inputResponses && states.get(requestState) !== JSON.stringify(args)) throw new RpcError(-32602, 'requestState is not of this call');
+  const fits = !inputResponses || states.get(requestState) === JSON.stringify(args);
+  if (!fits) throw new RpcError(-32602, 'requestState is not of this call');
   states.delete(requestState);
   const answers = inputResponses ?? {};
-  if (tool.task === 'always' && !declared && !options.plain) throw missing();
   const first = tool.first?.(args) ?? {};
   if (!Object.keys(first).every(key => answers[key])) return asking(first, args);
   note('began', labelOf(args));
@@ -293,7 +298,7 @@ createServer(async (asked, reply) => {
   if (message.id === undefined) return reply.writeHead(202).end();
   const [status, outcome] = await answer(message, asked.headers, reply).then(
     result => [200, { result }],
-    ({ code = -32603, message: words, data }) => [[-32020, -32021, -32022].includes(code) ? 400 : code === -32601 ? 404 : 200, { error: { code, message: words, data } }]
+    ({ code = -32603, message: words, data }) => [STATUS[code] ?? 200, { error: { code, message: words, data } }]
   );
   reply.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify({ jsonrpc: '2.0', id: message.id, ...outcome }));
 }).listen(Number(options.port), '127.0.0.1', () => console.log(`tasks-target on ${options.port}`));

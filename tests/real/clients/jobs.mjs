@@ -8,7 +8,7 @@ import { plan } from './answers.mjs';
 /** Longer than anything here takes; what takes as long would never have ended. */
 const milliseconds = 20_000;
 /** How long a job is let alone that is to be cancelled. */
-export const cancelAfter = 700;
+export const cancelAfter = 2000;
 
 export const reported = result => ({
   text: result.content.map(part => part.text ?? '').join('\n'), isError: result.isError ?? false
@@ -22,7 +22,10 @@ export async function plainly(call, wanted) {
   try {
     return reported(await call(request, { timeout: 2 * milliseconds, signal }));
   } catch (why) {
-    return signal?.aborted ? { cancelled: true } : refused(why);
+    if (!signal?.aborted) return refused(why);
+    // The word that it is cancelled is still on its way.
+    await sleep(500);
+    return { cancelled: true };
   }
 }
 

@@ -7,12 +7,16 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
 import { StdioClientTransport } from '@modelcontextprotocol/sdk/client/stdio.js';
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
-import { CallToolResultSchema, CreateMessageRequestSchema, ElicitRequestSchema, ListRootsRequestSchema } from '@modelcontextprotocol/sdk/types.js';
+import {
+  CallToolResultSchema, CreateMessageRequestSchema, ElicitRequestSchema, ListRootsRequestSchema
+} from '@modelcontextprotocol/sdk/types.js';
 import { answers, capabilities, plan, tags } from './answers.mjs';
 import { cancelAfter, jobs, plainly, refused, reported } from './jobs.mjs';
 
 const schemas = {
-  'elicitation/create': ElicitRequestSchema, 'sampling/createMessage': CreateMessageRequestSchema, 'roots/list': ListRootsRequestSchema
+  'elicitation/create': ElicitRequestSchema,
+  'sampling/createMessage': CreateMessageRequestSchema,
+  'roots/list': ListRootsRequestSchema
 };
 
 function open() {
@@ -39,7 +43,8 @@ async function isListed(id) {
 async function work({ name, arguments: args, cancel }) {
   const { tasks } = client.experimental;
   const report = {};
-  for await (const message of tasks.callToolStream({ name, arguments: args }, CallToolResultSchema, supported.get(name) && { task: { ttl: 60_000 } })) {
+  const options = supported.get(name) && { task: { ttl: 60_000 } };
+  for await (const message of tasks.callToolStream({ name, arguments: args }, CallToolResultSchema, options)) {
     if (message.type === 'taskCreated') {
       report.task = message.task.taskId;
       if (cancel) sleep(cancelAfter).then(() => tasks.cancelTask(report.task)).catch(() => {});
@@ -56,7 +61,8 @@ async function work({ name, arguments: args, cancel }) {
 await client.connect(connection);
 const { tools } = await client.listTools();
 const supported = new Map(tools.map(tool => [tool.name, ['optional', 'required'].includes(tool.execution?.taskSupport)]));
-const calls = await jobs(plan.tasks ? work : wanted => plainly((request, options) => client.callTool(request, undefined, options), wanted));
+const plain = (request, options) => client.callTool(request, undefined, options);
+const calls = await jobs(plan.tasks ? work : wanted => plainly(plain, wanted));
 console.log(JSON.stringify({ revision: connection.revision, calls, tags }));
 // What hung, if anything did, must not keep this alive.
 process.exit();

@@ -21,7 +21,7 @@ from answering import SECONDS, Answers, server  # noqa: E402
 
 # `mcp` warns about every method of the older era, and only about those.
 warnings.simplefilter("ignore")
-CANCEL_AFTER = 0.7
+CANCEL_AFTER = 2
 
 
 async def job(client, wanted, free):
@@ -30,6 +30,8 @@ async def job(client, wanted, free):
         try:
             result = await asyncio.wait_for(client.call_tool(wanted["name"], wanted["arguments"]), seconds)
         except TimeoutError:
+            # The word that it is cancelled may still be on its way.
+            await asyncio.sleep(0.5)
             return {"cancelled": True} if wanted["cancel"] else {"hung": True}
         except Exception as why:
             return {"error": str(why)}
