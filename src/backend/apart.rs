@@ -47,7 +47,7 @@ impl Apart {
         answer: impl Future<Output = Result<Incoming, Trouble>> + Send + 'static,
     ) -> Result<Incoming, Trouble> {
         let _ = tokio::time::timeout(OPENING, self.open.subscribe().wait_for(|open| *open)).await;
-        let ticket = self.mux.register(id, method)?;
+        let ticket = self.mux.register(id, method, None)?;
         let answer = answer.map(|answer| match answer {
             Ok(Incoming::Whole(message)) => stream::iter([Ok(message)]).boxed(),
             Ok(Incoming::Stream(messages)) => messages,

@@ -29,7 +29,7 @@ use super::{
     server::{Hold, Parts, Server, TURN},
 };
 use crate::{
-    call::{Call, Caller, Reply, Session},
+    call::{Call, Caller, Given, Reply, Session},
     error::{Error, Result},
     wire::{capability::Capabilities, mcp::Era},
 };
@@ -140,12 +140,15 @@ impl Profiles {
         if stateless || (owner == Owner::Everybody && capabilities == Capabilities::NONE) {
             return Ok((Arc::clone(&self.plain), Hold::default()));
         }
-        if let Some(ticket) = call.given.as_ref().and_then(|given| given.state.as_deref())
-            && era == Era::Legacy
-        {
-            // A parked call has its part of the connection already, and any says that there is none.
-            let parked = self.others.table().parked(ticket);
-            return Ok((parked.unwrap_or_else(|| Arc::clone(&self.plain)), Hold::default()));
+        if let Some(given) = call.given.as_ref() {
+            // A call that goes on does so where it was begun, and has its part of that already.
+            let begun = self.others.table().begun(given);
+            let nowhere = era == Era::Legacy && given.state.is_some() && given.task.is_none();
+            // Any server says that there is none.
+            let begun = begun.or_else(|| nowhere.then(|| Arc::clone(&self.plain)));
+            if let Some(server) = begun {
+                return Ok((server, Hold::default()));
+            }
         }
         let key = Key { owner, capabilities };
         let until = Instant::now() + TURN;
@@ -261,10 +264,10 @@ impl Table {
         self.connections.values().map(Vec::len).sum::<usize>() + self.ending
     }
 
-    /// The server that keeps the call of this ticket.
-    fn parked(&self, ticket: &str) -> Option<Arc<Server>> {
+    /// The server with which a call was begun that goes on with this.
+    fn begun(&self, given: &Given) -> Option<Arc<Server>> {
         let mut all = self.connections.values().flatten();
-        all.find(|one| one.server.has_parked(ticket)).map(|one| Arc::clone(&one.server))
+        all.find(|one| one.server.has_begun(given)).map(|one| Arc::clone(&one.server))
     }
 }
 

@@ -132,7 +132,8 @@ impl Transport for Pair {
     fn request(&self, outgoing: Outgoing) -> BoxFuture<'static, Result<Incoming, Trouble>> {
         let (mux, post) = (Arc::clone(&self.mux), Arc::clone(&self.post));
         Box::pin(async move {
-            let mut incoming = pin!(mux.register(outgoing.id, outgoing.method)?.incoming());
+            let mut incoming =
+                pin!(mux.register(outgoing.id, outgoing.method, outgoing.target.as_ref())?.incoming());
             let sent = tokio::spawn(post.send(outgoing.text));
             let mut sent = AbortOnDropHandle::new(sent);
             // Some servers answer the POST only when they have answered the request.

@@ -354,8 +354,9 @@ fn names_uri(message: &Message) -> bool {
 /// has to be wrapped for readers of that era.
 ///
 /// The legacy era wants `outputSchema` to describe an object; another schema is put inside one
-/// with the single member `result`, and its local references are led there. The modern era has
-/// no `execution`.
+/// with the single member `result`, and its local references are led there. Whatever the backend
+/// says, any tool may be called as a task here and none must be; the modern era has no
+/// `execution` to say so.
 pub fn tool(entry: &[u8], name: &str, era: Era) -> (Vec<u8>, bool) {
     let quoted = json::quoted(name);
     let mut put: Vec<(&str, &[u8])> = vec![("name", quoted.as_bytes())];
@@ -368,6 +369,7 @@ pub fn tool(entry: &[u8], name: &str, era: Era) -> (Vec<u8>, bool) {
         let inner = lead_references(schema);
         format!("{{\"type\":\"object\",\"properties\":{{\"result\":{inner}}},\"required\":[\"result\"]}}")
     });
+    put.push(("execution", br#"{"taskSupport":"optional"}"#));
     if let Some(schema) = &wrapped {
         put.push(("outputSchema", schema.as_bytes()));
     }

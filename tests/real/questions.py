@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import lane
-import matrix
 import plans
 from lane import LEGACY, MODERN, guarded
-from matrix import BACKENDS, KINDS
+from matrix import BACKENDS, KINDS, QUESTIONS
 from servers import SECONDS, Stdio
 
 HERE = Path(__file__).resolve().parent
@@ -271,12 +270,6 @@ def check_apart(tally, pairs, folder):
             tally.check(f"{what}: at the same time", latest < min(max(end for _, end in span) for span in spans), spans)
 
 
-def check_table(tally, cells):
-    """What is written is what was measured."""
-    same = matrix.committed() == matrix.table(cells)
-    tally.check("the table of docs/protocol.md is what was measured", same, "tests/real/matrix.py writes it anew")
-
-
 def check_listed(tally, *lists):
     """Nothing is called before it is there."""
     wanted, began = {f"{backend}__ask_{kind}" for backend in BACKENDS for kind in KINDS}, time.monotonic()
@@ -318,8 +311,7 @@ def check(tally, binary, tools, folder, only):
             guarded(tally, check_seal, gateway)
             check_apart(tally, list(pairs(every, only)), folder)
             if len(chosen) == len(every):
-                matrix.remember(cells)
-                check_table(tally, cells)
+                QUESTIONS.check(tally, cells)
         finally:
             children = lane.descendants(gateway.process.child.pid)
             tally.check("the gateway that passes questions ends when asked", gateway.stop(), "it had to be killed")

@@ -195,7 +195,12 @@ impl Server {
         self.capabilities != Capabilities::NONE && may_ask(call.method)
     }
 
-    async fn turn(&self, link: &Link, call: &Call, turn: Option<Turn>) -> Result<Option<Turn>, Trouble> {
+    pub(super) async fn turn(
+        &self,
+        link: &Link,
+        call: &Call,
+        turn: Option<Turn>,
+    ) -> Result<Option<Turn>, Trouble> {
         if !self.takes_turns(link, call) {
             return Ok(None);
         }

@@ -15,7 +15,7 @@
 //! A request is sent a second time only if nothing of it can have reached the server.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, VecDeque},
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, Weak,
@@ -47,7 +47,7 @@ use super::{
     visits::Visits,
 };
 use crate::{
-    call::{Call, Reply},
+    call::{Call, Given, Reply},
     error::{Error, Result},
     wire::{
         capability::Capabilities,
@@ -96,6 +96,8 @@ pub struct Server {
     turn: Arc<Semaphore>,
     parking: Arc<Parking>,
     visits: Arc<Visits>,
+    /// Its latest tasks: another process of the same server would not know them.
+    tasks: Mutex<VecDeque<String>>,
     /// The resources whose changes somebody wants to hear of.
     wanted: tokio::sync::watch::Sender<BTreeSet<String>>,
     /// Are changes heard of over this connection?
@@ -179,6 +181,7 @@ impl Server {
             turn: Arc::new(Semaphore::new(1)),
             parking: Arc::default(),
             visits: Arc::default(),
+            tasks: Mutex::default(),
             wanted: tokio::sync::watch::Sender::default(),
             watches,
             watching: Mutex::default(),
@@ -212,8 +215,14 @@ impl Server {
         self.link.load().as_ref().is_some_and(|link| !link.transport.takes_questions())
     }
 
-    pub fn has_parked(&self, ticket: &str) -> bool {
-        self.parking.has(ticket)
+    /// Was what goes on with this begun here?
+    pub fn has_begun(&self, given: &Given) -> bool {
+        let is_parked = given.state.as_deref().is_some_and(|ticket| self.parking.has(ticket));
+        is_parked || given.task.as_ref().is_some_and(|task| self.tasks().contains(task))
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, VecDeque<String>> {
+        self.tasks.lock().expect("no code panics while it holds this lock")
     }
 
     fn health(&self) -> MutexGuard<'_, Health> {

@@ -39,6 +39,8 @@ const SELDOMEST: Duration = Duration::from_secs(30);
 /// Attempts in vain, one after the other, before a task is given up. The pauses between them double.
 const ATTEMPTS: u32 = 10;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// Tasks of which a connection remembers that they are its own.
+const REMEMBERED: usize = 1024;
 /// Begins the state of a round that goes on with a task.
 const STATE: &str = "waystation task ";
 
@@ -203,8 +205,10 @@ impl Drop for Cancelling {
 impl Server {
     /// What comes of a call whose server has made a task of it. `hidden`: its client does not
     /// know, so that its going ends the task too.
-    pub fn follow(self: Arc<Self>, ask: Ask, task: Told, hold: Hold, hidden: bool) -> Events {
+    pub fn follow(self: Arc<Self>, ask: Ask, task: Told, mut hold: Hold, hidden: bool) -> Events {
+        hold.turn = None; // It asks when its result is asked for, and not before.
         let first = Event::Task(task.progress());
+        self.remember(&task.task_id);
         let guard = Cancelling {
             server: Arc::clone(&self),
             ask: ask.clone(),
@@ -230,6 +234,8 @@ impl Server {
         hidden: bool,
     ) -> Result<Reply> {
         if given.gone {
+            // What is parked ends with this, and the server is told.
+            given.state.as_deref().and_then(|ticket| self.parking.take(ticket, &ask.call.caller));
             self.cancel_task(&ask, handle).await;
             return Ok(Reply::Whole(Answer::Result(Bytes::from_static(b"{}"))));
         }
@@ -250,11 +256,20 @@ impl Server {
             said.map_err(|trouble| self.error(&trouble))?;
         }
         let task = Told::named(handle);
+        self.remember(handle);
         let guard =
             Cancelling { server: Arc::clone(&self), ask: ask.clone(), id: handle.to_owned(), armed: hidden };
         let answered = given.answers.iter().map(|(key, _)| key.clone()).collect();
         let following = Following { server: self, ask, task, answered, hold, guard, failures: 0 };
         Ok(Reply::Stream(following.events()))
+    }
+
+    fn remember(&self, task: &str) {
+        let mut tasks = self.tasks();
+        if tasks.iter().all(|other| other != task) {
+            tasks.truncate(REMEMBERED - 1);
+            tasks.push_front(task.to_owned());
+        }
     }
 
     /// Asks for something about a task.
@@ -332,6 +347,9 @@ impl Following {
     }
 
     fn failed(&mut self, trouble: &Trouble) -> Result<Step> {
+        if trouble.kind == Kind::Busy {
+            return Ok(Step::Told); // Others have their turn.
+        }
         self.failures += 1;
         if self.failures < ATTEMPTS { Ok(Step::Told) } else { Err(self.server.error(trouble)) }
     }
@@ -393,9 +411,12 @@ impl Following {
             Some(link) => link,
             None => self.server.link().await?,
         };
+        // What it asks may come without its name, so nobody else may be asked meanwhile.
+        let turn = self.server.turn(&link, &self.ask.call, None).await?;
         let id = self.server.id();
         let params = format!("{{\"taskId\":{}}}", json::quoted(&self.task.task_id));
-        let outgoing = handshake::request(id, Method::TasksResult, &params, None);
+        let mut outgoing = handshake::request(id, Method::TasksResult, &params, None);
+        outgoing.target = Some(self.task.task_id.as_str().into());
         let mut guard = Guard::new(Arc::clone(&link.transport), id, Era::Legacy);
         match link.transport.request(outgoing).await? {
             Incoming::Whole(message) => {
@@ -408,7 +429,7 @@ impl Following {
                     backend: Arc::clone(&self.server.name),
                     parking: Arc::clone(&self.server.parking),
                     visits: Arc::clone(&self.server.visits),
-                    hold: std::mem::take(&mut self.hold),
+                    hold: Hold { turn, lease: self.hold.lease.take() },
                     tasks: None,
                 };
                 Ok(exchange::relay(messages, guard, place, &self.ask))

@@ -353,10 +353,15 @@ impl Tasks {
 
     /// Cancels a task, the backend's included. False if it was done.
     async fn cancel(&self, task: &Arc<Task>) -> bool {
-        let handle = task.state().handle.clone();
+        let (handle, asks) = {
+            let state = task.state();
+            (state.handle.clone(), state.asks.clone())
+        };
         let cancelled = self.done(task, Status::Cancelled, None).await;
-        if let (true, Some(handle)) = (cancelled, handle) {
-            let given = Given { task: Some(handle), gone: true, ..Given::default() };
+        // A call that waits for answers is the backend's to end as well.
+        if cancelled && (handle.is_some() || asks.is_some()) {
+            let state = asks.and_then(|asks| asks.state);
+            let given = Given { task: handle, state, gone: true, ..Given::default() };
             tokio::spawn(self.round(task, given));
         }
         cancelled
