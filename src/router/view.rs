@@ -23,7 +23,6 @@ use crate::{
         icon::safe_icons,
         json,
         mcp::{Era, INTRODUCTION, List, Method, extension, meta},
-        message::object_with,
         project,
     },
 };
@@ -179,12 +178,7 @@ impl View {
             List::Tools => {
                 route.mirrored = mirrored(&entry.text)?.into();
                 route.task_support = task_support(&entry.text);
-                let (mut old, wrapped) = project::tool(&text, shown, Era::Legacy);
-                if makes_tasks(upstream) {
-                    // In 2025-11-25 a client may ask for a task only where a tool says so.
-                    let execution: (&str, &[u8]) = ("execution", b"{\"taskSupport\":\"optional\"}");
-                    old = object_with(&old, |_| false, &[execution]);
-                }
+                let (old, wrapped) = project::tool(&text, shown, Era::Legacy);
                 let (new, _) = project::tool(&text, shown, Era::Modern);
                 route.wrapped = wrapped;
                 self.tools.insert(shown.to_owned(), route);
@@ -356,14 +350,6 @@ fn shown_as(
         }
     };
     Ok(names.give(origin, wanted))
-}
-
-/// Does a backend make tasks of calls as the extension has it?
-fn makes_tasks(upstream: &Upstream) -> bool {
-    upstream.backend.offer().is_some_and(|offer| {
-        let extensions = json::member(offer.capabilities.as_bytes(), "extensions").unwrap_or_default();
-        offer.era == Era::Modern && json::member(extensions, extension::TASKS).is_some()
-    })
 }
 
 /// What a tool of 2025-11-25 says of tasks.
