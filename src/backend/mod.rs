@@ -64,7 +64,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 /// A call with the name its backend knows for the target.
 #[derive(Debug, Clone)]
 pub struct Ask {
-    pub call: Call,
+    /// In a box, since it is handed on often and large.
+    pub call: Box<Call>,
     pub target: Option<Arc<str>>,
     /// Arguments that the tool wants repeated in `Mcp-Param-…` headers.
     pub mirrored: Arc<[Mirrored]>,
@@ -75,6 +76,7 @@ pub struct Ask {
 impl Ask {
     /// A call whose target is called the same by the backend.
     pub fn as_is(call: Call) -> Self {
+        let call = Box::new(call);
         Self { call, target: None, mirrored: Arc::default(), wrapped: false }
     }
 }

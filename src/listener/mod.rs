@@ -16,6 +16,7 @@ use crate::{
 mod answer; //      one text or a stream
 mod asking; //      a backend's questions, put to a legacy client
 pub mod body; //    what an HTTP answer consists of
+pub mod connection; // one client's connection
 pub mod doors; //   who may reach the gateway, by host and origin
 mod envelope; //    the modern era's requests
 pub mod http; //    POST /mcp and its neighbours

@@ -72,7 +72,7 @@ impl Router {
         &self.catalog
     }
 
-    async fn route(self, call: Call) -> Result<Reply> {
+    async fn route(self, call: Box<Call>) -> Result<Reply> {
         let snapshot = self.catalog.snapshot();
         let view = snapshot.view(&call.scope).ok_or(Error::NoEndpoint)?;
         if let Some(list) = call.method.list() {
@@ -104,7 +104,7 @@ impl Router {
         }
     }
 
-    async fn forward(&self, route: Route, mut call: Call, view: &View) -> Result<Reply> {
+    async fn forward(&self, route: Route, mut call: Box<Call>, view: &View) -> Result<Reply> {
         let Route { upstream, target, mirrored, wrapped } = route;
         let method = call.method;
         if let Some(given) = &mut call.given {
@@ -140,7 +140,7 @@ impl Router {
 
     /// A completion goes to whoever has the prompt or the template; a backend without completions
     /// has none to offer, which is no error.
-    async fn complete(&self, view: &View, call: Call) -> Result<Reply> {
+    async fn complete(&self, view: &View, call: Box<Call>) -> Result<Reply> {
         let reference = call.message.in_params("ref").unwrap_or_default();
         let member = |name: &str| {
             let found =
@@ -284,6 +284,6 @@ impl Service<Call> for Router {
     }
 
     fn call(&mut self, call: Call) -> Self::Future {
-        Box::pin(self.clone().route(call))
+        Box::pin(self.clone().route(Box::new(call)))
     }
 }
