@@ -19,6 +19,7 @@ pub mod body; //    what an HTTP answer consists of
 pub mod connection; // one client's connection
 pub mod doors; //   who may reach the gateway, by host and origin
 mod envelope; //    the modern era's requests
+mod heads; //       what a request's headers say
 pub mod http; //    POST /mcp and its neighbours
 mod legacy; //      the legacy era's requests
 mod pipe; //        requests and answers on one stream

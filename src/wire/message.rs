@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::{
     json::{self, Fault, Limits, Member, Members, Span},
-    mcp::meta,
+    mcp::{Method, meta},
 };
 
 /// Why a text is no message we can act on.
@@ -111,7 +111,8 @@ impl Message {
             return Err("a message is one JSON object");
         }
         spelling?;
-        let [jsonrpc, id, method, params, result, error] = ENVELOPE.map(|key| self.top(key));
+        let (jsonrpc, id, method) = (self.top("jsonrpc"), self.top("id"), self.top("method"));
+        let (params, result, error) = (self.top("params"), self.top("result"), self.top("error"));
         if jsonrpc.map(|v| v.of(text)) != Some(b"\"2.0\"") {
             return Err("`jsonrpc` must be \"2.0\"");
         }
@@ -224,6 +225,13 @@ impl Message {
 
     pub fn method(&self) -> Option<Cow<'_, str>> {
         json::string(self.top("method")?.of(&self.text))
+    }
+
+    /// The method, if it is one that we know.
+    pub fn known_method(&self) -> Option<Method> {
+        let text = self.top("method")?.of(&self.text);
+        let inner = text.strip_prefix(b"\"").and_then(|text| text.strip_suffix(b"\""));
+        inner.and_then(Method::parse).or_else(|| Method::parse(&*self.method()?))
     }
 
     /// Is this the method?
