@@ -7,6 +7,7 @@ mod catalog;
 mod children;
 mod cli;
 mod config;
+mod connections;
 mod docs;
 mod fake;
 mod golden;
