@@ -102,7 +102,7 @@ fn versions_in(data: &[u8]) -> Vec<String> {
 
 fn discovered(response: &Message) -> Option<Offer> {
     let found: Discovered<'_> = serde_json::from_slice(response.result()?).ok()?;
-    let revision = found.supported_versions.iter().filter_map(|name| Revision::parse(name)).max()?;
+    let revision = found.supported_versions.iter().filter_map(Revision::parse).max()?;
     let meta = found.meta.map_or("{}", RawValue::get).as_bytes();
     let info = json::members(meta)
         .into_iter()

@@ -376,10 +376,16 @@ enum Content {
 }
 
 fn kind_of(response: &Response<Answer>) -> Content {
+    let headers = response.headers();
+    if headers.get(CONTENT_TYPE).is_some_and(|kind| kind == "application/json")
+        && !headers.contains_key(CONTENT_ENCODING)
+    {
+        return Content::Json; // As most servers write it.
+    }
     let short = |text: &[u8]| String::from_utf8_lossy(text).chars().take(60).collect::<String>();
-    let kind = response.headers().get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     let kind = kind.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
-    if let Some(encoding) = response.headers().get(CONTENT_ENCODING)
+    if let Some(encoding) = headers.get(CONTENT_ENCODING)
         && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
     {
         // We ask for none, so what says that it is encoded cannot be read.
@@ -441,7 +447,13 @@ fn belongs(message: Message, id: u64) -> Result<Message, Trouble> {
 }
 
 fn is_number(text: &[u8], number: u64) -> bool {
-    std::str::from_utf8(text).is_ok_and(|text| text.parse() == Ok(number) && !text.starts_with(['+', '0']))
+    let mut rest = number;
+    let digits = text.iter().rev().all(|digit| {
+        let same = u64::from(digit.wrapping_sub(b'0')) == rest % 10 && rest > 0;
+        rest /= 10;
+        same
+    });
+    digits && rest == 0 && !text.is_empty()
 }
 
 /// The events of a body. The connection is of use again when the body has ended.

@@ -67,7 +67,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 /// A call with the name its backend knows for the target.
 #[derive(Debug, Clone)]
 pub struct Ask {
-    pub call: Call,
+    /// In a box, since it is handed on often and large.
+    pub call: Box<Call>,
     pub target: Option<Arc<str>>,
     /// Arguments that the tool wants repeated in `Mcp-Param-…` headers.
     pub mirrored: Arc<[Mirrored]>,
@@ -88,7 +89,8 @@ pub enum TaskSupport {
 impl Ask {
     /// A call whose target is called the same by the backend.
     pub fn as_is(call: Call) -> Self {
-        Self { call, target: None, mirrored: Arc::default(), wrapped: false, task_support: TaskSupport::None }
+        let (call, task_support) = (Box::new(call), TaskSupport::None);
+        Self { call, target: None, mirrored: Arc::default(), wrapped: false, task_support }
     }
 }
 

@@ -20,6 +20,7 @@ use super::{
     body::{self, Body},
     doors::Doors,
     envelope::{self, Envelope},
+    heads::Heads,
     legacy, pipe,
     refusal::{NoSession, error_response, not_allowed, refused},
     replay,
@@ -38,7 +39,6 @@ use crate::{
 };
 
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
-const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 
 /// The HTTP face of the gateway.
 #[derive(Debug, Clone)]
@@ -87,8 +87,9 @@ impl<S: Stage> Http<S> {
     where
         B: HttpBody<Data = Bytes> + Unpin,
     {
-        let takes = Takes::of(&parts.headers);
-        if let Err(refusal) = acceptable(&parts.headers, takes) {
+        let heads = Heads::of(&parts.headers);
+        let takes = Takes::of(&parts.headers, heads.accept);
+        if let Err(refusal) = acceptable(heads.content_type, takes) {
             return refusal;
         }
         let text = match read(body, self.body_limit).await {
@@ -101,7 +102,7 @@ impl<S: Stage> Http<S> {
             Err(malformed) => return error_response(&malformed.into(), None, Era::Modern),
         }
         match Message::parse(text, &Limits::REQUEST) {
-            Ok(message) => self.one(parts, takes, scope, message).await,
+            Ok(message) => self.one(parts, &heads, takes, scope, message).await,
             Err(malformed) => {
                 let error = Error::from(malformed);
                 let id = if let Error::NotRpc { id, .. } = &error { id.clone() } else { None };
@@ -110,11 +111,18 @@ impl<S: Stage> Http<S> {
         }
     }
 
-    async fn one(&self, parts: &Parts, takes: Takes, scope: Scope, message: Message) -> Response<Body> {
+    async fn one(
+        &self,
+        parts: &Parts,
+        heads: &Heads<'_>,
+        takes: Takes,
+        scope: Scope,
+        message: Message,
+    ) -> Response<Body> {
         let envelope = Envelope::read(&message);
         if envelope.is_modern() {
             return match message.kind() {
-                message::Kind::Request => self.modern(parts, takes, scope, message, envelope).await,
+                message::Kind::Request => self.modern(parts, heads, takes, scope, message, envelope).await,
                 message::Kind::Notification => body::empty(StatusCode::ACCEPTED),
                 message::Kind::Response => {
                     let what = "clients of revision 2026-07-28 send no responses";
@@ -123,7 +131,7 @@ impl<S: Stage> Http<S> {
             };
         }
         if message.kind() == message::Kind::Request
-            && let Some(version) = modern_header(&parts.headers)
+            && let Some(version) = modern_header(heads.version.first)
         {
             let id = message.id();
             let error = if message.method().as_deref() == Some("initialize") {
@@ -139,7 +147,7 @@ impl<S: Stage> Http<S> {
             };
             return error_response(&error, id, Era::Modern);
         }
-        self.legacy(parts, takes, scope, message, envelope.progress).await
+        self.legacy(parts, heads, takes, scope, message, envelope.progress).await
     }
 
     /// A request that speaks for itself. The client going away drops the call and thereby
@@ -147,13 +155,15 @@ impl<S: Stage> Http<S> {
     async fn modern(
         &self,
         parts: &Parts,
+        heads: &Heads<'_>,
         takes: Takes,
         scope: Scope,
         message: Message,
         envelope: Envelope,
     ) -> Response<Body> {
         let id = message.id_bytes().unwrap_or_default();
-        let call = match envelope::call(message, envelope, scope, self.front.caller(), Some(&parts.headers)) {
+        let headers = Some((heads, &parts.headers));
+        let call = match envelope::call(message, envelope, scope, self.front.caller(), headers) {
             Ok(call) => call,
             Err(error) => return error_response(&error, Some(&id), Era::Modern),
         };
@@ -164,6 +174,7 @@ impl<S: Stage> Http<S> {
     async fn legacy(
         &self,
         parts: &Parts,
+        heads: &Heads<'_>,
         takes: Takes,
         scope: Scope,
         message: Message,
@@ -171,7 +182,7 @@ impl<S: Stage> Http<S> {
     ) -> Response<Body> {
         let opening = message.kind() == message::Kind::Request && message.is_method("initialize");
         let id = message.id_bytes();
-        let session = if opening { self.open(parts, scope) } else { self.session(parts, &scope) };
+        let session = if opening { self.open(parts, scope) } else { self.session(heads, &scope) };
         let session = match session {
             Ok(session) => session,
             Err(refusal) => return refusal.into_response(id.as_deref()),
@@ -186,7 +197,7 @@ impl<S: Stage> Http<S> {
                 body::empty(StatusCode::ACCEPTED)
             }
             message::Kind::Request => {
-                let trace = envelope::trace(&parts.headers);
+                let trace = envelope::trace(heads, &parts.headers);
                 let mut response = match self.front.ask(&session, message, progress, trace, takes.events) {
                     Ok(asking) => answer::legacy(asking, &session, takes.events).await,
                     Err(error) => error_response(&error, id.as_deref(), Era::Legacy),
@@ -224,8 +235,8 @@ impl<S: Stage> Http<S> {
         }
     }
 
-    fn session(&self, parts: &Parts, scope: &Scope) -> Result<Arc<Session>, NoSession> {
-        let session = match parts.headers.get(SESSION) {
+    fn session(&self, heads: &Heads<'_>, scope: &Scope) -> Result<Arc<Session>, NoSession> {
+        let session = match heads.session {
             Some(id) => {
                 let id = id.to_str().map_err(|_| NoSession::Unknown)?;
                 self.front.sessions.find(id, &self.front.caller(), scope).ok_or(NoSession::Unknown)?
@@ -238,11 +249,11 @@ impl<S: Stage> Http<S> {
             }
             None => return Err(NoSession::Missing),
         };
-        match parts.headers.get(VERSION) {
+        match heads.version.first {
             // Before 2025-06-18 there was no such header, so its absence says nothing.
             None => Ok(session),
             Some(version) => {
-                let known = version.to_str().ok().and_then(Revision::parse);
+                let known = Revision::parse(version);
                 known.filter(|known| known.era() == Era::Legacy).map(|_| session).ok_or(NoSession::Version)
             }
         }
@@ -251,7 +262,7 @@ impl<S: Stage> Http<S> {
     /// Several messages at once, which revision 2025-03-26 has.
     async fn batch(&self, parts: &Parts, scope: &Scope, batch: Vec<Bytes>) -> Response<Body> {
         let refuse = |what| error_response(&Error::NotRpc { what, id: None }, None, Era::Legacy);
-        let session = match self.session(parts, scope) {
+        let session = match self.session(&Heads::of(&parts.headers), scope) {
             Ok(session) => session,
             Err(_) => return refuse("a batch of messages is taken only on a session of revision 2025-03-26"),
         };
@@ -287,7 +298,7 @@ impl<S: Stage> Http<S> {
 
     /// Opens the session's own stream, or goes on with the stream of an earlier event.
     fn get(&self, parts: &Parts, scope: &Scope) -> Response<Body> {
-        if !Takes::of(&parts.headers).events {
+        if !Takes::of(&parts.headers, parts.headers.get(header::ACCEPT)).events {
             return body::plain(
                 StatusCode::NOT_ACCEPTABLE,
                 "This is an MCP endpoint: POST JSON-RPC here, or GET with Accept: text/event-stream on a session.",
@@ -296,7 +307,7 @@ impl<S: Stage> Http<S> {
         if !parts.headers.contains_key(SESSION) && self.front.sessions.mode() == Mode::PerClient {
             return not_allowed("POST");
         }
-        let session = match self.session(parts, scope) {
+        let session = match self.session(&Heads::of(&parts.headers), scope) {
             Ok(session) => session,
             Err(refusal) => return refusal.into_response(None),
         };
@@ -319,7 +330,7 @@ impl<S: Stage> Http<S> {
         if !parts.headers.contains_key(SESSION) {
             return not_allowed("POST");
         }
-        match self.session(parts, scope) {
+        match self.session(&Heads::of(&parts.headers), scope) {
             Ok(session) => {
                 self.front.sessions.close(&session.id);
                 body::empty(StatusCode::OK)
@@ -379,8 +390,8 @@ struct Takes {
 
 impl Takes {
     /// A client that does not say takes JSON.
-    fn of(headers: &HeaderMap) -> Self {
-        let Some(first) = headers.get(header::ACCEPT) else { return Self { json: true, events: false } };
+    fn of(headers: &HeaderMap, first: Option<&HeaderValue>) -> Self {
+        let Some(first) = first else { return Self { json: true, events: false } };
         if first == "application/json, text/event-stream" {
             return Self { json: true, events: true }; // As official SDKs write it.
         }
@@ -398,8 +409,8 @@ impl Takes {
 
 /// Is the body JSON, and will the client take JSON back?
 #[expect(clippy::result_large_err, reason = "a refusal is a whole response, and rare")]
-fn acceptable(headers: &HeaderMap, takes: Takes) -> Result<(), Response<Body>> {
-    let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+fn acceptable(kind: Option<&HeaderValue>, takes: Takes) -> Result<(), Response<Body>> {
+    let kind = kind.map_or(&b""[..], HeaderValue::as_bytes);
     let kind = kind.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
     if !kind.eq_ignore_ascii_case(b"application/json") {
         let why = "The body must be JSON, sent with Content-Type: application/json.";
@@ -413,9 +424,9 @@ fn acceptable(headers: &HeaderMap, takes: Takes) -> Result<(), Response<Body>> {
 }
 
 /// The revision of the modern era that a header names, if it does.
-fn modern_header(headers: &HeaderMap) -> Option<&str> {
-    let version = headers.get(VERSION)?.to_str().ok()?;
-    let legacy = Revision::parse(version).is_some_and(|revision| revision.era() == Era::Legacy);
+fn modern_header(version: Option<&HeaderValue>) -> Option<&str> {
+    let legacy = Revision::parse(version?).is_some_and(|revision| revision.era() == Era::Legacy);
+    let version = version?.to_str().ok()?;
     // A revision that is newer than we know is modern as well.
     (!legacy && version >= Revision::NEWEST.name()).then_some(version)
 }

@@ -16,8 +16,10 @@ use crate::{
 mod answer; //      one text or a stream
 mod asking; //      a backend's questions, put to a legacy client
 pub mod body; //    what an HTTP answer consists of
+pub mod connection; // one client's connection
 pub mod doors; //   who may reach the gateway, by host and origin
 mod envelope; //    the modern era's requests
+mod heads; //       what a request's headers say
 pub mod http; //    POST /mcp and its neighbours
 pub mod kept; //    streams that outlive a restart
 mod legacy; //      the legacy era's requests

@@ -14,7 +14,7 @@ use super::{
     Front,
     body::{self, Body},
     envelope::{self, Envelope},
-    legacy::{self, Asking},
+    legacy::{self, Asking, Running},
     replay::Stream,
     session::{Session, Sessions},
     write::Asked,
@@ -110,7 +110,7 @@ fn self_contained<S: Stage>(
     let call = envelope::call(message, envelope, session.scope.clone(), session.caller.clone(), None)?;
     let asked = Asked { id: id.clone(), method: call.method, client: call.client.clone() };
     let (under_way, cancelled) = session.begin(id)?;
-    Ok(Asking { asked, reply: legacy::cancellable(front.run(call), under_way, cancelled) })
+    Ok(Asking { asked, reply: Running::cancellable(front.run(call), under_way, cancelled) })
 }
 
 /// Opens the stream of the old transport; its first event says where to post.

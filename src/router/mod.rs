@@ -74,7 +74,7 @@ impl Router {
     }
 
     /// `waited` says that no backend is to be waited for any more.
-    async fn route(self, call: Call, waited: bool) -> Result<Reply> {
+    async fn route(self, call: Box<Call>, waited: bool) -> Result<Reply> {
         let snapshot = self.catalog.snapshot();
         let view = snapshot.view(&call.scope).ok_or(Error::NoEndpoint)?;
         if let Some(list) = call.method.list() {
@@ -120,7 +120,7 @@ impl Router {
     }
 
     /// What nobody has may be had in a moment by a backend that is just starting.
-    fn not_known_yet(self, call: Call, waited: bool, of: (Method, String), unknown: Error) -> Replying {
+    fn not_known_yet(self, call: Box<Call>, waited: bool, of: (Method, String), unknown: Error) -> Replying {
         Box::pin(async move {
             let (method, target) = of;
             if !waited && self.catalog.first_heard(&call.scope, method, &target).await {
@@ -130,7 +130,7 @@ impl Router {
         })
     }
 
-    async fn forward(&self, route: Route, mut call: Call, view: &View) -> Result<Reply> {
+    async fn forward(&self, route: Route, mut call: Box<Call>, view: &View) -> Result<Reply> {
         let Route { upstream, target, mirrored, wrapped, task_support } = route;
         let method = call.method;
         if let Some(given) = &mut call.given {
@@ -171,7 +171,7 @@ impl Router {
 
     /// A completion goes to whoever has the prompt or the template; a backend without completions
     /// has none to offer, which is no error.
-    async fn complete(&self, view: &View, call: Call, waited: bool) -> Result<Reply> {
+    async fn complete(&self, view: &View, call: Box<Call>, waited: bool) -> Result<Reply> {
         let reference = call.message.in_params("ref").unwrap_or_default();
         let member = |name: &str| {
             let found =
@@ -330,6 +330,6 @@ impl Service<Call> for Router {
     }
 
     fn call(&mut self, call: Call) -> Self::Future {
-        Box::pin(self.clone().route(call, false))
+        Box::pin(self.clone().route(Box::new(call), false))
     }
 }

@@ -59,8 +59,9 @@ const METHODS: [(Method, &str); 23] = [
 ];
 
 impl Method {
-    pub fn parse(name: &str) -> Option<Self> {
-        METHODS.iter().find(|(_, known)| *known == name).map(|(method, _)| *method)
+    pub fn parse(name: impl AsRef<[u8]>) -> Option<Self> {
+        let name = name.as_ref();
+        METHODS.iter().find(|(_, known)| known.as_bytes() == name).map(|(method, _)| *method)
     }
 
     pub fn name(self) -> &'static str {
@@ -217,8 +218,9 @@ impl Revision {
     /// The newest revision of all.
     pub const NEWEST: Self = Self::V2026_07_28;
 
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().rev().find(|revision| revision.name() == text)
+    pub fn parse(text: impl AsRef<[u8]>) -> Option<Self> {
+        let text = text.as_ref();
+        Self::ALL.into_iter().rev().find(|revision| revision.name().as_bytes() == text)
     }
 
     pub fn name(self) -> &'static str {

@@ -8,6 +8,7 @@ mod catalog;
 mod children;
 mod cli;
 mod config;
+mod connections;
 mod crowd;
 mod delivery;
 mod docs;

@@ -47,7 +47,7 @@ use super::{
     visits::Visits,
 };
 use crate::{
-    call::{Call, Given, Reply},
+    call::{Call, Reply},
     error::{Error, Result},
     wire::{
         capability::Capabilities,
@@ -213,16 +213,6 @@ impl Server {
     /// Could a question on its connection be anybody's?
     pub fn is_unclear(&self) -> bool {
         self.link.load().as_ref().is_some_and(|link| !link.transport.takes_questions())
-    }
-
-    /// Was what goes on with this begun here?
-    pub fn has_begun(&self, given: &Given) -> bool {
-        let is_parked = given.state.as_deref().is_some_and(|ticket| self.parking.has(ticket));
-        is_parked || given.task.as_ref().is_some_and(|task| self.tasks().contains(task))
-    }
-
-    fn tasks(&self) -> MutexGuard<'_, VecDeque<String>> {
-        self.tasks.lock().expect("no code panics while it holds this lock")
     }
 
     fn health(&self) -> MutexGuard<'_, Health> {

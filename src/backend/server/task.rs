@@ -6,7 +6,11 @@
 //! it has become a task; what a client is told of that is decided elsewhere.
 //! (2025-11-25 "Tasks"; 2026-07-28, extension "Tasks".)
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, MutexGuard},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
@@ -262,6 +266,16 @@ impl Server {
         let answered = given.answers.iter().map(|(key, _)| key.clone()).collect();
         let following = Following { server: self, ask, task, answered, hold, guard, failures: 0 };
         Ok(Reply::Stream(following.events()))
+    }
+
+    /// Was what goes on with this begun here?
+    pub fn has_begun(&self, given: &Given) -> bool {
+        let is_parked = given.state.as_deref().is_some_and(|ticket| self.parking.has(ticket));
+        is_parked || given.task.as_ref().is_some_and(|task| self.tasks().contains(task))
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, VecDeque<String>> {
+        self.tasks.lock().expect("no code panics while it holds this lock")
     }
 
     fn remember(&self, task: &str) {
