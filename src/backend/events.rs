@@ -11,12 +11,18 @@ use futures_util::{
     future::BoxFuture,
     stream::{self, BoxStream},
 };
+use http::Response;
+use http_body_util::BodyExt as _;
 
-use super::transport::{Incoming, Kind, Trouble};
+use super::{
+    http::REPLY_LIMIT,
+    pool::Answer,
+    transport::{Incoming, Kind, Trouble},
+};
 use crate::wire::{
     json::Limits,
     message::{self, Message},
-    sse::Event,
+    sse::{Decoder, Event},
 };
 
 /// The pause where the server names none, and the shortest and longest that are kept to.
@@ -29,6 +35,37 @@ const ATTEMPTS: usize = 5;
 pub type Events = BoxStream<'static, Result<Event, Trouble>>;
 /// Opens the stream again after an event.
 pub type Again = Box<dyn Fn(String) -> BoxFuture<'static, Result<Events, Trouble>> + Send + Sync>;
+
+/// The events of a body. The connection is of use again when the body has ended.
+pub fn of(response: Response<Answer>) -> Events {
+    let start = (Some(response.into_body()), Decoder::new(REPLY_LIMIT));
+    let pieces = stream::unfold(start, |(mut body, mut decoder)| async {
+        let data = loop {
+            match body.as_mut()?.frame().await {
+                None => return None,
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => break Ok(data),
+                    Err(_) => continue,
+                },
+                Some(Err(_)) => break Err(Trouble::new(Kind::Lost, "the answer was cut off")),
+            }
+        };
+        let events = data.and_then(|data| {
+            decoder
+                .push(&data)
+                .map_err(|why| Trouble::new(Kind::Rubbish, format!("sent an event stream: {why}")))
+        });
+        let events: Vec<_> = match events {
+            Ok(events) => events.into_iter().flat_map(each).map(Ok).collect(),
+            Err(trouble) => {
+                body = None;
+                vec![Err(trouble)]
+            }
+        };
+        Some((stream::iter(events), (body, decoder)))
+    });
+    pieces.flatten().boxed()
+}
 
 /// The messages of a request's stream, to the end of the body that has the response.
 pub fn messages(

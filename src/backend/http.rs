@@ -12,7 +12,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use bytes::{Bytes, BytesMut};
-use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method as Verb, Request, Response, StatusCode, Uri,
     header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HOST},
@@ -23,7 +23,7 @@ use tokio::task::AbortHandle;
 
 use super::{
     apart::Apart,
-    events::{self, Again, Events},
+    events::{self, Again},
     headers::{METHOD, NAME, SESSION, VERSION},
     pool::{Answer, Pool},
     transport::{Agreed, Connect, Inbox, Incoming, Kind, Outgoing, Transport, Trouble},
@@ -33,7 +33,7 @@ use crate::wire::{
     json::Limits,
     mcp::{Era, Method},
     message::{self, Message},
-    sse,
+    sse::Event,
 };
 
 /// The largest answer taken, and the largest event of a stream.
@@ -181,11 +181,11 @@ impl Session {
             }
             (StatusCode::OK, Content::Events) => {
                 let again = outgoing.revision.is_none().then(|| Self::again(&self));
-                let read = move |event: sse::Event| match parse(event.data)? {
+                let read = move |event: Event| match parse(event.data)? {
                     response if response.kind() == message::Kind::Response => belongs(response, outgoing.id),
                     aside => Ok(aside),
                 };
-                Box::pin(events::first_of(events::messages(events(response), again, read))).await
+                Box::pin(events::first_of(events::messages(events::of(response), again, read))).await
             }
             (StatusCode::OK, Content::Other(kind)) => {
                 let why = format!("answered with {kind}, which is neither JSON nor an event stream");
@@ -217,7 +217,7 @@ impl Session {
                 let session = session.ok_or_else(|| Trouble::new(Kind::Lost, "the connection was closed"))?;
                 let response = session.pool.send(session.get(Some(&last))).await?;
                 match (response.status(), kind_of(&response)) {
-                    (StatusCode::OK, Content::Events) => Ok(events(response)),
+                    (StatusCode::OK, Content::Events) => Ok(events::of(response)),
                     (status, _) => Err(Trouble::new(Kind::Status(status.as_u16()), "the stream is gone")),
                 }
             })
@@ -347,7 +347,7 @@ async fn follow(session: Weak<Session>) {
                 if !matches!(kind_of(&response), Content::Events) {
                     return;
                 }
-                let mut events = events(response);
+                let mut events = events::of(response);
                 let inbox = Arc::clone(&open.inbox);
                 let mux = open.apart.get().map(|apart| Arc::clone(&apart.mux));
                 drop(open);
@@ -454,35 +454,4 @@ fn is_number(text: &[u8], number: u64) -> bool {
         same
     });
     digits && rest == 0 && !text.is_empty()
-}
-
-/// The events of a body. The connection is of use again when the body has ended.
-fn events(response: Response<Answer>) -> Events {
-    let start = (Some(response.into_body()), sse::Decoder::new(REPLY_LIMIT));
-    let pieces = stream::unfold(start, |(mut body, mut decoder)| async {
-        let data = loop {
-            match body.as_mut()?.frame().await {
-                None => return None,
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => break Ok(data),
-                    Err(_) => continue,
-                },
-                Some(Err(_)) => break Err(Trouble::new(Kind::Lost, "the answer was cut off")),
-            }
-        };
-        let events = data.and_then(|data| {
-            decoder
-                .push(&data)
-                .map_err(|why| Trouble::new(Kind::Rubbish, format!("sent an event stream: {why}")))
-        });
-        let events: Vec<_> = match events {
-            Ok(events) => events.into_iter().flat_map(events::each).map(Ok).collect(),
-            Err(trouble) => {
-                body = None;
-                vec![Err(trouble)]
-            }
-        };
-        Some((stream::iter(events), (body, decoder)))
-    });
-    pieces.flatten().boxed()
 }
