@@ -75,6 +75,8 @@ pub struct Ask {
     /// The tool's output schema was wrapped for clients of the legacy era.
     pub wrapped: bool,
     pub task_support: TaskSupport,
+    /// It does no harm to run it a second time.
+    pub repeatable: bool,
 }
 
 /// May calls of a tool be made as tasks, or must they (2025-11-25, `execution.taskSupport`)?
@@ -90,7 +92,7 @@ impl Ask {
     /// A call whose target is called the same by the backend.
     pub fn as_is(call: Call) -> Self {
         let (call, task_support) = (Box::new(call), TaskSupport::None);
-        Self { call, target: None, mirrored: Arc::default(), wrapped: false, task_support }
+        Self { call, target: None, mirrored: Arc::default(), wrapped: false, task_support, repeatable: true }
     }
 }
 

@@ -131,7 +131,7 @@ impl Router {
     }
 
     async fn forward(&self, route: Route, mut call: Box<Call>, view: &View) -> Result<Reply> {
-        let Route { upstream, target, mirrored, wrapped, task_support } = route;
+        let Route { upstream, target, mirrored, wrapped, task_support, repeatable } = route;
         let method = call.method;
         if let Some(given) = &mut call.given {
             let bound = bound(&call.caller, &upstream.name, method, &target, &call.message);
@@ -153,7 +153,8 @@ impl Router {
         // Without capabilities nothing is asked, and nothing need be kept for sealing.
         let asked = (call.client.capabilities != Capabilities::NONE)
             .then(|| (call.caller.clone(), call.message.clone()));
-        let ask = Ask { call, target: Some(Arc::clone(&target)), mirrored, wrapped, task_support };
+        let known = Some(Arc::clone(&target));
+        let ask = Ask { call, target: known, mirrored, wrapped, task_support, repeatable };
         let reply = upstream.backend.answer(ask).await?;
         if apart.is_none() && asked.is_none() {
             return Ok(reply);

@@ -47,6 +47,8 @@ pub struct Route {
     /// The output schema is wrapped in lists for the legacy era, and so must results be.
     pub wrapped: bool,
     pub task_support: TaskSupport,
+    /// It does no harm to run it a second time.
+    pub repeatable: bool,
 }
 
 /// Everything clients can see at one moment.
@@ -172,12 +174,14 @@ impl View {
             mirrored: Arc::default(),
             wrapped: false,
             task_support: TaskSupport::None,
+            repeatable: list != List::Tools,
         };
         let text = safe_icons(&entry.text).map_or_else(|| entry.text.clone(), Bytes::from);
         match list {
             List::Tools => {
                 route.mirrored = mirrored(&entry.text)?.into();
                 route.task_support = task_support(&entry.text);
+                route.repeatable = is_repeatable(&entry.text);
                 let (old, wrapped) = project::tool(&text, shown, Era::Legacy);
                 let (new, _) = project::tool(&text, shown, Era::Modern);
                 route.wrapped = wrapped;
@@ -320,6 +324,7 @@ fn to(upstream: &Arc<Upstream>, target: String) -> Route {
         mirrored: Arc::default(),
         wrapped: false,
         task_support: TaskSupport::None,
+        repeatable: true,
     }
 }
 
@@ -350,6 +355,13 @@ fn shown_as(
         }
     };
     Ok(names.give(origin, wanted))
+}
+
+/// Does a tool say that a second call changes nothing?
+fn is_repeatable(tool: &[u8]) -> bool {
+    let annotations = json::member(tool, "annotations").unwrap_or_default();
+    let has = |hint| json::member(annotations, hint) == Some(b"true");
+    has("readOnlyHint") || has("idempotentHint")
 }
 
 /// What a tool of 2025-11-25 says of tasks.

@@ -225,3 +225,27 @@ async fn a_call_whose_session_is_always_forgotten_is_made_once_more_and_no_often
     let after = counted();
     assert!(after[0] > before[0] && after[1] == before[1] + 2, "{before:?} {after:?}");
 }
+
+#[tokio::test]
+async fn what_may_be_repeated_is_made_again_once_when_its_answer_is_lost() {
+    let cases = [
+        (json!({}), 1),
+        (json!({ "destructiveHint": true }), 1),
+        (json!({ "idempotentHint": false, "readOnlyHint": false }), 1),
+        (json!({ "idempotentHint": true }), 2),
+        (json!({ "readOnlyHint": true }), 2),
+    ];
+    for era in [Era::Legacy, Era::Modern] {
+        for (annotations, times) in &cases {
+            let tool =
+                json!({ "name": "reset", "inputSchema": { "type": "object" }, "annotations": annotations });
+            let fake = Fake::builder().era(era).tools(vec![tool]).start().await;
+            let gateway = Gateway::with("").backend("one", &fake).start().await;
+            let answer = gateway.call("one__reset", json!({})).send().await;
+            assert_eq!(answer.refusal(), (200, 502));
+            let why = answer.error()["message"].as_str().unwrap().to_owned();
+            assert!(why.contains("may have run"), "{why}");
+            assert_eq!(fake.seen_of("tools/call").len(), *times, "{era:?} {annotations}");
+        }
+    }
+}

@@ -369,7 +369,7 @@ def check_names(tally, gateway):
 
 def check_killed(tally, gateway):
     """What becomes of tasks when the gateway is killed under them, and started again on the same database."""
-    lost, going = "it may have been carried out", "computed kept"
+    lost, going = "it may have run", "computed kept"
     wanted, tasks, all_done = {}, {}, []
     raws = {era: Raw(gateway, era) for era in REVISIONS}
     for era, raw in raws.items():

@@ -92,6 +92,7 @@ impl Server {
             }
             match self.try_once(&link, &ask, &mut hold, hidden).await {
                 Err(Trouble { kind: Kind::NotSent | Kind::SessionLost, .. }) if again => again = false,
+                Err(Trouble { kind: Kind::Lost, .. }) if again && ask.repeatable => again = false,
                 Err(trouble) => {
                     if trouble.kind == Kind::NotSent {
                         self.give_up(&link, &trouble);

@@ -12,7 +12,8 @@
 //!
 //! # What is repeated
 //!
-//! A request is sent a second time only if nothing of it can have reached the server.
+//! A request is sent a second time only if nothing of it can have reached the server, or if it does
+//! no harm: what reads, and tools that say so of themselves (`readOnlyHint`, `idempotentHint`).
 
 use std::{
     collections::{BTreeSet, VecDeque},

@@ -256,6 +256,19 @@ impl Record {
 }
 
 impl State {
+    /// What went wrong, in words for people.
+    pub fn failure(&self) -> Option<String> {
+        let Some(Answer::Response { message, .. }) = &self.outcome else { return None };
+        let text = match message.in_error("message") {
+            Some(text) => text,
+            None => {
+                let blocks = message.in_result("content")?;
+                json::member(json::elements(blocks).first()?.of(blocks), "text")?
+            }
+        };
+        json::string(text).map(std::borrow::Cow::into_owned)
+    }
+
     /// In 2025-11-25 a tool that reports an error has failed.
     pub fn legacy_status(&self) -> Status {
         match (&self.outcome, self.status) {
