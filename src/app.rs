@@ -4,33 +4,28 @@ use std::{
     future::Future,
     io::{self, Write as _},
     net::SocketAddr,
-    pin::Pin,
-    sync::{Arc, Mutex},
-    task::{Context, Poll},
-    time::{Duration, Instant},
+    sync::Arc,
+    time::Duration,
 };
 
-use hyper::{
-    rt::{Sleep, Timer},
-    service::service_fn,
-};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
-};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::BufReader,
     net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     backend::guardian,
     config::{Complaint, Complaints, Config},
     console,
     engine::{Fault, Plan, Waystation},
-    listener::doors::Doors,
+    listener::{
+        connection::{self, Closing, HEAD},
+        doors::Doors,
+    },
     telemetry,
 };
 
@@ -42,8 +37,6 @@ const FIRST_LIST: Duration = Duration::from_secs(15);
 const ALL_BACKENDS: Duration = Duration::from_secs(30);
 /// How long requests under way may take after the signal to stop.
 const DRAIN: Duration = Duration::from_secs(10);
-/// How long a client may take to send the head of a request.
-const HEAD: Duration = Duration::from_secs(10);
 
 /// The sockets, bound before anything is started, so that their addresses are known.
 #[derive(Debug)]
@@ -71,13 +64,13 @@ pub async fn serve_on(gateway: Waystation, sockets: Sockets, stop: impl Future<O
     let Sockets { public, admin } = sockets;
     let doors = admin.local_addr().ok().map(|address| Doors::new(address, &[], &[]));
     let admin = tokio::spawn(serve_admin(gateway.clone(), admin, Arc::new(doors)));
-    let graceful = GracefulShutdown::new();
+    let (closing, connections) = (Arc::new(Closing::default()), TaskTracker::new());
     let shared = Arc::new(gateway.clone());
     tokio::pin!(stop);
     loop {
-        let stream = tokio::select! {
+        let (stream, peer) = tokio::select! {
             accepted = public.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(accepted) => accepted,
                 Err(why) => {
                     // Most often too many open files; the next moment may be better.
                     tracing::warn!(%why, "a connection could not be accepted");
@@ -88,14 +81,15 @@ pub async fn serve_on(gateway: Waystation, sockets: Sockets, stop: impl Future<O
             () = &mut stop => break,
         };
         let gateway = Arc::clone(&shared);
-        stream.set_nodelay(true).ok();
-        let service = service_fn(move |request| {
+        let answer = move |mut request: http::Request<_>| {
             let gateway = Arc::clone(&gateway);
-            async move { Ok::<_, std::convert::Infallible>(gateway.handle(request).await) }
-        });
-        let connection = server().serve_connection(TokioIo::new(stream), service).into_owned();
-        let connection = graceful.watch(connection);
-        tokio::spawn(async move {
+            if gateway.tells_strangers_apart() {
+                request.extensions_mut().insert(peer);
+            }
+            async move { gateway.handle(request).await }
+        };
+        let connection = connection::serve(stream, Arc::clone(&closing), answer);
+        connections.spawn(async move {
             if let Err(why) = connection.await {
                 tracing::debug!(%why, "a client's connection ended early");
             }
@@ -103,65 +97,13 @@ pub async fn serve_on(gateway: Waystation, sockets: Sockets, stop: impl Future<O
     }
     drop(public);
     gateway.end_streams();
-    if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
+    closing.begin();
+    connections.close();
+    if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
         tracing::warn!("some requests were still under way and have been cut off");
     }
     admin.abort();
     gateway.close().await;
-}
-
-fn server() -> auto::Builder<TokioExecutor> {
-    let mut server = auto::Builder::new(TokioExecutor::new());
-    server.http1().timer(HeadTimer::new()).header_read_timeout(HEAD).max_buf_size(64 << 10);
-    server.http2().timer(TokioTimer::new()).max_concurrent_streams(100);
-    server
-}
-
-/// hyper's timer for one connection. hyper asks for a new deadline with every request; here they
-/// share one timer, which is set again only when it has gone off for an earlier deadline.
-struct HeadTimer(Arc<Mutex<Pin<Box<tokio::time::Sleep>>>>);
-
-impl HeadTimer {
-    fn new() -> Self {
-        Self(Arc::new(Mutex::new(Box::pin(tokio::time::sleep(HEAD)))))
-    }
-}
-
-impl Timer for HeadTimer {
-    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
-        self.sleep_until(self.now() + duration)
-    }
-
-    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
-        Box::pin(HeadDeadline { deadline: deadline.into(), shared: Arc::clone(&self.0) })
-    }
-
-    fn now(&self) -> Instant {
-        tokio::time::Instant::now().into()
-    }
-}
-
-/// One deadline of a connection. Later ones are never earlier.
-struct HeadDeadline {
-    deadline: tokio::time::Instant,
-    shared: Arc<Mutex<Pin<Box<tokio::time::Sleep>>>>,
-}
-
-impl Sleep for HeadDeadline {}
-
-impl Future for HeadDeadline {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let mut timer = self.shared.lock().expect("no code panics while it holds this lock");
-        while timer.as_mut().poll(context).is_ready() {
-            if timer.deadline() >= self.deadline {
-                return Poll::Ready(());
-            }
-            timer.as_mut().reset(self.deadline);
-        }
-        Poll::Pending
-    }
 }
 
 async fn serve_admin(gateway: Waystation, socket: TcpListener, doors: Arc<Option<Doors>>) {
@@ -226,7 +168,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), Compla
 /// Serves one client over standard input and output until either ends or `stop`.
 pub async fn stdio(config: Config, stop: CancellationToken) -> Result<(), Complaints> {
     telemetry::start(&config.log);
-    let plan = plan(config)?;
+    let plan = plan(config)?.transient();
     guard();
     let gateway = plan.start().await;
     if !gateway.is_known() {
@@ -270,7 +212,7 @@ pub async fn ephemeral(mut config: Config) -> Result<(Running, String), Complain
     let sockets = bound.map_err(|why| complaint(Complaint::new("listen", why, "choose another address")))?;
     let address = sockets.address().map_err(|why| complaint(Complaint::new("listen", why, "")))?;
     config.listen.address = address;
-    let plan = plan(config)?;
+    let plan = plan(config)?.transient();
     guard();
     let gateway = plan.start().await;
     gateway.settle(ALL_BACKENDS).await;

@@ -14,7 +14,10 @@ use std::{
     fmt,
     hash::{Hash, Hasher},
     net::IpAddr,
-    sync::Arc,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -29,6 +32,7 @@ use crate::{
         capability::Capabilities,
         mcp::{Era, Level, Method, Revision},
         message::Message,
+        trace::Trace,
     },
 };
 
@@ -36,6 +40,8 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Call {
     pub caller: Caller,
+    /// The client's session, where it has one: clients of the modern era have none.
+    pub session: Option<Session>,
     pub scope: Scope,
     pub method: Method,
     /// The request as the client wrote it.
@@ -44,8 +50,10 @@ pub struct Call {
     /// From which severity on the client wants log messages of this call. None: as the era has
     /// it, which is none at all in the modern one and the backend's choice in the legacy one.
     pub log_level: Option<Level>,
-    /// The token under which the client wants to hear of progress, as JSON.
-    pub progress: Option<Bytes>,
+    /// How the client hears of progress, if it wants to.
+    pub progress: Option<Progress>,
+    /// The trace it belongs to, by what came beside the message.
+    pub trace: Option<Box<Trace>>,
     /// Arguments that the client repeated beside the message, by lower-case name: to be held
     /// against the tool's annotations. None where there is no place to repeat them.
     pub mirrored: Option<Vec<(String, String)>>,
@@ -68,6 +76,29 @@ pub struct Given {
     /// The task that the backend made of the call, as [`Event::Task`] told. The call goes on
     /// with it, or ends it if the client has gone.
     pub task: Option<String>,
+}
+
+/// How a client hears of the progress of a call, in all rounds of it.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    /// As JSON.
+    pub token: Bytes,
+    pub told: Arc<Mutex<Told>>,
+}
+
+/// How much of it the client was told.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// The last notification.
+    pub last: Option<Message>,
+    /// Some were not the backend's own.
+    pub beats: bool,
+}
+
+impl Progress {
+    pub fn new(token: Bytes) -> Self {
+        Self { token, told: Arc::default() }
+    }
 }
 
 /// Whom a call is answered for. Verified on the very request; there is no value for nobody.
@@ -160,13 +191,62 @@ pub trait Identify: fmt::Debug + Send + Sync + 'static {
     fn ask<'a>(&'a self, authorization: &'a [u8]) -> BoxFuture<'a, Result<Caller, Denied>>;
 }
 
+/// A session of a client's: how long it lasts, and what its client is told beside its calls.
+#[derive(Clone)]
+pub struct Session(Arc<Mark>);
+
+struct Mark {
+    over: AtomicBool,
+    tell: Box<dyn Fn(Bytes) + Send + Sync>,
+}
+
+impl Session {
+    /// `tell` takes notifications for the client that belong to no call.
+    pub fn new(tell: impl Fn(Bytes) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(Mark { over: AtomicBool::new(false), tell: Box::new(tell) }))
+    }
+
+    pub fn end(&self) {
+        self.0.over.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.0.over.load(Ordering::Relaxed)
+    }
+
+    pub fn tell(&self, notification: Bytes) {
+        (self.0.tell)(notification);
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("over", &self.is_over()).finish_non_exhaustive()
+    }
+}
+
+/// Each is one of its own, and its clones are the same.
+impl PartialEq for Session {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Session {}
+
+impl Hash for Session {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).cast::<()>().hash(state);
+    }
+}
+
 /// Which of the backends a client sees, and under which names.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Scope {
     /// All of them, named `<backend>__<tool>`: `/mcp`.
     All,
     /// One, with its own names: `/mcp/<backend>`.
-    One(std::sync::Arc<str>),
+    One(Arc<str>),
 }
 
 /// What a client said of itself.
@@ -195,13 +275,13 @@ pub enum Event {
     Notification(Bytes),
     /// The backend has made a task of the call, or tells how its task is. The answer still
     /// comes as the last item, when the task is done.
-    Task(Progress),
+    Task(TaskNews),
     Answer(Answer),
 }
 
 /// How a backend's task is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Progress {
+pub struct TaskNews {
     /// Stands for the task: a text that the backend understands in [`Given::task`].
     pub handle: String,
     /// What it is doing, in words for people.

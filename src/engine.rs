@@ -28,14 +28,17 @@ use tokio::{
 };
 use tower::{Layer as _, Service};
 
+mod keep; // what is noted goes to disk
+
 use crate::{
     backend::{self, Notice, Notices},
     config::Config,
     listener::{
         self, Front,
         body::Body,
+        guard::Guard,
         http::Http,
-        saved::Record,
+        saved,
         session::{self, Sessions},
         stdio,
     },
@@ -49,6 +52,7 @@ use crate::{
         Router,
         catalog::{Catalog, Source},
         own::{self, Own},
+        seal::Seals,
         subscriptions::{Subscriptions, Updated, Updates},
         view::Upstream,
     },
@@ -64,7 +68,7 @@ type Stack = Tasked<Deadline<Router>>;
 
 fn stack(deadline: deadline::Settings, tasks: &Arc<TaskTable>, router: Router) -> Stack {
     // Around all but what outlives it, so that the time spent anywhere counts.
-    let deadline = DeadlineLayer::new(deadline, Arc::clone(tasks)).layer(router);
+    let deadline = DeadlineLayer::new(deadline, Some(Arc::clone(tasks))).layer(router);
     TasksLayer(Arc::clone(tasks)).layer(deadline)
 }
 
@@ -88,6 +92,7 @@ pub struct Plan {
     tasks: tasks::Settings,
     identify: Option<Identify>,
     rules: Vec<permit::Rule>,
+    keeps_sessions: bool,
 }
 
 impl Plan {
@@ -116,12 +121,44 @@ impl Plan {
         if !faults.is_empty() {
             return Err(faults);
         }
-        Ok(Self { sources, own, updates, store, listen, session, deadline, tasks, identify, rules })
+        let keeps_sessions = true;
+        let plan = Self {
+            sources,
+            own,
+            updates,
+            store,
+            listen,
+            session,
+            deadline,
+            tasks,
+            identify,
+            rules,
+            keeps_sessions,
+        };
+        Ok(plan)
+    }
+
+    /// The same, which leaves the sessions and tasks on disk alone: for a gateway that serves one
+    /// client for a while, perhaps beside another with the same database.
+    pub fn transient(self) -> Self {
+        Self { keeps_sessions: false, ..self }
     }
 
     /// Opens the store and begins to read what the backends offer.
     pub async fn start(self) -> Waystation {
-        let Self { sources, own, updates, store, listen, session, deadline, tasks, identify, rules } = self;
+        let Self {
+            sources,
+            own,
+            updates,
+            store,
+            listen,
+            session,
+            deadline,
+            tasks,
+            identify,
+            rules,
+            keeps_sessions,
+        } = self;
         let store = open(&store).await;
         let key = store.cursor_key().await.unwrap_or_else(|why| {
             tracing::warn!(%why, "cursors will not outlive this run");
@@ -130,32 +167,34 @@ impl Plan {
         let catalog = Catalog::start(sources, store.clone()).await;
         own.watch(&catalog);
         let subscriptions = Subscriptions::new(updates);
-        let router = Router::new(
-            Arc::clone(&catalog),
-            Arc::clone(&subscriptions),
-            &key,
-            listen.page_size,
-            permit::Rules::new(rules).map(|rules| Arc::new(rules) as _),
-        );
+        let (used, noted_used) = mpsc::unbounded_channel();
+        let seals = Seals::new(&key, store.used().await, used);
+        let permit = permit::Rules::new(rules).map(|rules| Arc::new(rules) as _);
+        let (seen, heard) = (Arc::clone(&catalog), Arc::clone(&subscriptions));
+        let router = Router::new(seen, heard, &key, seals, listen.page_size, permit);
         let tasks = TaskTable::new(tasks, store.clone());
         let runner = router.clone();
-        tasks.start(move |call| runner.clone().call(call)).await;
-        let (journal, noted) = mpsc::unbounded_channel();
-        let sessions = Sessions::new(session, Some(journal));
+        tasks.start(move |call| runner.clone().call(call), keeps_sessions).await;
+        let (journal, noted) = saved::journal();
+        let sessions = Sessions::new(session, keeps_sessions.then_some(journal));
         let front = Front::new(stack(deadline, &tasks, router), Arc::clone(&sessions));
-        for (id, text) in store.sessions().await {
-            if let Ok(record) = serde_json::from_str(&text) {
-                front.restore(id, &record);
-            }
+        if keeps_sessions {
+            keep::restore(&store, &front).await;
         }
         let tasks = vec![
-            tokio::spawn(keep(store, noted)).abort_handle(),
+            tokio::spawn(keep::keep(store, noted, noted_used)).abort_handle(),
             tokio::spawn(sweep(Arc::clone(&sessions))).abort_handle(),
             tokio::spawn(tell(Arc::clone(&catalog), Arc::clone(&sessions))).abort_handle(),
         ];
-        let http = Http::new(front.clone(), &listen);
+        let strangers = identify.as_ref().is_some_and(Identify::lets_strangers_in);
+        let guard = identify.map_or_else(Guard::default, |identify| {
+            let issuers: Vec<_> = identify.issuers().map(str::to_owned).collect();
+            let audience = identify.audience().to_owned();
+            Guard::new(Arc::new(identify), &audience, &issuers)
+        });
+        let http = Http::new(front.clone(), guard, &listen);
         let tasks = Arc::new(Tasks(tasks));
-        Waystation { http, front, catalog, subscriptions, own, listen: Arc::new(listen), tasks }
+        Waystation { http, front, catalog, subscriptions, own, strangers, listen: Arc::new(listen), tasks }
     }
 }
 
@@ -182,6 +221,7 @@ fn built_in(own: &Arc<Own>) -> Source {
     let upstream = Upstream {
         name: own::NAME.into(),
         prefix: own::NAME.into(),
+        patience: Duration::ZERO,
         backend: Arc::clone(own) as Arc<dyn backend::Backend>,
     };
     Source { upstream: Arc::new(upstream), fingerprint: env!("CARGO_PKG_VERSION").into(), notices }
@@ -199,9 +239,10 @@ fn source(name: &str, settings: backend::Settings, updates: &Updates) -> Result<
         }
     });
     let prefix = settings.prefix.clone().unwrap_or_else(|| name.to_owned());
+    let patience = settings.connect_timeout.unwrap_or(backend::Settings::CONNECT_TIMEOUT).0;
     let fingerprint = fingerprint(&settings);
     let backend = settings.build(name, notices)?;
-    let upstream = Arc::new(Upstream { name: name.into(), prefix, backend });
+    let upstream = Arc::new(Upstream { name: name.into(), prefix, patience, backend });
     Ok(Source { upstream, fingerprint, notices: receiver })
 }
 
@@ -210,17 +251,6 @@ fn fingerprint(settings: &backend::Settings) -> String {
     let text = serde_json::to_string(settings).unwrap_or_default();
     let digest = digest::digest(&digest::SHA256, text.as_bytes());
     digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Keeps what is noted of sessions, as many at once as have come.
-async fn keep(store: Store, mut noted: mpsc::UnboundedReceiver<(String, Option<Record>)>) {
-    const AT_ONCE: usize = 1000;
-    let mut batch = Vec::new();
-    while noted.recv_many(&mut batch, AT_ONCE).await > 0 {
-        let text = |record: Option<Record>| record.and_then(|record| serde_json::to_string(&record).ok());
-        let sessions: Vec<_> = batch.drain(..).map(|(id, record)| (id, text(record))).collect();
-        store.keep_sessions(&sessions).await;
-    }
 }
 
 async fn sweep(sessions: Arc<Sessions>) {
@@ -268,6 +298,8 @@ pub struct Waystation {
     catalog: Arc<Catalog>,
     subscriptions: Arc<Subscriptions>,
     own: Arc<Own>,
+    /// Strangers are let in.
+    strangers: bool,
     listen: Arc<listener::Settings>,
     #[expect(dead_code, reason = "held for its end")]
     tasks: Arc<Tasks>,
@@ -277,6 +309,11 @@ impl Waystation {
     /// Builds and starts a gateway.
     pub async fn from_config(config: Config) -> Result<Self, Vec<Fault>> {
         Ok(Plan::build(config)?.start().await)
+    }
+
+    /// Must a request have its sender's `SocketAddr` among its extensions?
+    pub fn tells_strangers_apart(&self) -> bool {
+        self.strangers
     }
 
     /// Answers one HTTP request.
@@ -320,6 +357,7 @@ impl Waystation {
     /// Ends connections to backends, and children, in good order.
     pub async fn close(&self) {
         self.end_streams();
+        self.front.sessions.kept().await; // The catalog closes the store.
         self.catalog.close().await;
     }
 }

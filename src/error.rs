@@ -36,7 +36,7 @@ pub enum Error {
     UnknownTask(String),
     #[error("this needs a client that declares the extension {0} in its capabilities")]
     NeedsExtension(&'static str),
-    /// A call that was under way when something ended, and may have been carried out.
+    /// A call that was under way when something ended, and may have run.
     #[error("{0}")]
     Lost(&'static str),
     #[error("{0}")]
@@ -53,10 +53,15 @@ pub enum Error {
     /// The backend could not be asked, or what it said was no answer.
     #[error("backend {backend}: {why}")]
     Backend { backend: String, why: String },
-    #[error("{target}: no answer and no sign of life for {}", seconds(.after))]
+    #[error("{target}: no answer and no sign of life for {}; the call may have run", seconds(.after))]
     Idle { target: String, after: std::time::Duration },
-    #[error("{target}: not done after {}, which is as long as a call may take", seconds(.after))]
+    #[error("{target}: not done after {}, which is as long as a call may take; it may have run", seconds(.after))]
     Deadline { target: String, after: std::time::Duration },
+    #[error(
+        "the gateway was restarted while this call was under way; it may have run, so look before you \
+         make it again"
+    )]
+    Restarted,
     #[error("this asks for the user's or the model's input, which this client cannot be asked for here")]
     NoInput,
     #[error("{0}")]
@@ -106,6 +111,7 @@ impl Error {
             Self::Version { .. } => (400, code::UNSUPPORTED_VERSION),
             Self::Backend { .. } => (200, 502),
             Self::Idle { .. } | Self::Deadline { .. } => (200, 504),
+            Self::Restarted => (200, 500),
             Self::NoInput => (200, code::INTERNAL_ERROR),
             Self::Busy(_) => (503, 503),
         }

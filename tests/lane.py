@@ -259,8 +259,18 @@ class Gateway:
             f"[store]\npath = {toml(str(Path(folder) / 'waystation.db'))}\n\n{backends}"
         )
         self.base = f"http://127.0.0.1:{self.port}"
-        self.process = Process([binary, "serve", "--config", self.config], Path(folder) / "gateway.log", cwd=folder)
+        self.binary, self.folder = binary, Path(folder)
+        self.start()
+
+    def start(self):
+        command = [self.binary, "serve", "--config", self.config]
+        self.process = Process(command, self.folder / "gateway.log", cwd=self.folder)
         self.process.wait_until(lambda: answers(f"{self.base}/health"), "the gateway")
+
+    def kill(self):
+        """As a power failure would, or the kernel when memory is short."""
+        self.process.child.kill()
+        self.process.child.wait()
 
     def stop(self):
         return self.process.stop()
@@ -292,6 +302,8 @@ class Client:
     def __init__(self, url, revision, capabilities=None):
         self.url, self.revision, self.session, self.last = url, revision, None, 0
         self.capabilities = capabilities or {}
+        # More headers for the next request.
+        self.headers = {}
         self.modern = revision >= MODERN
         self.hello = self.request("server/discover") if self.modern else self.initialize()
 
@@ -322,15 +334,16 @@ class Client:
         raise Refused(f"{method} was never answered")
 
     def post(self, message):
-        headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+        headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream", **self.headers}
         if self.session:
             headers["Mcp-Session-Id"] = self.session
         if message["method"] != "initialize":
             headers["MCP-Protocol-Version"] = self.revision
         if self.modern:
             headers["Mcp-Method"] = message["method"]
-            if target := message["params"].get("name") or message["params"].get("uri"):
-                headers["Mcp-Name"] = header(target)
+            targets = [message["params"][name] for name in ("name", "uri", "taskId") if message["params"].get(name)]
+            if targets:
+                headers["Mcp-Name"] = header(targets[0])
         asked = urllib.request.Request(self.url, json.dumps(message).encode(), headers)
         try:
             return urllib.request.urlopen(asked, timeout=30)

@@ -34,6 +34,7 @@ pub async fn run(lab: &mut Lab, limit: u64, gateway: bool) -> Result<bool, Strin
     if let Some(count) = nginx(lab, &output).await? {
         println!("  {:<28}{:>8}", "nginx", thousands(count));
     }
+    println!("  {:<28}{:>8}", "bare proxy of our libraries", thousands(floor(lab, &output).await?));
     let mut within = true;
     for era in [Era::Legacy, Era::Modern].into_iter().filter(|_| gateway) {
         let count = same_era(lab, &output, era).await?;
@@ -56,6 +57,17 @@ async fn nginx(lab: &Lab, output: &Path) -> Result<Option<u64>, String> {
         *count = total(subject, echo(target, Era::Legacy), calls, output).await?;
     }
     per_call(counts).map(Some)
+}
+
+async fn floor(lab: &Lab, output: &Path) -> Result<u64, String> {
+    let backend = lab.backend()?;
+    let mut counts = [0; 2];
+    for (calls, count) in [FEW, MANY].into_iter().zip(&mut counts) {
+        let subject = lab.floor(backend.address).await?;
+        let target = plain(subject.address, Era::Legacy);
+        *count = total(subject, echo(target, Era::Legacy), calls, output).await?;
+    }
+    per_call(counts)
 }
 
 async fn same_era(lab: &Lab, output: &Path, era: Era) -> Result<u64, String> {

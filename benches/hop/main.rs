@@ -1,7 +1,8 @@
 //! What does the gateway add to a call, compared with a plain reverse proxy?
 //!
-//! `cargo bench --bench hop` sends the same calls to a backend directly, through nginx and through
-//! the gateway, in turns, and prints what each of them carried and used. The load and the backend
+//! `cargo bench --bench hop` sends the same calls to a backend directly, through nginx, through a
+//! bare proxy of the gateway's own libraries and through the gateway, in turns, and prints what each
+//! of them carried and used. The load and the backend
 //! share one core, the thing under test has another. Absolute figures are this machine's; the
 //! ratios to nginx of the same run are what counts. Every answer is checked.
 //!
@@ -10,11 +11,13 @@
 //! - `load`: the closed loop of calls, and its figures
 //! - `call`: what is asked, and what must come back
 //! - `backend`: the MCP server behind everybody
+//! - `floor`: the bare proxy
 //! - `startup`, `instructions`: figures that need a start of their own
 //! - `report`, `process`, `http1`: the table, `/proc`, and where a message ends
 
 mod backend;
 mod call;
+mod floor;
 mod http1;
 mod instructions;
 mod load;
@@ -31,7 +34,7 @@ use call::{
 };
 use load::{Cost, Job};
 use process::Watched;
-use report::{DIRECT, GATEWAY, Goal, Line, NGINX, SUBJECTS};
+use report::{DIRECT, FLOOR, GATEWAY, Goal, Line, NGINX, SUBJECTS};
 use subject::{Lab, Subject, plain};
 use tokio::{
     runtime,
@@ -48,6 +51,10 @@ cargo bench --bench hop [-- OPTIONS]
   --without-gateway   only the backend itself and nginx
   --strict            a missed goal fails the run, not only a wrong answer
   --instructions N    instead: count instructions per call, fail above N";
+
+/// The gateway's; the bare proxy is to differ in nothing that it does not have to do.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 struct Options {
     rounds: usize,
@@ -104,9 +111,10 @@ const fn row(
 struct Bench {
     backend: Subject,
     nginx: Option<Subject>,
+    floor: Subject,
     /// The gateway before a legacy backend, and before a modern one.
     gateways: Option<[Subject; 2]>,
-    costs: [[Vec<Cost>; 3]; ROWS.len()],
+    costs: [[Vec<Cost>; SUBJECTS.len()]; ROWS.len()],
     wrong: Vec<(usize, usize, String)>,
 }
 
@@ -114,6 +122,9 @@ fn main() -> ExitCode {
     let mut arguments = env::args().skip(1).peekable();
     if arguments.peek().is_some_and(|first| first == "backend") {
         return done(backend::serve().map(|()| true).map_err(|error| error.to_string()));
+    }
+    if arguments.next_if(|first| first == "floor").is_some() {
+        return done(floor::serve(arguments).map(|()| true));
     }
     match options(arguments) {
         Ok(Some(options)) => done(in_runtime(&options)),
@@ -231,20 +242,21 @@ impl Bench {
         if nginx.is_none() {
             eprintln!("nginx is not installed (Debian: `apt-get install nginx-light`); going on without it");
         }
+        let floor = lab.floor(backend.address).await?;
         let gateways = if with_gateway {
             let legacy = lab.gateway_before(&backend, Legacy).await?;
             Some([legacy, lab.gateway_before(&backend, Modern).await?])
         } else {
             None
         };
-        Ok(Bench { backend, nginx, gateways, costs: Default::default(), wrong: Vec::new() })
+        Ok(Bench { backend, nginx, floor, gateways, costs: Default::default(), wrong: Vec::new() })
     }
 
     /// Measures every row for every subject, in turns: forwards in one round, backwards in the next,
     /// so that a drift of the machine favours nobody.
     async fn round(&mut self, round: usize, span: Duration) {
         for (index, row) in ROWS.iter().enumerate() {
-            let mut order = [DIRECT, NGINX, GATEWAY];
+            let mut order = [DIRECT, NGINX, FLOOR, GATEWAY];
             if round % 2 == 1 {
                 order.reverse();
             }
@@ -285,6 +297,7 @@ impl Bench {
                 let nginx = self.nginx.as_ref()?;
                 (nginx, plain(nginx.address, row.server))
             }
+            FLOOR => (&self.floor, plain(self.floor.address, row.server)),
             _ => (&self.backend, plain(self.backend.address, row.server)),
         };
         let job = Job { target, era: row.client, work: row.work, connections: row.connections };
@@ -299,7 +312,7 @@ impl Bench {
 
     fn lines(&self) -> Vec<Line> {
         let values = |row: usize, of: fn(&Cost) -> f64| {
-            [DIRECT, NGINX, GATEWAY]
+            [DIRECT, NGINX, FLOOR, GATEWAY]
                 .map(|subject| self.costs[row][subject].iter().map(of).collect::<Vec<f64>>())
         };
         let line = |title: &str, values, goal| Line { title: title.into(), values, base: Vec::new(), goal };
@@ -346,7 +359,7 @@ impl Bench {
         let first = startup::first_list(lab).await?;
         let only = |title: &str, values, goal| Line {
             title: title.into(),
-            values: [Vec::new(), Vec::new(), values],
+            values: [Vec::new(), Vec::new(), Vec::new(), values],
             base: Vec::new(),
             goal,
         };

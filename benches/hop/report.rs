@@ -7,8 +7,9 @@ use std::fmt;
 
 pub const DIRECT: usize = 0;
 pub const NGINX: usize = 1;
-pub const GATEWAY: usize = 2;
-pub const SUBJECTS: [&str; 3] = ["direct", "nginx", "gateway"];
+pub const FLOOR: usize = 2;
+pub const GATEWAY: usize = 3;
+pub const SUBJECTS: [&str; 4] = ["direct", "nginx", "floor", "gateway"];
 
 /// What a line of the table is held against.
 #[derive(Clone, Copy)]
@@ -26,7 +27,7 @@ pub enum Goal {
 /// One line: the values of each subject, a round each, and what the gateway's are compared with.
 pub struct Line {
     pub title: String,
-    pub values: [Vec<f64>; 3],
+    pub values: [Vec<f64>; 4],
     /// The other side of the ratio; nginx if empty.
     pub base: Vec<f64>,
     pub goal: Goal,
@@ -104,8 +105,9 @@ impl fmt::Display for Goal {
 
 /// Prints the table; how many goals were missed.
 pub fn print(lines: &[Line]) -> usize {
-    let [direct, nginx, gateway] = SUBJECTS;
-    println!("{:<36}{direct:>10}{nginx:>10}{gateway:>10}{:>10}   {:<12}goal", "", "ratio", "its rounds");
+    let [direct, nginx, floor, gateway] = SUBJECTS;
+    let heads = format!("{direct:>10}{nginx:>10}{floor:>10}{gateway:>10}");
+    println!("{:<36}{heads}{:>10}   {:<12}goal", "", "ratio", "its rounds");
     for line in lines {
         println!("{}", line.to_string().trim_end());
     }

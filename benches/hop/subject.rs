@@ -92,6 +92,20 @@ impl Lab {
         Ok(Some(nginx))
     }
 
+    /// This program once more, as a bare proxy of the gateway's libraries.
+    pub async fn floor(&self, backend: SocketAddr) -> Result<Subject, String> {
+        let own = env::current_exe().map_err(|error| error.to_string())?;
+        let (folder, address) = (self.subfolder("floor")?, local(free_port()?));
+        let mut command = self.command(&own);
+        command.arg("floor").arg(address.to_string()).arg(backend.to_string());
+        let mut floor = Subject::start(command, &folder, address)?;
+        self.until("the bare proxy", &mut floor, async || {
+            Client::open(plain(address, Era::Modern), Era::Modern).await.is_ok()
+        })
+        .await?;
+        Ok(floor)
+    }
+
     /// Starts the gateway before these backends; does not wait for it.
     pub fn spawn_gateway(&self, name: &str, backends: &[(String, String)]) -> Result<Subject, String> {
         let folder = self.subfolder(name)?;

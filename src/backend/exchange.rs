@@ -18,10 +18,11 @@ use super::{
     cancel::Guard,
     parking::{Asked, Parked, Parking},
     server::{
-        Server, Turn, reply_to,
+        Hold, Server, reply_to,
         task::{Told, unmarked},
     },
     transport::{Kind, Trouble},
+    visits::Visits,
 };
 use crate::{
     call::{Answer, Call, Event, Events, Reply},
@@ -31,7 +32,7 @@ use crate::{
         json::{self, Limits},
         mcp::{Era, Level, code},
         message::{self, Message, object_with},
-        project,
+        project, question,
     },
 };
 
@@ -39,13 +40,13 @@ use crate::{
 const TOGETHER: Duration = Duration::from_millis(5);
 
 /// A response as an answer, if it is one that can be passed on.
-pub fn answer(message: Message, written_in: Era, ask: &Ask) -> Result<Answer, Trouble> {
+pub fn answer(message: Message, written_in: Era, ask: &Ask, visits: &Visits) -> Result<Answer, Trouble> {
     if written_in == Era::Modern
         && let Some(kind) = message.in_result("resultType")
     {
         match json::string(kind).as_deref() {
             Some("complete") => {}
-            Some("input_required") => return question(message, &ask.call),
+            Some("input_required") => return input_required(message, &ask.call),
             other => {
                 let why =
                     format!("answered with a result of the unknown kind {:?}", other.unwrap_or_default());
@@ -60,11 +61,12 @@ pub fn answer(message: Message, written_in: Era, ask: &Ask) -> Result<Answer, Tr
         return Ok(Answer::Asks(question));
     }
     let message = if written_in == Era::Legacy { unmarked(message) } else { message };
+    visits.note_all(&message, &ask.call);
     Ok(Answer::Response { message, written_in, wrapped: ask.wrapped })
 }
 
 /// A question of a modern server's, if it asks only what the client said it may.
-pub fn question(message: Message, call: &Call) -> Result<Answer, Trouble> {
+pub fn input_required(message: Message, call: &Call) -> Result<Answer, Trouble> {
     let wrong = |why: &str| Err(Trouble::new(Kind::Rubbish, why));
     if !may_ask(call.method) {
         return wrong("asks for input where it may not");
@@ -115,8 +117,8 @@ fn pages(message: &Message, call: &Call) -> Option<Message> {
 pub struct Place {
     pub backend: Arc<str>,
     pub parking: Arc<Parking>,
-    /// Held while no other call may be under way.
-    pub turn: Option<Turn>,
+    pub visits: Arc<Visits>,
+    pub hold: Hold,
     /// Set if the server may make a task of the call: who follows it, and whether the client
     /// need not know.
     pub tasks: Option<(Arc<Server>, bool)>,
@@ -205,10 +207,10 @@ impl Relay {
                     if let Some((server, hidden)) = self.place.tasks.take()
                         && let Some(task) = Told::made(&message, self.guard.era)
                     {
-                        let turn = self.place.turn.take();
-                        return Ok(Next::Task(server.follow(self.ask.clone(), task, turn, hidden)));
+                        let hold = std::mem::take(&mut self.place.hold);
+                        return Ok(Next::Task(server.follow(self.ask.clone(), task, hold, hidden)));
                     }
-                    let answer = answer(message, self.guard.era, &self.ask);
+                    let answer = answer(message, self.guard.era, &self.ask, &self.place.visits);
                     return answer
                         .map(|answer| Next::Event(Event::Answer(answer)))
                         .map_err(|trouble| self.error(&trouble));
@@ -256,7 +258,9 @@ impl Relay {
         self.questions += 1;
         let key = format!("question-{}", self.questions);
         let id = request.id_bytes().unwrap_or_default();
-        Asked { key, id: Bytes::copy_from_slice(&id), request: project::embedded(request).into() }
+        let page = self.place.visits.name(request, &self.ask.call);
+        let text = question::embedded(request, page.as_deref());
+        Asked { key, id: Bytes::copy_from_slice(&id), request: text.into() }
     }
 
     /// Puts the call aside until its client has answered.
@@ -287,7 +291,7 @@ impl Relay {
     }
 
     fn error(&self, trouble: &Trouble) -> Error {
-        Error::backend(&*self.place.backend, trouble)
+        trouble.error(&self.place.backend)
     }
 
     /// A notification as the caller wants it, if they want it.
@@ -296,8 +300,8 @@ impl Relay {
         match &*message.method()? {
             "notifications/progress" => {
                 let ours = message.in_params("progressToken")? == self.guard.id.to_string().as_bytes();
-                let token = call.progress.as_ref().filter(|_| ours)?;
-                Some(project::progress(message, token).into())
+                let progress = call.progress.as_ref().filter(|_| ours)?;
+                Some(project::progress(message, &progress.token).into())
             }
             "notifications/message" => {
                 let level = message.param("level").and_then(|span| json::string(span.of(message.text())));
@@ -309,7 +313,14 @@ impl Relay {
                 };
                 wanted.then(|| message.text().clone())
             }
-            _ => None,
+            _ => {
+                let (session, text) = self.place.visits.over(message)?;
+                if call.session.as_ref() == Some(&session) {
+                    return Some(text);
+                }
+                session.tell(text);
+                None
+            }
         }
     }
 }

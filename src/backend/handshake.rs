@@ -66,7 +66,7 @@ pub async fn probe(
                 Kind::Status(401 | 403 | 429) => false,
                 Kind::Status(status) => (400..500).contains(&status),
                 // A process that left, or wrote what it should not, did not like the question.
-                Kind::Lost | Kind::Rubbish | Kind::NotSent | Kind::SessionLost => silence_counts,
+                Kind::Lost | Kind::Rubbish | Kind::NotSent | Kind::SessionLost | Kind::Busy => silence_counts,
             };
             return if legacy { Ok(None) } else { Err(trouble) };
         }
@@ -78,7 +78,7 @@ pub async fn probe(
 
 fn verdict(response: &Message, transport: &dyn Transport) -> Result<Option<Offer>, Trouble> {
     if let Some(offer) = discovered(response) {
-        transport.settled(&Agreed { revision: offer.revision });
+        transport.settled(&Agreed { revision: offer.revision, may_ask: false });
         return Ok(Some(offer));
     }
     let error =
@@ -102,7 +102,7 @@ fn versions_in(data: &[u8]) -> Vec<String> {
 
 fn discovered(response: &Message) -> Option<Offer> {
     let found: Discovered<'_> = serde_json::from_slice(response.result()?).ok()?;
-    let revision = found.supported_versions.iter().filter_map(|name| Revision::parse(name)).max()?;
+    let revision = found.supported_versions.iter().filter_map(Revision::parse).max()?;
     let meta = found.meta.map_or("{}", RawValue::get).as_bytes();
     let info = json::members(meta)
         .into_iter()
@@ -121,7 +121,7 @@ fn discovered(response: &Message) -> Option<Offer> {
 pub async fn discover(transport: &dyn Transport, id: u64) -> Result<Offer, Trouble> {
     let response = ask(transport, id, Method::Discover, "{}", Some(Revision::NEWEST)).await?;
     let offer = discovered(&response).ok_or_else(|| refused("server/discover", &response))?;
-    transport.settled(&Agreed { revision: offer.revision });
+    transport.settled(&Agreed { revision: offer.revision, may_ask: false });
     Ok(offer)
 }
 
@@ -143,7 +143,7 @@ pub async fn initialize(
     let revision = Revision::parse(&found.protocol_version).filter(|revision| revision.era() == Era::Legacy);
     let unknown = || format!("speaks revision {:?}, which is not known here", found.protocol_version);
     let revision = revision.ok_or_else(|| Trouble::new(Kind::Rubbish, unknown()))?;
-    transport.settled(&Agreed { revision });
+    transport.settled(&Agreed { revision, may_ask: capabilities != Capabilities::NONE });
     let started = Bytes::from_static(b"{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}");
     transport.notify(started).await?;
     Ok(Offer {

@@ -12,11 +12,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use bytes::{Bytes, BytesMut};
-use futures_util::{
-    FutureExt as _, StreamExt as _,
-    future::BoxFuture,
-    stream::{self, BoxStream},
-};
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method as Verb, Request, Response, StatusCode, Uri,
     header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HOST},
@@ -26,6 +22,8 @@ use http_body_util::{BodyExt as _, Full};
 use tokio::task::AbortHandle;
 
 use super::{
+    apart::Apart,
+    events::{self, Again},
     headers::{METHOD, NAME, SESSION, VERSION},
     pool::{Answer, Pool},
     transport::{Agreed, Connect, Inbox, Incoming, Kind, Outgoing, Transport, Trouble},
@@ -35,7 +33,7 @@ use crate::wire::{
     json::Limits,
     mcp::{Era, Method},
     message::{self, Message},
-    sse,
+    sse::Event,
 };
 
 /// The largest answer taken, and the largest event of a stream.
@@ -80,6 +78,7 @@ impl Connect for Http {
             opened: OnceLock::new(),
             lost: OnceLock::new(),
             events: OnceLock::new(),
+            apart: OnceLock::new(),
             inbox,
         };
         let transport: Arc<dyn Transport> = Arc::new(Streamable(Arc::new(session)));
@@ -108,6 +107,8 @@ struct Session {
     lost: OnceLock<Trouble>,
     /// The task that reads the server's own event stream.
     events: OnceLock<AbortHandle>,
+    /// Set where the server may ask.
+    apart: OnceLock<Apart>,
     inbox: Inbox,
 }
 
@@ -160,6 +161,12 @@ impl Session {
     }
 
     async fn exchange(self: Arc<Self>, outgoing: Outgoing) -> Result<Incoming, Trouble> {
+        let Some(apart) = self.apart.get() else { return self.answer(outgoing).await };
+        let id = (outgoing.id, outgoing.method);
+        Box::pin(apart.exchange(id, Arc::clone(&self).answer(outgoing))).await
+    }
+
+    async fn answer(self: Arc<Self>, outgoing: Outgoing) -> Result<Incoming, Trouble> {
         let request = self.post(self.headers_for(&outgoing), outgoing.text);
         let response = self.pool.send(request).await?;
         if outgoing.method == Method::Initialize
@@ -172,13 +179,49 @@ impl Session {
                 let message = parse(read(response.into_body()).await?)?;
                 belongs(message, outgoing.id).map(Incoming::Whole)
             }
-            (StatusCode::OK, Content::Events) => Box::pin(first_of(events(response), outgoing.id)).await,
+            (StatusCode::OK, Content::Events) => {
+                let again = outgoing.revision.is_none().then(|| Self::again(&self));
+                let read = move |event: Event| match parse(event.data)? {
+                    response if response.kind() == message::Kind::Response => belongs(response, outgoing.id),
+                    aside => Ok(aside),
+                };
+                Box::pin(events::first_of(events::messages(events::of(response), again, read))).await
+            }
             (StatusCode::OK, Content::Other(kind)) => {
                 let why = format!("answered with {kind}, which is neither JSON nor an event stream");
                 Err(Trouble::new(Kind::Rubbish, why))
             }
             (status, content) => Box::pin(self.refused(status, content, response, outgoing.id)).await,
         }
+    }
+
+    /// A request for the session's own stream, or for what follows an event of any.
+    fn get(&self, after: Option<&str>) -> Request<Full<Bytes>> {
+        let mut headers = self.headers();
+        headers.remove(CONTENT_TYPE);
+        headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
+        if let Some(id) = after.and_then(|id| HeaderValue::from_str(id).ok()) {
+            headers.insert(HeaderName::from_static("last-event-id"), id);
+        }
+        let mut request = self.post(headers, Bytes::new());
+        *request.method_mut() = Verb::GET;
+        request
+    }
+
+    /// Goes on with a stream that ended too early.
+    fn again(this: &Arc<Self>) -> Again {
+        let session = Arc::downgrade(this);
+        Box::new(move |last| {
+            let session = session.upgrade();
+            Box::pin(async move {
+                let session = session.ok_or_else(|| Trouble::new(Kind::Lost, "the connection was closed"))?;
+                let response = session.pool.send(session.get(Some(&last))).await?;
+                match (response.status(), kind_of(&response)) {
+                    (StatusCode::OK, Content::Events) => Ok(events::of(response)),
+                    (status, _) => Err(Trouble::new(Kind::Status(status.as_u16()), "the stream is gone")),
+                }
+            })
+        })
     }
 
     /// A status other than 200. Some carry a JSON-RPC error, which then is the answer.
@@ -256,12 +299,19 @@ impl Transport for Streamable {
             headers.insert(SESSION, id.clone());
         }
         self.0.agreed.store(Some(Arc::new(headers)));
+        if agreed.may_ask {
+            self.0.apart.get_or_init(|| Apart::new(Arc::clone(&self.0.inbox)));
+        }
         let task = tokio::spawn(follow(Arc::downgrade(&self.0)));
         let _ = self.0.events.set(task.abort_handle());
     }
 
     fn lost(&self) -> Option<Trouble> {
         self.0.lost.get().cloned()
+    }
+
+    fn takes_questions(&self) -> bool {
+        self.0.apart.get().is_none_or(|apart| apart.mux.takes_questions())
     }
 
     fn cancels_by_closing(&self, era: Era) -> bool {
@@ -288,26 +338,26 @@ async fn follow(session: Weak<Session>) {
     let mut pause = Duration::from_secs(1);
     loop {
         let Some(open) = session.upgrade() else { return };
-        let mut headers = open.headers();
-        headers.remove(CONTENT_TYPE);
-        headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
-        if let Some(id) = last_id.as_deref().and_then(|id| HeaderValue::from_str(id).ok()) {
-            headers.insert(HeaderName::from_static("last-event-id"), id);
+        let answer = open.pool.send(open.get(last_id.as_deref())).await;
+        if let Some(apart) = open.apart.get() {
+            apart.opened();
         }
-        let mut request = open.post(headers, Bytes::new());
-        *request.method_mut() = Verb::GET;
-        match open.pool.send(request).await {
+        match answer {
             Ok(response) if response.status().is_success() => {
                 if !matches!(kind_of(&response), Content::Events) {
                     return;
                 }
-                let mut events = events(response);
+                let mut events = events::of(response);
                 let inbox = Arc::clone(&open.inbox);
+                let mux = open.apart.get().map(|apart| Arc::clone(&apart.mux));
                 drop(open);
                 while let Some(Ok(event)) = events.next().await {
                     pause = event.retry.map_or(pause, Duration::from_millis).min(Duration::from_secs(60));
                     last_id = event.id.or(last_id);
-                    if let Ok(message) = Message::parse(event.data, &Limits::REPLY) {
+                    // What is no message is nobody's.
+                    if let Some(mux) = &mux {
+                        let _ = mux.deliver(event.data);
+                    } else if let Ok(message) = Message::parse(event.data, &Limits::REPLY) {
                         inbox(message);
                     }
                 }
@@ -326,10 +376,16 @@ enum Content {
 }
 
 fn kind_of(response: &Response<Answer>) -> Content {
+    let headers = response.headers();
+    if headers.get(CONTENT_TYPE).is_some_and(|kind| kind == "application/json")
+        && !headers.contains_key(CONTENT_ENCODING)
+    {
+        return Content::Json; // As most servers write it.
+    }
     let short = |text: &[u8]| String::from_utf8_lossy(text).chars().take(60).collect::<String>();
-    let kind = response.headers().get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     let kind = kind.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
-    if let Some(encoding) = response.headers().get(CONTENT_ENCODING)
+    if let Some(encoding) = headers.get(CONTENT_ENCODING)
         && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
     {
         // We ask for none, so what says that it is encoded cannot be read.
@@ -391,73 +447,11 @@ fn belongs(message: Message, id: u64) -> Result<Message, Trouble> {
 }
 
 fn is_number(text: &[u8], number: u64) -> bool {
-    std::str::from_utf8(text).is_ok_and(|text| text.parse() == Ok(number) && !text.starts_with(['+', '0']))
-}
-
-/// The events of a body. The connection is of use again when the body has ended.
-fn events(response: Response<Answer>) -> BoxStream<'static, Result<sse::Event, Trouble>> {
-    let start = (Some(response.into_body()), sse::Decoder::new(REPLY_LIMIT));
-    let pieces = stream::unfold(start, |(mut body, mut decoder)| async {
-        let data = loop {
-            match body.as_mut()?.frame().await {
-                None => return None,
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => break Ok(data),
-                    Err(_) => continue,
-                },
-                Some(Err(_)) => break Err(Trouble::new(Kind::Lost, "the answer was cut off")),
-            }
-        };
-        let events = data.and_then(|data| {
-            decoder
-                .push(&data)
-                .map_err(|why| Trouble::new(Kind::Rubbish, format!("sent an event stream: {why}")))
-        });
-        let events: Vec<_> = match events {
-            Ok(events) => events.into_iter().map(Ok).collect(),
-            Err(trouble) => {
-                body = None;
-                vec![Err(trouble)]
-            }
-        };
-        Some((stream::iter(events), (body, decoder)))
+    let mut rest = number;
+    let digits = text.iter().rev().all(|digit| {
+        let same = u64::from(digit.wrapping_sub(b'0')) == rest % 10 && rest > 0;
+        rest /= 10;
+        same
     });
-    pieces.flatten().boxed()
-}
-
-/// The messages of a request's stream, up to the response. If that comes first, it is all.
-async fn first_of(
-    events: BoxStream<'static, Result<sse::Event, Trouble>>,
-    id: u64,
-) -> Result<Incoming, Trouble> {
-    let messages = events.filter_map(move |event| {
-        let message = match event {
-            // An event without data opens a stream of 2025-11-25.
-            Ok(event) if event.data.is_empty() => None,
-            Ok(event) => Some(parse(event.data).and_then(|message| match message.kind() {
-                message::Kind::Response => belongs(message, id),
-                message::Kind::Request | message::Kind::Notification => Ok(message),
-            })),
-            Err(trouble) => Some(Err(trouble)),
-        };
-        std::future::ready(message)
-    });
-    let mut messages = messages.boxed();
-    let cut_off = || Err(Trouble::new(Kind::Lost, "the event stream ended without an answer"));
-    let first = messages.next().await.unwrap_or_else(cut_off)?;
-    if first.kind() == message::Kind::Response {
-        // Most often the body ends with the answer; then there is nothing to wait for.
-        if !matches!(messages.next().now_or_never(), Some(None)) {
-            tokio::spawn(drain(messages));
-        }
-        return Ok(Incoming::Whole(first));
-    }
-    Ok(Incoming::Stream(stream::iter([Ok(first)]).chain(messages).boxed()))
-}
-
-/// Reads what follows an answer, which is the end of the body, so that the connection can be
-/// used again; a server that does not end it within a second loses the connection.
-async fn drain(mut messages: BoxStream<'static, Result<Message, Trouble>>) {
-    let rest = async { while messages.next().await.is_some() {} };
-    let _ = tokio::time::timeout(Duration::from_secs(1), rest).await;
+    digits && rest == 0 && !text.is_empty()
 }

@@ -22,7 +22,9 @@ use crate::{
     wire::mcp::{Era, List, Revision},
 };
 
+mod apart; //         questions that come apart from their call
 mod cancel; //        a call that nobody waits for any more
+mod events; //        answers that come as event streams
 mod exchange; //      what comes back for a call
 pub mod guardian; //  the end of child processes when the gateway is killed
 mod handshake; //     which era a server speaks, and what it offers
@@ -32,11 +34,12 @@ mod mirror; //        arguments that stand in headers too
 mod mux; //           one stream, many requests
 mod parking; //       calls that wait for their client
 mod pool; //          connections to an HTTP server
-mod profiles; //      connections by what clients can be asked
+mod profiles; //      who shares a connection
 mod server; //        an MCP server, over any of these
 mod sse; //           HTTP+SSE
 mod stdio; //         child processes
 pub mod transport; // what a connection must be able to do
+mod visits; //        pages that clients were sent to
 
 pub use mirror::Mirrored;
 
@@ -64,13 +67,16 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 /// A call with the name its backend knows for the target.
 #[derive(Debug, Clone)]
 pub struct Ask {
-    pub call: Call,
+    /// In a box, since it is handed on often and large.
+    pub call: Box<Call>,
     pub target: Option<Arc<str>>,
     /// Arguments that the tool wants repeated in `Mcp-Param-…` headers.
     pub mirrored: Arc<[Mirrored]>,
     /// The tool's output schema was wrapped for clients of the legacy era.
     pub wrapped: bool,
     pub task_support: TaskSupport,
+    /// It does no harm to run it a second time.
+    pub repeatable: bool,
 }
 
 /// May calls of a tool be made as tasks, or must they (2025-11-25, `execution.taskSupport`)?
@@ -85,7 +91,8 @@ pub enum TaskSupport {
 impl Ask {
     /// A call whose target is called the same by the backend.
     pub fn as_is(call: Call) -> Self {
-        Self { call, target: None, mirrored: Arc::default(), wrapped: false, task_support: TaskSupport::None }
+        let (call, task_support) = (Box::new(call), TaskSupport::None);
+        Self { call, target: None, mirrored: Arc::default(), wrapped: false, task_support, repeatable: true }
     }
 }
 
@@ -175,6 +182,16 @@ pub struct Settings {
     /// How long making a connection may take, the handshake included; 30 seconds by default,
     /// since a package runner may have to fetch the server first.
     pub connect_timeout: Option<Duration>,
+    /// Who shares a child process, or a session with a server. Servers of revision 2026-07-28 over
+    /// HTTP keep nothing between two requests, so all callers share a connection to them,
+    /// whatever is said here.
+    pub share: Share,
+    /// How many child processes or sessions there may be at the same time, from 2 on; 64 by
+    /// default. A call that finds all of them at work waits up to 30 seconds for one.
+    pub max_connections: Option<usize>,
+    /// After how long without a call a child process or session ends; 10 minutes by default. The
+    /// one over which the gateway itself reads what there is stays.
+    pub idle: Option<Duration>,
     /// `false` leaves the backend out, as if the table were not there.
     pub enabled: Option<bool>,
 }
@@ -183,6 +200,10 @@ impl Settings {
     /// How long a connection may take where nothing is said: a package runner may have to
     /// fetch the server first.
     pub const CONNECT_TIMEOUT: Duration = Duration::seconds(30);
+    /// Of connections where nothing is said.
+    pub const MAX_CONNECTIONS: usize = 64;
+    /// As long as connections are kept where nothing is said.
+    pub const IDLE: Duration = Duration::seconds(10 * 60);
 
     /// The backend that these settings describe, or what is wrong with them. Connects nowhere.
     pub fn build(self, name: &str, notices: Notices) -> Result<Arc<dyn Backend>, String> {
@@ -198,8 +219,14 @@ impl Settings {
             }
             (Some(_), Some(_)) | (None, None) => return Err("give either `command` or `url`".into()),
         };
-        let era = self.era;
-        Ok(profiles::Profiles::new(server::Parts { name: name.into(), ways, kind, era, timeout, notices }))
+        let sharing = profiles::Sharing {
+            share: self.share,
+            most: self.max_connections.unwrap_or(Self::MAX_CONNECTIONS),
+            idle: self.idle.unwrap_or(Self::IDLE).0,
+        };
+        let (name, era) = (name.into(), self.era);
+        let parts = server::Parts { name, ways, kind, era, timeout, notices, watches: true };
+        Ok(profiles::Profiles::new(parts, sharing))
     }
 }
 
@@ -213,6 +240,23 @@ pub enum TransportKind {
     Streamable,
     /// The two-endpoint transport of 2024-11-05.
     Sse,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Share {
+    /// All clients of one caller. Without identities there is one caller, who shares with the
+    /// gateway itself, so that one person has one child process for a server.
+    #[default]
+    Caller,
+    /// The requests of one session. A client of revision 2026-07-28 has no sessions; its requests
+    /// share as with "caller".
+    Session,
+    /// Nobody: each call has its own, which ends with it. Where a server of revision 2026-07-28
+    /// asks for input, each round is a call.
+    Call,
+    /// Everybody.
+    All,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]

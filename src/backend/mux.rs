@@ -1,12 +1,16 @@
 //! Which request does a message belong to, on a connection that all requests share?
 //!
 //! Pipes and the old HTTP+SSE transport have one stream for everything. Responses are told
-//! apart by id, progress by its token (which is the id of its request); a log message or a
-//! question bears no sign at all, so it belongs to a request only while there is just one.
+//! apart by id, progress by its token (which is the id of its request), and what a task asks by
+//! the task's name. Any other question and a log message bear no sign at all, so they belong to a
+//! request only while there is just one that they could be of. One whose caller has gone counts
+//! too, since servers need not heed a cancellation: for questions until it is answered, for the
+//! log for a while, since a server that does heed it never answers.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -15,12 +19,18 @@ use tokio::sync::mpsc;
 
 use super::transport::{Inbox, Incoming, Kind, Trouble};
 use crate::wire::{
+    capability::may_ask,
     json::{self, Limits},
     mcp::{Method, meta},
     message::{self, Message},
 };
 
-type Item = Result<Message, Trouble>;
+pub type Item = Result<Message, Trouble>;
+
+/// Unanswered requests that are remembered after their callers have gone.
+const MOST_LEFT: usize = 1024;
+/// How long a cancelled request may still have something to say in the log.
+const LAST_WORDS: Duration = Duration::from_secs(30);
 
 /// The requests that wait for an answer on one connection.
 pub struct Mux {
@@ -30,11 +40,27 @@ pub struct Mux {
 
 #[derive(Default)]
 struct Table {
-    waiting: HashMap<u64, mpsc::UnboundedSender<Item>>,
-    /// Those of them that are subscriptions: nothing is theirs that does not say so.
-    subscriptions: HashSet<u64>,
+    waiting: HashMap<u64, Waiting>,
+    /// Requests whose callers have gone, and whose answers have not come.
+    left: HashMap<u64, Left>,
+    /// The server has asked something.
+    asks: bool,
     /// Set once, when the connection has ended.
     lost: Option<Trouble>,
+}
+
+/// A request without its answer.
+struct Waiting {
+    to: mpsc::UnboundedSender<Item>,
+    method: Method,
+    /// The task it is about.
+    task: Option<Arc<str>>,
+}
+
+/// A request that nobody waits for.
+struct Left {
+    may_ask: bool,
+    since: Instant,
 }
 
 impl std::fmt::Debug for Mux {
@@ -53,16 +79,19 @@ impl Mux {
     }
 
     /// From now on, what comes for the id of a request goes to the ticket. Call before sending.
-    pub fn register(self: &Arc<Self>, id: u64, method: Method) -> Result<Ticket, Trouble> {
-        let (sender, receiver) = mpsc::unbounded_channel();
+    pub fn register(
+        self: &Arc<Self>,
+        id: u64,
+        method: Method,
+        target: Option<&Arc<str>>,
+    ) -> Result<Ticket, Trouble> {
+        let (to, receiver) = mpsc::unbounded_channel();
         let mut table = self.table();
         if let Some(lost) = &table.lost {
             return Err(Trouble { kind: Kind::NotSent, ..lost.clone() });
         }
-        table.waiting.insert(id, sender);
-        if method == Method::Listen {
-            table.subscriptions.insert(id);
-        }
+        let task = target.filter(|_| method == Method::TasksResult).cloned();
+        table.waiting.insert(id, Waiting { to, method, task });
         Ok(Ticket { id, receiver, mux: Arc::clone(self) })
     }
 
@@ -76,30 +105,31 @@ impl Mux {
 
     fn deliver_one(&self, text: Bytes) -> Result<(), message::Malformed> {
         let message = Message::parse(text, &Limits::REPLY)?;
-        let table = self.table();
-        let receiver = match message.kind() {
-            message::Kind::Response => number(message.id()).and_then(|id| table.waiting.get(&id)),
-            // Where servers may ask, one call at a time is under way.
-            message::Kind::Request => table.alone().and_then(|id| table.waiting.get(&id)),
-            message::Kind::Notification => match message.method().as_deref() {
-                Some("notifications/progress") => {
-                    number(message.in_params("progressToken")).and_then(|id| table.waiting.get(&id))
-                }
-                Some("notifications/message") => table.alone().and_then(|id| table.waiting.get(&id)),
-                _ => subscription(&message).and_then(|id| table.waiting.get(&id)),
-            },
-        };
+        let mut table = self.table();
         let is_response = message.kind() == message::Kind::Response;
+        let receiver = match message.kind() {
+            message::Kind::Response => number(message.id()).and_then(|id| table.answered(id)),
+            // A ping is of no call's.
+            message::Kind::Request if message.is_method("ping") => None,
+            message::Kind::Request => {
+                table.asks = true;
+                table.who_asks(&message).and_then(|id| table.sender(id))
+            }
+            message::Kind::Notification => match message.method().as_deref() {
+                Some("notifications/progress") => number(message.in_params("progressToken")),
+                Some("notifications/message") => table.alone(),
+                _ => subscription(&message),
+            }
+            .and_then(|id| table.sender(id)),
+        };
+        drop(table);
         match receiver {
             Some(receiver) => {
                 let _ = receiver.send(Ok(message)); // Fails if the caller has just gone.
             }
             // A response to nothing, most often one that came after its call was cancelled.
             None if is_response => {}
-            None => {
-                drop(table);
-                (self.inbox)(message);
-            }
+            None => (self.inbox)(message),
         }
         Ok(())
     }
@@ -108,9 +138,16 @@ impl Mux {
     /// Where it is not known whose it was, it is whose who waits alone, if anyone does.
     pub fn reject(&self, id: Option<u64>, trouble: &Trouble) {
         let Some(id) = id.or_else(|| self.alone()) else { return };
-        if let Some(receiver) = self.table().waiting.get(&id) {
+        if let Some(receiver) = self.table().answered(id) {
             let _ = receiver.send(Err(trouble.clone()));
         }
+    }
+
+    /// Could the next question be told apart? A server that has asked nothing yet is trusted to go
+    /// on like that, since to leave its connection may be to lose what it remembers.
+    pub fn takes_questions(&self) -> bool {
+        let table = self.table();
+        !table.asks || !table.left.values().any(|left| left.may_ask)
     }
 
     /// The call that waits, if it is just one.
@@ -121,8 +158,8 @@ impl Mux {
     /// The connection has ended: whoever waits is told, and nobody can wait any more.
     pub fn end(&self, trouble: Trouble) {
         let mut table = self.table();
-        for (_, receiver) in table.waiting.drain() {
-            let _ = receiver.send(Err(trouble.clone()));
+        for (_, waiting) in table.waiting.drain() {
+            let _ = waiting.to.send(Err(trouble.clone()));
         }
         table.lost.get_or_insert(trouble);
     }
@@ -133,18 +170,70 @@ impl Mux {
 }
 
 impl Table {
-    fn alone(&self) -> Option<u64> {
-        let mut calls = self.waiting.keys().filter(|id| !self.subscriptions.contains(id));
-        let first = calls.next().copied();
-        first.filter(|_| calls.next().is_none())
+    fn sender(&self, id: u64) -> Option<mpsc::UnboundedSender<Item>> {
+        self.waiting.get(&id).map(|waiting| waiting.to.clone())
     }
+
+    /// Takes a request out that has its answer.
+    fn answered(&mut self, id: u64) -> Option<mpsc::UnboundedSender<Item>> {
+        self.left.remove(&id);
+        self.waiting.remove(&id).map(|waiting| waiting.to)
+    }
+
+    /// Takes a request out whose caller has gone. More than can be remembered are never forgotten.
+    fn leave(&mut self, id: u64) {
+        let Some(waiting) = self.waiting.remove(&id).filter(|waiting| waiting.method != Method::Listen)
+        else {
+            return;
+        };
+        let id = if self.left.len() < MOST_LEFT { id } else { u64::MAX };
+        let may_ask = waiting.may_ask() || self.left.get(&id).is_some_and(|left| left.may_ask);
+        self.left.insert(id, Left { may_ask, since: Instant::now() });
+    }
+
+    /// The request that something without a sign is of.
+    fn alone(&self) -> Option<u64> {
+        if self.left.values().any(|left| left.since.elapsed() < LAST_WORDS) {
+            return None;
+        }
+        // A subscription has nothing to say that does not name it.
+        only(self.waiting.iter().filter(|(_, waiting)| waiting.method != Method::Listen))
+    }
+
+    /// The request that a question is of.
+    fn who_asks(&self, question: &Message) -> Option<u64> {
+        if let Some(task) = task_of(question) {
+            let fits = |waiting: &Waiting| waiting.task.as_deref() == Some(&task);
+            return only(self.waiting.iter().filter(|(_, waiting)| fits(waiting)));
+        }
+        if self.left.values().any(|left| left.may_ask) {
+            return None;
+        }
+        only(self.waiting.iter().filter(|(_, waiting)| waiting.may_ask()))
+    }
+}
+
+impl Waiting {
+    fn may_ask(&self) -> bool {
+        may_ask(self.method) || self.method == Method::TasksResult
+    }
+}
+
+fn only<'a>(mut requests: impl Iterator<Item = (&'a u64, &'a Waiting)>) -> Option<u64> {
+    let (first, _) = requests.next()?;
+    requests.next().is_none().then_some(*first)
+}
+
+/// The task that a question says it is of.
+fn task_of(question: &Message) -> Option<String> {
+    let related = json::member(question.in_params("_meta")?, meta::RELATED_TASK)?;
+    json::member(related, "taskId").and_then(json::string).map(std::borrow::Cow::into_owned)
 }
 
 /// The subscription that a notification says it belongs to.
 fn subscription(notification: &Message) -> Option<u64> {
     let meta = notification.in_params("_meta")?;
-    let found = json::members(meta).into_iter().find(|member| member.is(meta::SUBSCRIPTION_ID, meta))?;
-    number(Some(found.value.of(meta)))
+    number(json::member(meta, meta::SUBSCRIPTION_ID))
 }
 
 fn number(text: Option<&[u8]>) -> Option<u64> {
@@ -193,16 +282,22 @@ impl Ticket {
         Ok(Incoming::Stream(stream::iter([Ok(first)]).chain(rest).boxed()))
     }
 
-    async fn next(&mut self) -> Item {
+    /// The next message, for as long as there is no response.
+    pub async fn next(&mut self) -> Item {
         let ended = || Err(Trouble::new(Kind::Lost, "the connection has ended"));
         self.receiver.recv().await.unwrap_or_else(ended)
     }
 }
 
+impl Ticket {
+    /// The response has come another way: nothing more comes for the request.
+    pub fn answered(&self) {
+        self.mux.table().answered(self.id);
+    }
+}
+
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let mut table = self.mux.table();
-        table.waiting.remove(&self.id);
-        table.subscriptions.remove(&self.id);
+        self.mux.table().leave(self.id);
     }
 }

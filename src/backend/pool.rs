@@ -72,7 +72,7 @@ impl Pool {
                 Some(connection) => (connection, false),
                 None => (Box::pin(self.connect()).await?, true), // Rare and large.
             };
-            let Connection { sender, driver, bell, waker } = &mut connection;
+            let Connection { sender, driver, bell, waker } = &mut *connection;
             let mut response = pin!(sender.try_send_request(request));
             bell.rung.store(true, Ordering::Release);
             let sent = poll_fn(|context| {
@@ -94,7 +94,7 @@ impl Pool {
         }
     }
 
-    async fn connect(&self) -> Result<Connection, Trouble> {
+    async fn connect(&self) -> Result<Box<Connection>, Trouble> {
         let not_sent = |why: &str| Trouble::new(Kind::NotSent, why);
         let tcp = TcpStream::connect((&*self.host, self.port));
         let tcp = tokio::time::timeout(CONNECT, tcp).await;
@@ -116,7 +116,7 @@ pub fn plain(why: &std::io::Error) -> String {
     }
 }
 
-async fn handshake<S>(stream: S) -> Result<Connection, Trouble>
+async fn handshake<S>(stream: S) -> Result<Box<Connection>, Trouble>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -127,7 +127,7 @@ where
         .map_err(|why| Trouble::new(Kind::NotSent, format!("no HTTP connection: {why}")))?;
     let bell = Arc::<Bell>::default();
     let waker = Waker::from(Arc::clone(&bell));
-    Ok(Connection { sender, driver: Some(Box::pin(driver)), bell, waker })
+    Ok(Box::new(Connection { sender, driver: Some(Box::pin(driver)), bell, waker }))
 }
 
 fn tls(host: &str) -> Result<(TlsConnector, ServerName<'static>), String> {
@@ -225,7 +225,7 @@ fn move_on(driver: &mut Option<Driver>, waker: &Waker) {
 pub struct Answer {
     body: Incoming,
     ended: bool,
-    connection: Option<Connection>,
+    connection: Option<Box<Connection>>,
     idle: Arc<Idle>,
 }
 
@@ -239,7 +239,7 @@ impl Body for Answer {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let this = self.get_mut();
         let Some(connection) = &mut this.connection else { return Poll::Ready(None) };
-        let Connection { driver, bell, waker, .. } = connection;
+        let Connection { driver, bell, waker, .. } = &mut **connection;
         let body = &mut this.body;
         let frame = drive(driver, bell, waker, context, |context| Pin::new(&mut *body).poll_frame(context));
         this.ended |= matches!(frame, Poll::Ready(None));
@@ -268,16 +268,16 @@ impl Drop for Answer {
 /// Connections that wait for their next request.
 #[derive(Default)]
 struct Idle {
-    list: Mutex<Vec<(Connection, Instant)>>,
+    list: Mutex<Vec<(Box<Connection>, Instant)>>,
     swept: AtomicBool,
 }
 
 impl Idle {
-    fn list(&self) -> MutexGuard<'_, Vec<(Connection, Instant)>> {
+    fn list(&self) -> MutexGuard<'_, Vec<(Box<Connection>, Instant)>> {
         self.list.lock().expect("no code panics while it holds this lock")
     }
 
-    fn take(&self) -> Option<Connection> {
+    fn take(&self) -> Option<Box<Connection>> {
         let mut list = self.list();
         while let Some((connection, since)) = list.pop() {
             if since.elapsed() >= IDLE {
@@ -289,7 +289,7 @@ impl Idle {
         None
     }
 
-    fn put(self: &Arc<Self>, mut connection: Connection) {
+    fn put(self: &Arc<Self>, mut connection: Box<Connection>) {
         if !connection.is_open() {
             move_on(&mut connection.driver, &connection.waker);
         }

@@ -1,132 +1,337 @@
-//! Which connection does a call take, by what its client can be asked?
+//! Which connection does a call take, and who else takes it?
+//!
+//! One is always there: over it the gateway reads what the server offers. Whoever may share it
+//! and can be asked nothing uses it too, so one person's gateway has one child process for a
+//! server. The others belong to a caller, to a client's session, or to a single call, as
+//! `share` says. They are made when they are first needed, and end when they have been idle,
+//! when their session or call is over, or when room is needed for another.
 //!
 //! A server of the legacy era hears once what its client can do, and asks accordingly. So there
-//! is one connection for each different answer to that, made when it is first needed; clients
-//! that can be asked nothing share one with the gateway itself. A server of the modern era
-//! hears it with every request, and needs only one.
-//!
-//! Where a question does not say which call it belongs to, a connection has one call at a time.
-//! A call that finds it taken gets another connection, up to a few; one after the other they use
-//! the same, so that a server which remembers things remembers them.
+//! is one connection for each different answer to that. Where a question does not say which
+//! call it belongs to, a connection has one call at a time; a call that finds it taken gets
+//! another, up to a few. A server of the modern era hears all this with every request, and over
+//! HTTP it keeps nothing between two of them: it needs one connection, whatever is set.
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{Arc, Mutex, MutexGuard},
-    time::{Duration, Instant},
+    sync::{
+        Arc, Mutex, MutexGuard, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use futures_util::future::BoxFuture;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{
-    Ask, Backend, EraKind, Notice, Offer, Status,
-    server::{Parts, Server, Turn},
+    Ask, Backend, EraKind, Notice, Offer, Share, Status,
+    server::{Hold, Parts, Server, TURN},
 };
 use crate::{
-    call::{Call, Reply},
-    error::Result,
+    call::{Call, Caller, Given, Reply, Session},
+    error::{Error, Result},
     wire::{capability::Capabilities, mcp::Era},
 };
 
-/// Connections for one set of capabilities.
+/// Connections of one owner for one set of capabilities.
 const MOST: usize = 8;
-/// After this long without a call a connection for clients that can be asked is ended.
-const IDLE: Duration = Duration::from_secs(10 * 60);
+
+/// How connections are shared, and how many there may be.
+#[derive(Debug, Clone, Copy)]
+pub struct Sharing {
+    pub share: Share,
+    /// Connections at the same time, with the one that is always there.
+    pub most: usize,
+    /// How long another one is kept without a call.
+    pub idle: Duration,
+}
 
 /// One server, over as many connections as it takes.
 #[derive(Debug)]
 pub struct Profiles {
     parts: Parts,
-    /// For everybody who can be asked nothing.
+    sharing: Sharing,
+    /// The one that is always there.
     plain: Arc<Server>,
-    others: Mutex<Others>,
+    others: Arc<Others>,
+    last_call: AtomicU64,
 }
 
-/// By what their clients can be asked, each with when it was last used.
-type Others = HashMap<Capabilities, Vec<(Arc<Server>, Instant)>>;
+/// Whose a connection is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Owner {
+    /// All who may share one with the gateway itself.
+    Everybody,
+    Caller(Caller),
+    Session(Session),
+    Call(u64),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    owner: Owner,
+    /// What a server of the legacy era was told that it may ask.
+    capabilities: Capabilities,
+}
+
+/// All connections but the one that is always there.
+#[derive(Debug, Default)]
+struct Others {
+    table: Mutex<Table>,
+    /// Somebody who waits may find a connection now.
+    freed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    connections: HashMap<Key, Vec<Connection>>,
+    last_number: u64,
+    /// Connections that are not used any more, and have not quite ended.
+    ending: usize,
+    /// Connections that were made by servers which are not in the table any more.
+    made: u64,
+    /// There is a task that looks for idle ones.
+    swept: bool,
+}
+
+#[derive(Debug)]
+struct Connection {
+    number: u64,
+    server: Arc<Server>,
+    /// Calls under way, or waiting for their clients.
+    calls: usize,
+    /// When the last call ended.
+    used: Instant,
+}
+
+/// A call's part in a connection, until the call has ended.
+#[derive(Debug)]
+pub struct Lease {
+    others: Weak<Others>,
+    key: Key,
+    number: u64,
+}
 
 impl Profiles {
-    pub fn new(parts: Parts) -> Arc<Self> {
+    pub fn new(parts: Parts, sharing: Sharing) -> Arc<Self> {
         let plain = Server::new(parts.clone(), Capabilities::NONE);
-        Arc::new(Self { parts, plain, others: Mutex::default() })
+        Arc::new(Self { parts, sharing, plain, others: Arc::default(), last_call: AtomicU64::new(0) })
     }
 
-    fn others(&self) -> MutexGuard<'_, Others> {
-        self.others.lock().expect("no code panics while it holds this lock")
+    fn owner(&self, call: &Call) -> Owner {
+        let with_gateway = matches!(call.caller, Caller::Local | Caller::Gateway);
+        match (self.sharing.share, &call.session) {
+            _ if call.caller == Caller::Gateway => Owner::Everybody,
+            (Share::All, _) => Owner::Everybody,
+            (Share::Session, Some(session)) => Owner::Session(session.clone()),
+            (Share::Session, None) | (Share::Caller, _) if with_gateway => Owner::Everybody,
+            (Share::Session, None) | (Share::Caller, _) => Owner::Caller(call.caller.clone()),
+            (Share::Call, _) => Owner::Call(self.last_call.fetch_add(1, Ordering::Relaxed)),
+        }
     }
 
-    /// The connection for a call, and the right to be the only one there, where that is needed
-    /// and could be had at once.
-    async fn choose(&self, call: &Call) -> Result<(Arc<Server>, Option<Turn>)> {
-        let wanted = call.client.capabilities.of_a_handshake();
-        if wanted == Capabilities::NONE || self.plain.era().await? == Era::Modern {
-            return Ok((Arc::clone(&self.plain), None));
+    /// The connection for a call that does not go without saying, and what it has of it.
+    async fn choose(&self, owner: Owner, call: &Call) -> Result<(Arc<Server>, Hold)> {
+        let era = self.plain.era().await?;
+        let asked = call.client.capabilities.of_a_handshake();
+        let capabilities = if era == Era::Modern { Capabilities::NONE } else { asked };
+        let stateless = era == Era::Modern && self.parts.kind != "stdio";
+        if stateless || (owner == Owner::Everybody && capabilities == Capabilities::NONE) {
+            return Ok((Arc::clone(&self.plain), Hold::default()));
         }
-        let mut others = self.others();
-        others.retain(|_, servers| {
-            servers.retain(keep);
-            !servers.is_empty()
-        });
-        let servers = others.entry(wanted).or_default();
-        let ticket = call.given.as_ref().and_then(|given| given.state.as_deref());
-        let parked =
-            servers.iter().position(|(server, _)| ticket.is_some_and(|ticket| server.has_parked(ticket)));
-        let free = || {
-            servers.iter().enumerate().find_map(|(at, (server, _))| Some((at, server.reserve(call).ok()?)))
-        };
-        let (at, turn) = match parked {
-            Some(at) => (at, None),
-            None => free().unwrap_or_else(|| (if servers.len() < MOST { servers.len() } else { 0 }, None)),
-        };
-        if at == servers.len() {
-            servers.push((self.another(wanted), Instant::now()));
+        if let Some(given) = call.given.as_ref() {
+            // A call that goes on does so where it was begun, and has its part of that already.
+            let begun = self.others.table().begun(given);
+            let nowhere = era == Era::Legacy && given.state.is_some() && given.task.is_none();
+            // Any server says that there is none.
+            let begun = begun.or_else(|| nowhere.then(|| Arc::clone(&self.plain)));
+            if let Some(server) = begun {
+                return Ok((server, Hold::default()));
+            }
         }
-        let (server, used) = &mut servers[at];
-        *used = Instant::now();
-        Ok((Arc::clone(server), turn))
+        let key = Key { owner, capabilities };
+        let until = Instant::now() + TURN;
+        let mut first = true;
+        loop {
+            let mut freed = std::pin::pin!(self.others.freed.notified());
+            freed.as_mut().enable(); // What is freed from now on is not missed.
+            if let Some(found) = self.take(&key, era, call, first) {
+                return Ok(found);
+            }
+            first = false;
+            tokio::time::timeout_at(until, freed).await.map_err(|_| self.busy())?;
+        }
+    }
+
+    fn busy(&self) -> Error {
+        let why = "other calls take all connections that this one could use; try again later";
+        Error::Busy(format!("backend {}: {why}", self.parts.name))
+    }
+
+    /// A connection that can be had at once. Who asks for the `first` time may have an idle one
+    /// of somebody else's ended to make room.
+    fn take(&self, key: &Key, era: Era, call: &Call, first: bool) -> Option<(Arc<Server>, Hold)> {
+        let mut table = self.others.table();
+        // Where nobody knows any more who is asked, nobody can be.
+        self.others.end(&mut table, |other, one| other == key && one.calls == 0 && one.server.is_unclear());
+        let own = table.connections.get_mut(key).map(Vec::as_mut_slice).unwrap_or_default();
+        let free = own.iter_mut().find_map(|one| Some((one.server.reserve(call).ok()?, one)));
+        if let Some((turn, connection)) = free {
+            connection.calls += 1;
+            let lease = Some(self.lease(key, connection.number));
+            return Some((Arc::clone(&connection.server), Hold { turn, lease }));
+        }
+        if own.len() >= MOST {
+            return None;
+        }
+        if table.count() + 1 >= self.sharing.most {
+            if first || table.ending == 0 {
+                self.others.make_room(&mut table);
+            }
+            return None;
+        }
+        table.last_number += 1;
+        let (number, server) = (table.last_number, self.another(era, key.capabilities));
+        let connection = Connection { number, server: Arc::clone(&server), calls: 1, used: Instant::now() };
+        table.connections.entry(key.clone()).or_default().push(connection);
+        if !std::mem::replace(&mut table.swept, true) {
+            tokio::spawn(sweep(Arc::downgrade(&self.others), self.sharing.idle));
+        }
+        let turn = server.reserve(call).ok().flatten();
+        Some((server, Hold { turn, lease: Some(self.lease(key, number)) }))
+    }
+
+    fn lease(&self, key: &Key, number: u64) -> Arc<Lease> {
+        Arc::new(Lease { others: Arc::downgrade(&self.others), key: key.clone(), number })
     }
 
     /// Tells of changed lists as the first one does, but its coming and going is nobody's news.
-    fn another(&self, profile: Capabilities) -> Arc<Server> {
+    fn another(&self, era: Era, capabilities: Capabilities) -> Arc<Server> {
         let notices = Arc::clone(&self.parts.notices);
         let parts = Parts {
-            era: EraKind::Legacy,
+            era: if era == Era::Modern { EraKind::Modern } else { EraKind::Legacy },
             notices: Arc::new(move |notice| {
                 if let Notice::Changed(_) = notice {
                     notices(notice);
                 }
             }),
+            watches: false,
             ..self.parts.clone()
         };
-        Server::new(parts, profile)
+        Server::new(parts, capabilities)
     }
 }
 
-/// Ends a connection that was idle too long. A call that waits for its first message holds it.
-fn keep((server, used): &(Arc<Server>, Instant)) -> bool {
-    let keep = used.elapsed() < IDLE || server.is_busy() || Arc::strong_count(server) > 1;
-    if !keep {
-        let server = Arc::clone(server);
-        tokio::spawn(async move { server.close().await });
+impl Others {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().expect("no code panics while it holds this lock")
     }
-    keep
+
+    /// Ends the connection that has been idle longest, if one is.
+    fn make_room(self: &Arc<Self>, table: &mut Table) {
+        let all = table.connections.values().flatten();
+        let idle = all.filter(|one| one.calls == 0).min_by_key(|one| one.used).map(|one| one.number);
+        self.end(table, |_, one| Some(one.number) == idle);
+    }
+
+    /// Ends the connections that this is true of.
+    fn end(self: &Arc<Self>, table: &mut Table, is_over: impl Fn(&Key, &Connection) -> bool) {
+        let mut over = Vec::new();
+        table.connections.retain(|key, connections| {
+            over.extend(connections.extract_if(.., |one| is_over(key, one)));
+            !connections.is_empty()
+        });
+        for Connection { server, .. } in over {
+            table.made += server.status().connections;
+            // Outside of a runtime the process is ending, and its connections with it.
+            let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+            table.ending += 1;
+            let others = Arc::downgrade(self);
+            runtime.spawn(async move {
+                server.close().await;
+                if let Some(others) = others.upgrade() {
+                    others.table().ending -= 1;
+                    others.freed.notify_waiters();
+                }
+            });
+        }
+    }
+}
+
+impl Table {
+    fn count(&self) -> usize {
+        self.connections.values().map(Vec::len).sum::<usize>() + self.ending
+    }
+
+    /// The server with which a call was begun that goes on with this.
+    fn begun(&self, given: &Given) -> Option<Arc<Server>> {
+        let mut all = self.connections.values().flatten();
+        all.find(|one| one.server.has_begun(given)).map(|one| Arc::clone(&one.server))
+    }
+}
+
+impl Owner {
+    /// Will there be no further call of this owner's?
+    fn is_gone(&self) -> bool {
+        match self {
+            Self::Everybody | Self::Caller(_) => false,
+            Self::Session(session) => session.is_over(),
+            Self::Call(_) => true,
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let Some(others) = self.others.upgrade() else { return };
+        let mut table = others.table();
+        let own = table.connections.get_mut(&self.key).map(Vec::as_mut_slice).unwrap_or_default();
+        let Some(connection) = own.iter_mut().find(|one| one.number == self.number) else { return };
+        connection.calls -= 1;
+        connection.used = Instant::now();
+        if self.key.owner.is_gone() {
+            others.end(&mut table, |_, one| one.number == self.number && one.calls == 0);
+        }
+        drop(table);
+        others.freed.notify_waiters();
+    }
+}
+
+/// Ends connections that have been idle too long, or whose sessions have ended, until there are
+/// none.
+async fn sweep(others: Weak<Others>, idle: Duration) {
+    let every = (idle / 4).clamp(Duration::from_millis(10), Duration::from_secs(1));
+    loop {
+        tokio::time::sleep(every).await;
+        let Some(others) = others.upgrade() else { return };
+        let mut table = others.table();
+        let too_long = |one: &Connection| one.used.elapsed() >= idle;
+        others.end(&mut table, |key, one| one.calls == 0 && (too_long(one) || key.owner.is_gone()));
+        if table.connections.is_empty() {
+            table.swept = false;
+            return;
+        }
+    }
 }
 
 impl Backend for Profiles {
     fn answer(&self, ask: Ask) -> BoxFuture<'_, Result<Reply>> {
-        if ask.call.client.capabilities == Capabilities::NONE {
+        let owner = self.owner(&ask.call);
+        if owner == Owner::Everybody && ask.call.client.capabilities == Capabilities::NONE {
             return self.plain.answer(ask);
         }
         Box::pin(async move {
-            let (server, turn) = self.choose(&ask.call).await?;
-            server.ask(ask, turn).await
+            let (server, hold) = self.choose(owner, &ask.call).await?;
+            server.ask(ask, hold).await
         })
     }
 
     fn status(&self) -> Status {
         let mut status = self.plain.status();
-        let others = self.others();
-        status.connections +=
-            others.values().flatten().map(|(server, _)| server.status().connections).sum::<u64>();
+        let table = self.others.table();
+        let others = table.connections.values().flatten();
+        status.connections += table.made + others.map(|one| one.server.status().connections).sum::<u64>();
         status
     }
 
@@ -144,9 +349,115 @@ impl Backend for Profiles {
 
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
-            let others: Vec<_> = self.others().drain().flat_map(|(_, servers)| servers).collect();
-            let closing = others.iter().map(|(server, _)| server.close()).chain([self.plain.close()]);
+            let others: Vec<_> = self.others.table().connections.drain().flat_map(|(_, all)| all).collect();
+            let closing = others.iter().map(|one| one.server.close()).chain([self.plain.close()]);
             futures_util::future::join_all(closing).await;
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        backend::transport::{Connect, Inbox, Incoming, Outgoing, Transport, Trouble},
+        call::{Client, Scope},
+        wire::{
+            json::Limits,
+            mcp::{Method, Revision},
+            message::Message,
+        },
+    };
+
+    /// A server that greets, and answers nothing else.
+    #[derive(Debug)]
+    struct Silent;
+
+    impl Connect for Silent {
+        fn connect(&self, _: Inbox) -> BoxFuture<'_, Result<Arc<dyn Transport>, Trouble>> {
+            Box::pin(async { Ok(Arc::new(Self) as Arc<dyn Transport>) })
+        }
+
+        fn probe_apart(&self) -> bool {
+            false
+        }
+    }
+
+    impl Transport for Silent {
+        fn request(&self, request: Outgoing) -> BoxFuture<'static, Result<Incoming, Trouble>> {
+            let (id, initialize) = (request.id, request.method == Method::Initialize);
+            let result = "{\"protocolVersion\":\"2025-11-25\",\"capabilities\":{}}";
+            let text = format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{result}}}");
+            Box::pin(async move {
+                if !initialize {
+                    std::future::pending::<()>().await;
+                }
+                Ok(Incoming::Whole(Message::parse(text.into(), &Limits::REPLY).unwrap()))
+            })
+        }
+
+        fn notify(&self, _: Bytes) -> BoxFuture<'static, Result<(), Trouble>> {
+            Box::pin(async { Ok(()) })
+        }
+
+        fn lost(&self) -> Option<Trouble> {
+            None
+        }
+
+        fn close(&self) -> BoxFuture<'static, ()> {
+            Box::pin(async {})
+        }
+    }
+
+    fn call() -> Ask {
+        let text = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"x"}}"#;
+        let client = Client {
+            revision: Revision::NEWEST,
+            capabilities: Capabilities::NONE,
+            info: Bytes::from_static(b"{}"),
+        };
+        Ask::as_is(Call {
+            caller: Caller::Local,
+            session: None,
+            scope: Scope::All,
+            method: Method::ToolsCall,
+            message: Message::parse(text.into(), &Limits::REQUEST).unwrap(),
+            client,
+            log_level: None,
+            progress: None,
+            trace: None,
+            mirrored: None,
+            given: None,
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_waits_for_a_connection_in_vain_is_told_so() {
+        let parts = Parts {
+            name: "one".into(),
+            ways: vec![Arc::new(Silent)],
+            kind: "stdio",
+            era: EraKind::Legacy,
+            timeout: Duration::from_secs(1),
+            notices: Arc::new(|_| {}),
+            watches: true,
+        };
+        let sharing = Sharing { share: Share::Call, most: 3, idle: Duration::from_secs(60) };
+        let profiles = Profiles::new(parts, sharing);
+        let (first, second) = (profiles.answer(call()), profiles.answer(call()));
+        let mut both = futures_util::future::join(first, second);
+        assert!(tokio::time::timeout(Duration::from_secs(1), &mut both).await.is_err());
+        let begun = Instant::now();
+        let error = profiles.answer(call()).await.unwrap_err();
+        assert!(matches!(error, Error::Busy(_)) && error.to_string().contains("one"), "{error}");
+        assert_eq!(begun.elapsed(), TURN);
+        drop(both);
+        let third = profiles.answer(call());
+        let why = "there is room, and so it waits for its answer";
+        assert!(tokio::time::timeout(TURN * 2, third).await.is_err(), "{why}");
+        profiles.close().await;
+        assert_eq!(profiles.status().connections, 4);
     }
 }

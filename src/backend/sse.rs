@@ -132,7 +132,8 @@ impl Transport for Pair {
     fn request(&self, outgoing: Outgoing) -> BoxFuture<'static, Result<Incoming, Trouble>> {
         let (mux, post) = (Arc::clone(&self.mux), Arc::clone(&self.post));
         Box::pin(async move {
-            let mut incoming = pin!(mux.register(outgoing.id, outgoing.method)?.incoming());
+            let mut incoming =
+                pin!(mux.register(outgoing.id, outgoing.method, outgoing.target.as_ref())?.incoming());
             let sent = tokio::spawn(post.send(outgoing.text));
             let mut sent = AbortOnDropHandle::new(sent);
             // Some servers answer the POST only when they have answered the request.
@@ -144,7 +145,14 @@ impl Transport for Pair {
                     }
                     return incoming;
                 }
-                sent = &mut sent => sent.unwrap_or_else(|_| Err(closed()))?,
+                sent = &mut sent => {
+                    let sent = sent.unwrap_or_else(|_| Err(closed()));
+                    // The others' requests were taken when there was a session still.
+                    if let Err(Trouble { kind: Kind::SessionLost, why }) = &sent {
+                        mux.end(Trouble::new(Kind::Lost, why.clone()));
+                    }
+                    sent?;
+                }
             }
             incoming.await
         })
@@ -163,6 +171,10 @@ impl Transport for Pair {
 
     fn lost(&self) -> Option<Trouble> {
         self.mux.lost()
+    }
+
+    fn takes_questions(&self) -> bool {
+        self.mux.takes_questions()
     }
 
     fn close(&self) -> BoxFuture<'static, ()> {
@@ -250,6 +262,9 @@ impl Post {
     async fn deliver(&self, text: Bytes) -> Result<(), Trouble> {
         let request = self.client.post(self.endpoint.clone()).headers(self.headers.clone()).body(text);
         let mut response = request.send().await.map_err(|why| unanswered(&why))?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Err(Trouble::new(Kind::SessionLost, "the server has ended the session"));
+        }
         if !response.status().is_success() {
             return Err(refused(response.status()));
         }
@@ -445,7 +460,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_post_that_is_refused_is_the_answer() {
-        for (status, kind) in [("404 Not Found", 404), ("307 Temporary Redirect", 307), ("500 Oh", 500)] {
+        for (status, kind) in
+            [("405 Method Not Allowed", 405), ("307 Temporary Redirect", 307), ("500 Oh", 500)]
+        {
             let server = Server::new().await;
             let (transport, _stream, _heard) = server.connected().await;
             let asked = ask(&transport, 1);
@@ -454,6 +471,20 @@ mod tests {
             assert_eq!(trouble(asked).await.kind, Kind::Status(kind));
             assert!(transport.lost().is_none());
         }
+    }
+
+    #[tokio::test]
+    async fn a_session_that_the_server_does_not_know_any_more_is_over() {
+        let server = Server::new().await;
+        let (transport, _stream, _heard) = server.connected().await;
+        let taken = ask(&transport, 1);
+        server.request().await.write(ACCEPTED).await;
+        let asked = ask(&transport, 2);
+        server.request().await.write("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").await;
+        assert_eq!(trouble(asked).await.kind, Kind::SessionLost);
+        // The one that was taken may have run.
+        assert_eq!(trouble(taken).await.kind, Kind::Lost);
+        assert!(transport.lost().is_some());
     }
 
     #[tokio::test]

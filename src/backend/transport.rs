@@ -9,9 +9,12 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream::BoxStream};
 
-use crate::wire::{
-    mcp::{Era, Method, Revision},
-    message::Message,
+use crate::{
+    error::Error,
+    wire::{
+        mcp::{Era, Method, Revision},
+        message::Message,
+    },
 };
 
 /// Makes connections.
@@ -65,6 +68,11 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
         false
     }
 
+    /// Can a question of the server's still be told apart, where one call at a time is to do that?
+    fn takes_questions(&self) -> bool {
+        true
+    }
+
     /// Ends the connection in good order: the session is deleted, the child asked to leave.
     fn close(&self) -> BoxFuture<'static, ()>;
 }
@@ -73,6 +81,8 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
 #[derive(Debug, Clone, Copy)]
 pub struct Agreed {
     pub revision: Revision,
+    /// The server was told that it may ask something.
+    pub may_ask: bool,
 }
 
 /// A request, ready to send.
@@ -122,6 +132,8 @@ pub enum Kind {
     SessionLost,
     /// The server said something that is no answer.
     Rubbish,
+    /// Other calls take what this one needs.
+    Busy,
     /// The HTTP status of a refusal without a JSON-RPC body.
     Status(u16),
 }
@@ -129,5 +141,16 @@ pub enum Kind {
 impl Trouble {
     pub fn new(kind: Kind, why: impl Into<String>) -> Self {
         Self { kind, why: why.into() }
+    }
+
+    /// Why a call has no answer, for its caller, who has to know whether to make it again.
+    pub fn error(&self, backend: &str) -> Error {
+        let why = match self.kind {
+            Kind::Busy => return Error::Busy(format!("backend {backend}: {self}")),
+            Kind::NotSent | Kind::SessionLost => format!("the call did not reach it: {self}"),
+            Kind::Lost => format!("the call may have run: {self}"),
+            Kind::Rubbish | Kind::Status(_) => self.why.clone(),
+        };
+        Error::backend(backend, why)
     }
 }

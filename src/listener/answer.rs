@@ -15,7 +15,7 @@ use http::Response;
 
 use super::{
     body::{self, Body},
-    legacy::{Asking, pump},
+    legacy::{Asking, Running, pump},
     replay,
     session::Session,
     write::Asked,
@@ -82,7 +82,7 @@ pub async fn legacy(asking: Asking, session: &Arc<Session>, takes_events: bool) 
     let Asking { asked, reply } = asking;
     let session = Arc::clone(session);
     let work = async move {
-        match reply.await {
+        match reply.reply().await {
             None => cancelled(),
             Some(Ok(Reply::Stream(events))) if takes_events => streamed(asked, events, session),
             Some(reply) => whole(&asked, reply).await,
@@ -93,9 +93,9 @@ pub async fn legacy(asking: Asking, session: &Arc<Session>, takes_events: bool) 
 
 /// A stream that is written whether or not its client stays to read it.
 fn streamed(asked: Asked, events: Events, session: Arc<Session>) -> Response<Body> {
-    let stream = session.open_stream();
+    let stream = session.open_stream(&asked.id);
     let opening = asked.client.revision >= Revision::V2025_11_25;
-    let rest = future::ready(Some(Ok(Reply::Stream(events)))).boxed();
+    let rest = Running::alone(future::ready(Ok(Reply::Stream(events))));
     let writer = Arc::clone(&stream);
     tokio::spawn(async move {
         pump(Asking { asked, reply: rest }, &writer).await;

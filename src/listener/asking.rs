@@ -9,6 +9,7 @@ use std::{borrow::Cow, collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _, stream};
+use serde_json::json;
 
 use super::{
     Front,
@@ -20,8 +21,10 @@ use crate::{
     wire::{
         capability::{Capabilities, ELICIT, method_and_params},
         json,
+        mcp::{Era, Revision, code},
         message::Message,
-        project,
+        progress::Progress,
+        question,
     },
 };
 
@@ -49,7 +52,9 @@ impl<S: Stage> Front<S> {
                 whole => return Ok(whole),
             };
             let (asked, given) = (VecDeque::new(), Given::default());
-            let rounds = Rounds { front, session, call: again, events, asked, given, count: 0 };
+            let (progress, pages, last) = (Progress::default(), Vec::new(), None);
+            let rounds =
+                Rounds { front, session, call: again, events, asked, given, count: 0, progress, pages, last };
             Ok(Reply::Stream(rounds.events()))
         })
     }
@@ -67,6 +72,11 @@ struct Rounds<S: Stage> {
     /// The answers so far, and the state that goes with them.
     given: Given,
     count: usize,
+    progress: Progress,
+    /// Pages that were visited for a backend which will not say when a visit is over.
+    pages: Vec<String>,
+    /// What comes when all else has been said.
+    last: Option<Event>,
 }
 
 /// A backend that waits for an answer learns that there will be none.
@@ -90,6 +100,8 @@ struct Asked {
     /// The request, until it has been sent.
     text: Option<Bytes>,
     answer: Question,
+    /// The id of a page that the gateway has named.
+    page: Option<String>,
 }
 
 impl<S: Stage> Rounds<S> {
@@ -109,22 +121,46 @@ impl<S: Stage> Rounds<S> {
             if let Some(text) = self.asked.iter_mut().find_map(|asked| asked.text.take()) {
                 return Ok(Event::Notification(text));
             }
-            if let Some(asked) = self.asked.pop_front() {
-                self.given.answers.push(asked.answered().await?);
+            if let Some(mut asked) = self.asked.pop_front() {
+                let page = asked.page.take();
+                let (key, answer) = asked.answered().await?;
+                self.pages.extend(page.filter(|_| answer.as_ref().is_ok_and(|answer| accepts(answer))));
+                self.given.answers.push((key, answer));
                 if self.asked.is_empty() {
                     self.again().await?;
                 }
                 continue;
             }
+            if let Some(last) = self.last.take() {
+                return Ok(match self.pages.pop() {
+                    Some(page) => {
+                        self.last = Some(last);
+                        Event::Notification(question::visited(&page).into())
+                    }
+                    None => last,
+                });
+            }
             let ended = || Err(Error::NoInput);
             match self.events.next().await.unwrap_or_else(ended)? {
-                Event::Answer(Answer::Asks(question)) => {
-                    self.given.state =
-                        question.in_result("requestState").and_then(json::string).map(Cow::into_owned);
-                    self.ask(&question)?;
+                Event::Answer(Answer::Asks(asks)) => {
+                    let state = asks.in_result("requestState").and_then(json::string);
+                    self.given.state = state.map(Cow::into_owned);
+                    self.ask(&asks)?;
                     if self.asked.is_empty() {
                         tokio::time::sleep(PAUSE).await;
                         self.again().await?;
+                    }
+                }
+                // Only now is it known that a backend of the modern era has seen what it wanted.
+                Event::Answer(Answer::Response { message, written_in: Era::Modern, wrapped })
+                    if message.result().is_some() =>
+                {
+                    let written_in = Era::Modern;
+                    self.last = Some(Event::Answer(Answer::Response { message, written_in, wrapped }));
+                }
+                Event::Notification(text) => {
+                    if let Some(text) = self.progress.goes_on(text) {
+                        return Ok(Event::Notification(text));
                     }
                 }
                 event => return Ok(event),
@@ -133,21 +169,32 @@ impl<S: Stage> Rounds<S> {
     }
 
     /// Takes a question apart.
-    fn ask(&mut self, question: &Message) -> Result<()> {
+    fn ask(&mut self, asks: &Message) -> Result<()> {
         self.count += 1;
         if self.count > ROUNDS {
             return Err(Error::Busy(format!(
                 "the backend has asked for input {ROUNDS} times, which is enough"
             )));
         }
-        let requests = question.in_result("inputRequests").unwrap_or(b"{}");
+        self.progress.new_round();
+        let revision = self.call.client.revision;
+        let requests = asks.in_result("inputRequests").unwrap_or(b"{}");
         for member in json::members(requests) {
             let request = member.value.of(requests);
             let (method, _) = method_and_params(request);
             let (id, answer) = self.session.question();
-            let text = project::question(request, id, self.call.client.revision);
             let key = member.key_in(requests).into_owned();
-            self.asked.push_back(Asked { key, method, text: Some(text.into()), answer });
+            match question::question(request, id, revision) {
+                Ok(text) => {
+                    let named = revision == Revision::V2025_11_25 && question::unnamed_page(request);
+                    let page = named.then(|| question::page_name(id));
+                    self.asked.push_back(Asked { key, method, text: Some(text.into()), answer, page });
+                }
+                Err(why) => {
+                    let error = json!({ "code": code::INVALID_PARAMS, "message": why });
+                    self.given.answers.push((key, Err(error.to_string().into())));
+                }
+            }
         }
         Ok(())
     }
@@ -180,4 +227,11 @@ impl Asked {
         };
         Ok((key, answer))
     }
+}
+
+/// Does an answer say yes?
+fn accepts(answer: &[u8]) -> bool {
+    json::members(answer)
+        .iter()
+        .any(|member| member.is("action", answer) && json::is_string(member.value.of(answer), "accept"))
 }

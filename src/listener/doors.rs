@@ -15,6 +15,8 @@ use http::{HeaderMap, Uri, header};
 pub struct Doors {
     /// A few, so a look through them is the fastest.
     hosts: Vec<String>,
+    /// Our own names with our port, as most requests have them.
+    usual: Vec<String>,
     origins: HashSet<String>,
 }
 
@@ -32,18 +34,26 @@ impl Doors {
         if address.ip().is_loopback() || address.ip().is_unspecified() {
             names.extend(["localhost", "127.0.0.1", "::1"].map(str::to_owned));
         }
+        let with_port = |name: &String| match name.contains(':') {
+            true => format!("[{name}]:{}", address.port()),
+            false => format!("{name}:{}", address.port()),
+        };
+        let usual = names.iter().map(with_port).collect();
         let origins = origins.iter().map(|origin| origin.trim_end_matches('/').to_ascii_lowercase());
-        Self { hosts: names, origins: origins.collect() }
+        Self { hosts: names, usual, origins: origins.collect() }
     }
 
     pub fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
         let mut hosts = headers.get_all(header::HOST).iter();
-        let host = match (hosts.next(), hosts.next()) {
-            (Some(host), None) => host.to_str().ok(),
-            (Some(_), Some(_)) => None,
-            (None, _) => uri.authority().map(|authority| authority.as_str()),
+        let is_ours = match (hosts.next(), hosts.next()) {
+            (Some(host), None) => {
+                let usual = self.usual.iter().any(|own| own.as_bytes() == host.as_bytes());
+                usual || host.to_str().is_ok_and(|host| self.is_ours(host))
+            }
+            (Some(_), Some(_)) => false,
+            (None, _) => uri.authority().is_some_and(|authority| self.is_ours(authority.as_str())),
         };
-        if !host.is_some_and(|host| self.is_ours(host)) {
+        if !is_ours {
             return Err(Refusal::Host);
         }
         match headers.get(header::ORIGIN) {

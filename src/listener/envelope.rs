@@ -6,22 +6,20 @@
 //! "Per-request metadata" and "Header validation".)
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName};
+use http::HeaderMap;
 
+use super::heads::{Heads, Once};
 use crate::{
-    call::{Call, Caller, Client, Given, Scope},
+    call::{Call, Caller, Client, Given, Progress, Scope},
     error::{Error, Result},
     wire::{
         capability::Capabilities,
         header, json,
         mcp::{Era, Level, Method, Revision, meta},
         message::Message,
+        trace::Trace,
     },
 };
-
-const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
-const METHOD: HeaderName = HeaderName::from_static("mcp-method");
-const NAME: HeaderName = HeaderName::from_static("mcp-name");
 
 /// What the `_meta` of a request says that we act on.
 #[derive(Debug, Default)]
@@ -62,19 +60,19 @@ impl Envelope {
     }
 }
 
-/// A request of the modern era as a call. `headers` are those of HTTP; a pipe has none.
+/// A request of the modern era as a call. `headers` are those of HTTP, and all of them; a pipe has
+/// none.
 pub fn call(
     message: Message,
     envelope: Envelope,
     scope: Scope,
     caller: Caller,
-    headers: Option<&HeaderMap>,
+    headers: Option<(&Heads<'_>, &HeaderMap)>,
 ) -> Result<Call> {
     let wants =
         |what: &str, key: &str| Error::Envelope(format!("`_meta` of a request must have {key:?}, {what}"));
     let version = envelope.revision.as_deref().and_then(json::string);
-    let version =
-        version.ok_or_else(|| wants("the revision it is written in", meta::PROTOCOL_VERSION))?.into_owned();
+    let version = version.ok_or_else(|| wants("the revision it is written in", meta::PROTOCOL_VERSION))?;
     let object = |value: &Bytes| value.starts_with(b"{");
     let capabilities = envelope.capabilities.filter(object);
     let capabilities = capabilities.ok_or_else(|| {
@@ -93,20 +91,39 @@ pub fn call(
         }
         None => None,
     };
-    let method_name = message.method().unwrap_or_default().into_owned();
-    let method = Method::parse(&method_name);
-    if let Some(headers) = headers {
-        agree(headers, &version, &method_name, method, &message)?;
+    let method_name = message.method().unwrap_or_default();
+    let method = Method::parse(&*method_name);
+    if let Some((heads, _)) = headers {
+        agree(heads, &version, &method_name, method, &message)?;
     }
-    let revision = Revision::parse(&version).filter(|revision| revision.era() == Era::Modern);
-    let revision = revision.ok_or(Error::Version { requested: version })?;
+    let revision = Revision::parse(&*version).filter(|revision| revision.era() == Era::Modern);
+    let revision = revision.ok_or_else(|| Error::Version { requested: version.into_owned() })?;
     let method = method.filter(|method| method.exists_in(Era::Modern));
-    let method = method.ok_or(Error::UnknownMethod(method_name))?;
+    let method = method.ok_or_else(|| Error::UnknownMethod(method_name.into_owned()))?;
     let client = Client { revision, capabilities: Capabilities::of(&capabilities, revision), info };
-    let mirrored = headers.map(mirrored).transpose()?;
+    let mirrored = match headers {
+        Some((heads, all)) if heads.params => Some(mirrored(all)?),
+        Some(_) => Some(Vec::new()),
+        None => None,
+    };
     let given = given(&message)?;
-    let progress = envelope.progress;
-    Ok(Call { caller, scope, method, message, client, log_level, progress, mirrored, given })
+    let progress = envelope.progress.map(Progress::new);
+    let session = None;
+    let trace = headers.and_then(|(heads, headers)| trace(heads, headers));
+    Ok(Call { caller, session, scope, method, message, client, log_level, progress, trace, mirrored, given })
+}
+
+/// The trace that the headers of a request speak of.
+pub fn trace(heads: &Heads<'_>, headers: &HeaderMap) -> Option<Box<Trace>> {
+    if !heads.traced {
+        return None;
+    }
+    let all = |name: &str| {
+        let values = headers.get_all(name).iter().map(|value| value.to_str().ok().map(str::trim));
+        let values: Vec<_> = values.collect::<Option<_>>()?;
+        (!values.is_empty()).then(|| values.join(","))
+    };
+    Trace::of(all).map(Box::new)
 }
 
 /// What a request brings of an earlier round of the same call.
@@ -143,26 +160,25 @@ fn given(message: &Message) -> Result<Option<Given>> {
 /// Headers repeat the body so that others can route by them; those who read both must refuse
 /// any difference, or the two would route differently.
 fn agree(
-    headers: &HeaderMap,
+    headers: &Heads<'_>,
     version: &str,
     name: &str,
     method: Option<Method>,
     message: &Message,
 ) -> Result<()> {
-    let version_header = single(headers, &VERSION)?;
-    if version_header != Some(version.as_bytes()) {
+    if single(headers.version, "mcp-protocol-version")? != Some(version.as_bytes()) {
         return Err(Error::Header(format!(
             "the header MCP-Protocol-Version must be there and say {version:?}, as the body does"
         )));
     }
-    if single(headers, &METHOD)? != Some(name.as_bytes()) {
+    if single(headers.method, "mcp-method")? != Some(name.as_bytes()) {
         return Err(Error::Header(format!(
             "the header Mcp-Method must be there and say {name:?}, as the body does"
         )));
     }
     let Some(target) = method.and_then(Method::header_target) else { return Ok(()) };
     let body = message.in_params(target).and_then(json::string);
-    let header = single(headers, &NAME)?.map(|field| {
+    let header = single(headers.name, "mcp-name")?.map(|field| {
         header::decode(field).ok_or_else(|| Error::Header("the header Mcp-Name is not well encoded".into()))
     });
     if header.transpose()? != body {
@@ -174,13 +190,11 @@ fn agree(
 }
 
 /// The value of a header that may be there once.
-fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]>> {
-    let mut values = headers.get_all(name).iter();
-    let first = values.next().map(|value| value.as_bytes().trim_ascii());
-    match values.next() {
-        Some(_) => Err(Error::Header(format!("the header {name} may be there only once"))),
-        None => Ok(first),
+fn single<'a>(header: Once<'a>, name: &str) -> Result<Option<&'a [u8]>> {
+    if header.again {
+        return Err(Error::Header(format!("the header {name} may be there only once")));
     }
+    Ok(header.first.map(|value| value.as_bytes().trim_ascii()))
 }
 
 /// The `Mcp-Param-…` headers, decoded.

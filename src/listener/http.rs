@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method as Verb, Request, Response, StatusCode, header, request::Parts,
+    HeaderName, HeaderValue, Method as Verb, Request, Response, StatusCode, request::Parts,
 };
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt as _;
@@ -20,6 +20,8 @@ use super::{
     body::{self, Body},
     doors::Doors,
     envelope::{self, Envelope},
+    guard::{Guard, METADATA},
+    heads::{Heads, Takes},
     legacy, pipe,
     refusal::{NoSession, error_response, not_allowed, refused},
     replay,
@@ -27,7 +29,7 @@ use super::{
     write::Asked,
 };
 use crate::{
-    call::{Scope, Stage},
+    call::{Caller, Scope, Stage},
     error::{Error, Result},
     settings::Size,
     wire::{
@@ -38,21 +40,22 @@ use crate::{
 };
 
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
-const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 
 /// The HTTP face of the gateway.
 #[derive(Debug, Clone)]
 pub struct Http<S> {
     front: Front<S>,
     doors: Arc<Doors>,
+    guard: Guard,
     body_limit: usize,
 }
 
 impl<S: Stage> Http<S> {
-    pub fn new(front: Front<S>, settings: &super::Settings) -> Self {
+    pub fn new(front: Front<S>, guard: Guard, settings: &super::Settings) -> Self {
         let super::Settings { address, admin: _, hosts, origins, body_limit: Size(body_limit), page_size: _ } =
             settings;
-        Self { front, doors: Arc::new(Doors::new(*address, hosts, origins)), body_limit: *body_limit }
+        let doors = Arc::new(Doors::new(*address, hosts, origins));
+        Self { front, doors, guard, body_limit: *body_limit }
     }
 
     /// Answers one request.
@@ -64,31 +67,51 @@ impl<S: Stage> Http<S> {
         if let Err(refusal) = self.doors.check(&parts.uri, &parts.headers) {
             return refused(refusal);
         }
-        let path = parts.uri.path();
-        match endpoint(path) {
-            Some(Endpoint::Mcp(scope)) => match parts.method {
-                Verb::POST => self.post(&parts, scope, body).await,
-                Verb::GET => self.get(&parts, &scope),
-                Verb::DELETE => self.delete(&parts, &scope),
-                _ => not_allowed("GET, POST, DELETE"),
-            },
-            Some(Endpoint::Sse(scope)) if parts.method == Verb::GET => pipe::open_sse(&self.front, scope),
-            Some(Endpoint::Messages) if parts.method == Verb::POST => {
-                Box::pin(self.message(&parts, body)).await
-            }
+        match endpoint(parts.uri.path()) {
             Some(Endpoint::Health) if parts.method == Verb::GET => body::plain(StatusCode::OK, "ok"),
-            Some(Endpoint::Sse(_) | Endpoint::Health) => not_allowed("GET"),
-            Some(Endpoint::Messages) => not_allowed("POST"),
-            None => body::plain(StatusCode::NOT_FOUND, "There is nothing here. MCP is at /mcp."),
+            Some(Endpoint::Metadata) if parts.method == Verb::GET => {
+                self.guard.metadata().unwrap_or_else(nothing_here)
+            }
+            Some(Endpoint::Health | Endpoint::Metadata) => not_allowed("GET"),
+            Some(endpoint) => match self.guard.who(&parts).await {
+                Ok(caller) => self.known(&parts, endpoint, caller, body).await,
+                Err(denied) => self.guard.denied(denied),
+            },
+            None => nothing_here(),
         }
     }
 
-    async fn post<B>(&self, parts: &Parts, scope: Scope, body: B) -> Response<Body>
+    /// Answers a request of somebody's.
+    async fn known<B>(&self, parts: &Parts, endpoint: Endpoint, caller: Caller, body: B) -> Response<Body>
     where
         B: HttpBody<Data = Bytes> + Unpin,
     {
-        let takes = Takes::of(&parts.headers);
-        if let Err(refusal) = acceptable(&parts.headers, takes) {
+        match endpoint {
+            Endpoint::Mcp(scope) => {
+                let heads = Heads::of(&parts.headers);
+                let takes = Takes::of(&parts.headers, heads.accept);
+                let visit = Visit { parts, heads, takes, caller, scope };
+                match parts.method {
+                    Verb::POST => self.post(visit, body).await,
+                    Verb::GET => self.get(&visit),
+                    Verb::DELETE => self.delete(&visit),
+                    _ => not_allowed("GET, POST, DELETE"),
+                }
+            }
+            Endpoint::Sse(scope) if parts.method == Verb::GET => pipe::open_sse(&self.front, caller, scope),
+            Endpoint::Messages if parts.method == Verb::POST => {
+                Box::pin(self.message(parts, &caller, body)).await
+            }
+            Endpoint::Messages => not_allowed("POST"),
+            Endpoint::Sse(_) | Endpoint::Health | Endpoint::Metadata => not_allowed("GET"),
+        }
+    }
+
+    async fn post<B>(&self, visit: Visit<'_>, body: B) -> Response<Body>
+    where
+        B: HttpBody<Data = Bytes> + Unpin,
+    {
+        if let Err(refusal) = acceptable(visit.heads.content_type, visit.takes) {
             return refusal;
         }
         let text = match read(body, self.body_limit).await {
@@ -97,11 +120,11 @@ impl<S: Stage> Http<S> {
         };
         match message::batch(&text, &Limits::REQUEST) {
             Ok(None) => {}
-            Ok(Some(batch)) => return Box::pin(self.batch(parts, &scope, batch)).await,
+            Ok(Some(batch)) => return Box::pin(self.batch(&visit, batch)).await,
             Err(malformed) => return error_response(&malformed.into(), None, Era::Modern),
         }
         match Message::parse(text, &Limits::REQUEST) {
-            Ok(message) => self.one(parts, takes, scope, message).await,
+            Ok(message) => self.one(visit, message).await,
             Err(malformed) => {
                 let error = Error::from(malformed);
                 let id = if let Error::NotRpc { id, .. } = &error { id.clone() } else { None };
@@ -110,11 +133,11 @@ impl<S: Stage> Http<S> {
         }
     }
 
-    async fn one(&self, parts: &Parts, takes: Takes, scope: Scope, message: Message) -> Response<Body> {
+    async fn one(&self, visit: Visit<'_>, message: Message) -> Response<Body> {
         let envelope = Envelope::read(&message);
         if envelope.is_modern() {
             return match message.kind() {
-                message::Kind::Request => self.modern(parts, takes, scope, message, envelope).await,
+                message::Kind::Request => self.modern(visit, message, envelope).await,
                 message::Kind::Notification => body::empty(StatusCode::ACCEPTED),
                 message::Kind::Response => {
                     let what = "clients of revision 2026-07-28 send no responses";
@@ -123,7 +146,7 @@ impl<S: Stage> Http<S> {
             };
         }
         if message.kind() == message::Kind::Request
-            && let Some(version) = modern_header(&parts.headers)
+            && let Some(version) = modern_header(visit.heads.version.first)
         {
             let id = message.id();
             let error = if message.method().as_deref() == Some("initialize") {
@@ -139,21 +162,16 @@ impl<S: Stage> Http<S> {
             };
             return error_response(&error, id, Era::Modern);
         }
-        self.legacy(parts, takes, scope, message, envelope.progress).await
+        self.legacy(visit, message, envelope.progress).await
     }
 
     /// A request that speaks for itself. The client going away drops the call and thereby
     /// cancels it, as the revision wants.
-    async fn modern(
-        &self,
-        parts: &Parts,
-        takes: Takes,
-        scope: Scope,
-        message: Message,
-        envelope: Envelope,
-    ) -> Response<Body> {
+    async fn modern(&self, visit: Visit<'_>, message: Message, envelope: Envelope) -> Response<Body> {
+        let Visit { parts, heads, takes, caller, scope } = visit;
         let id = message.id_bytes().unwrap_or_default();
-        let call = match envelope::call(message, envelope, scope, self.front.caller(), Some(&parts.headers)) {
+        let headers = Some((&heads, &parts.headers));
+        let call = match envelope::call(message, envelope, scope, caller, headers) {
             Ok(call) => call,
             Err(error) => return error_response(&error, Some(&id), Era::Modern),
         };
@@ -161,17 +179,10 @@ impl<S: Stage> Http<S> {
         answer::modern(asked, self.front.run(call), takes.events).await
     }
 
-    async fn legacy(
-        &self,
-        parts: &Parts,
-        takes: Takes,
-        scope: Scope,
-        message: Message,
-        progress: Option<Bytes>,
-    ) -> Response<Body> {
+    async fn legacy(&self, visit: Visit<'_>, message: Message, progress: Option<Bytes>) -> Response<Body> {
         let opening = message.kind() == message::Kind::Request && message.is_method("initialize");
         let id = message.id_bytes();
-        let session = if opening { self.open(parts, scope) } else { self.session(parts, &scope) };
+        let session = if opening { self.open(&visit) } else { self.session(&visit) };
         let session = match session {
             Ok(session) => session,
             Err(refusal) => return refusal.into_response(id.as_deref()),
@@ -186,8 +197,10 @@ impl<S: Stage> Http<S> {
                 body::empty(StatusCode::ACCEPTED)
             }
             message::Kind::Request => {
-                let mut response = match self.front.ask(&session, message, progress, takes.events) {
-                    Ok(asking) => answer::legacy(asking, &session, takes.events).await,
+                let takes_events = visit.takes.events;
+                let trace = envelope::trace(&visit.heads, &visit.parts.headers);
+                let mut response = match self.front.ask(&session, message, progress, trace, takes_events) {
+                    Ok(asking) => answer::legacy(asking, &session, takes_events).await,
                     Err(error) => error_response(&error, id.as_deref(), Era::Legacy),
                 };
                 if opening {
@@ -209,48 +222,51 @@ impl<S: Stage> Http<S> {
         }
     }
 
-    fn open(&self, parts: &Parts, scope: Scope) -> Result<Arc<Session>, NoSession> {
+    fn open(&self, visit: &Visit<'_>) -> Result<Arc<Session>, NoSession> {
         match self.front.sessions.mode() {
             // An id in the request is of an earlier session, which the client gives up.
             Mode::PerClient => {
                 let own = replay::Stream::new(0);
-                self.front.sessions.open(self.front.caller(), scope, own).map_err(NoSession::Full)
+                self.front
+                    .sessions
+                    .open(visit.caller.clone(), visit.scope.clone(), own)
+                    .map_err(NoSession::Full)
             }
-            Mode::Single => match parts.headers.get(SESSION) {
+            Mode::Single => match visit.heads.session {
                 Some(_) => Err(NoSession::Unknown),
-                None => Ok(self.front.sessions.renew_single(&self.front.caller(), &scope)),
+                None => Ok(self.front.sessions.renew_single(&visit.caller, &visit.scope)),
             },
         }
     }
 
-    fn session(&self, parts: &Parts, scope: &Scope) -> Result<Arc<Session>, NoSession> {
-        let session = match parts.headers.get(SESSION) {
+    fn session(&self, visit: &Visit<'_>) -> Result<Arc<Session>, NoSession> {
+        let session = match visit.heads.session {
             Some(id) => {
                 let id = id.to_str().map_err(|_| NoSession::Unknown)?;
-                self.front.sessions.find(id, &self.front.caller(), scope).ok_or(NoSession::Unknown)?
+                self.front.sessions.find(id, &visit.caller, &visit.scope).ok_or(NoSession::Unknown)?
             }
             None if self.front.sessions.mode() == Mode::Single => {
-                let session = self.front.sessions.single(&self.front.caller(), scope);
+                let session = self.front.sessions.single(&visit.caller, &visit.scope);
                 // Such clients may not greet at all; they are taken as they come.
                 session.introduce(legacy::nobody(Revision::NEWEST_LEGACY));
                 session
             }
             None => return Err(NoSession::Missing),
         };
-        match parts.headers.get(VERSION) {
+        match visit.heads.version.first {
             // Before 2025-06-18 there was no such header, so its absence says nothing.
             None => Ok(session),
             Some(version) => {
-                let known = version.to_str().ok().and_then(Revision::parse);
+                let known = Revision::parse(version);
                 known.filter(|known| known.era() == Era::Legacy).map(|_| session).ok_or(NoSession::Version)
             }
         }
     }
 
     /// Several messages at once, which revision 2025-03-26 has.
-    async fn batch(&self, parts: &Parts, scope: &Scope, batch: Vec<Bytes>) -> Response<Body> {
+    async fn batch(&self, visit: &Visit<'_>, batch: Vec<Bytes>) -> Response<Body> {
         let refuse = |what| error_response(&Error::NotRpc { what, id: None }, None, Era::Legacy);
-        let session = match self.session(parts, scope) {
+        let session = match self.session(visit) {
             Ok(session) => session,
             Err(_) => return refuse("a batch of messages is taken only on a session of revision 2025-03-26"),
         };
@@ -262,7 +278,8 @@ impl<S: Stage> Http<S> {
         }
         let mut waiting = Vec::new();
         for text in batch {
-            match pipe::take(&self.front, &session, text) {
+            // All answers come at once, as JSON, so there is no stream to be asked on.
+            match pipe::take(&self.front, &session, text, false) {
                 pipe::Taken::Nothing => {}
                 pipe::Taken::Answer(text) => waiting.push(std::future::ready(Some(text)).boxed()),
                 pipe::Taken::Asking(asking) => waiting.push(last_of(asking).boxed()),
@@ -284,21 +301,21 @@ impl<S: Stage> Http<S> {
     }
 
     /// Opens the session's own stream, or goes on with the stream of an earlier event.
-    fn get(&self, parts: &Parts, scope: &Scope) -> Response<Body> {
-        if !Takes::of(&parts.headers).events {
+    fn get(&self, visit: &Visit<'_>) -> Response<Body> {
+        if !visit.takes.events {
             return body::plain(
                 StatusCode::NOT_ACCEPTABLE,
                 "This is an MCP endpoint: POST JSON-RPC here, or GET with Accept: text/event-stream on a session.",
             );
         }
-        if !parts.headers.contains_key(SESSION) && self.front.sessions.mode() == Mode::PerClient {
+        if visit.heads.session.is_none() && self.front.sessions.mode() == Mode::PerClient {
             return not_allowed("POST");
         }
-        let session = match self.session(parts, scope) {
+        let session = match self.session(visit) {
             Ok(session) => session,
             Err(refusal) => return refusal.into_response(None),
         };
-        let last = parts.headers.get("last-event-id").and_then(|id| id.to_str().ok());
+        let last = visit.parts.headers.get("last-event-id").and_then(|id| id.to_str().ok());
         let (stream, after) = match last.map(replay::parse_id) {
             None => (Arc::clone(&session.own), None),
             Some(id) => match id.and_then(|(number, event)| Some((session.stream(number)?, event))) {
@@ -313,11 +330,11 @@ impl<S: Stage> Http<S> {
         body::events(events, move || session.touch())
     }
 
-    fn delete(&self, parts: &Parts, scope: &Scope) -> Response<Body> {
-        if !parts.headers.contains_key(SESSION) {
+    fn delete(&self, visit: &Visit<'_>) -> Response<Body> {
+        if visit.heads.session.is_none() {
             return not_allowed("POST");
         }
-        match self.session(parts, scope) {
+        match self.session(visit) {
             Ok(session) => {
                 self.front.sessions.close(&session.id);
                 body::empty(StatusCode::OK)
@@ -327,12 +344,12 @@ impl<S: Stage> Http<S> {
     }
 
     /// A message of the old HTTP+SSE pair. The answer goes out on the session's stream.
-    async fn message<B>(&self, parts: &Parts, body: B) -> Response<Body>
+    async fn message<B>(&self, parts: &Parts, caller: &Caller, body: B) -> Response<Body>
     where
         B: HttpBody<Data = Bytes> + Unpin,
     {
         let id = parts.uri.query().and_then(|query| query.strip_prefix("session="));
-        let session = id.and_then(|id| self.front.sessions.by_address(id, &self.front.caller()));
+        let session = id.and_then(|id| self.front.sessions.by_address(id, caller));
         let Some(session) = session else {
             return body::plain(StatusCode::NOT_FOUND, "There is no such session; begin with GET /sse.");
         };
@@ -346,11 +363,26 @@ impl<S: Stage> Http<S> {
     }
 }
 
+/// A request of somebody's, before its body has been looked at.
+struct Visit<'a> {
+    parts: &'a Parts,
+    heads: Heads<'a>,
+    takes: Takes,
+    caller: Caller,
+    scope: Scope,
+}
+
+fn nothing_here() -> Response<Body> {
+    body::plain(StatusCode::NOT_FOUND, "There is nothing here. MCP is at /mcp.")
+}
+
 enum Endpoint {
     Mcp(Scope),
     Sse(Scope),
     Messages,
     Health,
+    /// What the gateway says of itself as a protected resource.
+    Metadata,
 }
 
 fn endpoint(path: &str) -> Option<Endpoint> {
@@ -360,6 +392,7 @@ fn endpoint(path: &str) -> Option<Endpoint> {
         "/sse" => Some(Endpoint::Sse(Scope::All)),
         "/messages" => Some(Endpoint::Messages),
         "/health" => Some(Endpoint::Health),
+        _ if path.starts_with(METADATA) => Some(Endpoint::Metadata),
         _ => match (path.strip_prefix("/mcp/"), path.strip_prefix("/sse/")) {
             (Some(name), _) => one(name).map(Endpoint::Mcp),
             (None, Some(name)) => one(name).map(Endpoint::Sse),
@@ -368,36 +401,10 @@ fn endpoint(path: &str) -> Option<Endpoint> {
     }
 }
 
-/// What the client takes for an answer.
-#[derive(Debug, Clone, Copy)]
-struct Takes {
-    json: bool,
-    events: bool,
-}
-
-impl Takes {
-    /// A client that does not say takes JSON.
-    fn of(headers: &HeaderMap) -> Self {
-        let Some(first) = headers.get(header::ACCEPT) else { return Self { json: true, events: false } };
-        if first == "application/json, text/event-stream" {
-            return Self { json: true, events: true }; // As official SDKs write it.
-        }
-        let mut takes = Self { json: false, events: false };
-        let accepts = headers.get_all(header::ACCEPT).iter();
-        for range in accepts.flat_map(|accept| accept.as_bytes().split(|b| *b == b',')) {
-            let kind = range.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
-            let is = |names: &[&str]| names.iter().any(|name| name.as_bytes().eq_ignore_ascii_case(kind));
-            takes.json |= is(&["application/json", "application/*", "*/*"]);
-            takes.events |= is(&["text/event-stream", "text/*", "*/*"]);
-        }
-        takes
-    }
-}
-
 /// Is the body JSON, and will the client take JSON back?
 #[expect(clippy::result_large_err, reason = "a refusal is a whole response, and rare")]
-fn acceptable(headers: &HeaderMap, takes: Takes) -> Result<(), Response<Body>> {
-    let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+fn acceptable(kind: Option<&HeaderValue>, takes: Takes) -> Result<(), Response<Body>> {
+    let kind = kind.map_or(&b""[..], HeaderValue::as_bytes);
     let kind = kind.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
     if !kind.eq_ignore_ascii_case(b"application/json") {
         let why = "The body must be JSON, sent with Content-Type: application/json.";
@@ -411,9 +418,9 @@ fn acceptable(headers: &HeaderMap, takes: Takes) -> Result<(), Response<Body>> {
 }
 
 /// The revision of the modern era that a header names, if it does.
-fn modern_header(headers: &HeaderMap) -> Option<&str> {
-    let version = headers.get(VERSION)?.to_str().ok()?;
-    let legacy = Revision::parse(version).is_some_and(|revision| revision.era() == Era::Legacy);
+fn modern_header(version: Option<&HeaderValue>) -> Option<&str> {
+    let legacy = Revision::parse(version?).is_some_and(|revision| revision.era() == Era::Legacy);
+    let version = version?.to_str().ok()?;
     // A revision that is newer than we know is modern as well.
     (!legacy && version >= Revision::NEWEST.name()).then_some(version)
 }

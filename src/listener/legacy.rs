@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, future::BoxFuture};
+use futures_util::StreamExt as _;
 
 use super::{
     Front,
@@ -15,21 +15,62 @@ use super::{
     write::Asked,
 };
 use crate::{
-    call::{Answer, Call, Client, Event, Reply, Replying, Stage},
+    call::{Answer, Call, Client, Event, Progress, Reply, Replying, Stage},
     error::{Error, Result},
     wire::{
         capability::Capabilities,
         json::{self, Limits},
         mcp::{Era, Level, Method, Revision},
         message::Message,
+        trace::Trace,
     },
 };
 
 /// A request under way, and how to write its answer.
 pub struct Asking {
     pub asked: Asked,
-    /// Resolves to nothing when the client has cancelled the request.
-    pub reply: BoxFuture<'static, Option<Result<Reply>>>,
+    pub reply: Running,
+}
+
+/// A reply to come.
+pub struct Running {
+    run: Replying,
+    /// What the client's cancelling ends, if it can be cancelled.
+    under_way: Option<(UnderWay, Cancelled)>,
+}
+
+impl Running {
+    /// One that its client cannot cancel.
+    pub fn alone(run: impl Future<Output = Result<Reply>> + Send + 'static) -> Self {
+        Self { run: Box::pin(run), under_way: None }
+    }
+
+    /// One that ends when its client cancels it.
+    pub fn cancellable(run: Replying, under_way: UnderWay, cancelled: Cancelled) -> Self {
+        Self { run, under_way: Some((under_way, cancelled)) }
+    }
+
+    /// The reply, or nothing when the client has cancelled the request. The rest of a streamed
+    /// reply is under way too.
+    pub async fn reply(self) -> Option<Result<Reply>> {
+        let Self { run, under_way } = self;
+        let Some((under_way, mut cancelled)) = under_way else { return Some(run.await) };
+        let reply = tokio::select! {
+            biased;
+            _ = &mut cancelled => return None,
+            reply = run => reply,
+        };
+        match reply {
+            Ok(Reply::Stream(events)) => {
+                let ended = async move {
+                    let _ = cancelled.await;
+                    drop(under_way);
+                };
+                Some(Ok(Reply::Stream(events.take_until(ended).boxed())))
+            }
+            other => Some(other),
+        }
+    }
 }
 
 impl<S: Stage> Front<S> {
@@ -40,11 +81,11 @@ impl<S: Stage> Front<S> {
         session: &Arc<Session>,
         message: Message,
         progress: Option<Bytes>,
+        trace: Option<Box<Trace>>,
         open: bool,
     ) -> Result<Asking> {
         let id = message.id_bytes().unwrap_or_default();
-        let method = message.method().and_then(|name| Method::parse(&name));
-        let method = method.filter(|method| method.exists_in(Era::Legacy));
+        let method = message.known_method().filter(|method| method.exists_in(Era::Legacy));
         if method == Some(Method::Initialize) {
             return self.initialize(session, message, id);
         }
@@ -64,30 +105,33 @@ impl<S: Stage> Front<S> {
             Method::Subscribe => {
                 let watching = self.watch(session, resource(&message)?);
                 let done = || Reply::Whole(Answer::Result(Bytes::from_static(b"{}")));
-                let reply = async move { Some(watching.await.map(|()| done())) };
-                return Ok(Asking { asked, reply: Box::pin(reply) });
+                let reply = Running::alone(async move { watching.await.map(|()| done()) });
+                return Ok(Asking { asked, reply });
             }
             Method::Unsubscribe => Some(resource(&message).map(|uri| session.unsubscribe(&uri))),
             _ => None,
         };
         if let Some(done) = here {
             let reply = done.map(|()| Reply::Whole(Answer::Result(Bytes::from_static(b"{}"))));
-            return Ok(Asking { asked, reply: Box::pin(std::future::ready(Some(reply))) });
+            return Ok(Asking { asked, reply: Running::alone(std::future::ready(reply)) });
         }
         let (under_way, cancelled) = session.begin(id)?;
         let capabilities = if open { client.capabilities } else { Capabilities::NONE };
         let call = Call {
-            caller: session.caller.clone(),
+            caller: session.caller(),
+            session: Some(session.mark.clone()),
             scope: session.scope.clone(),
             method,
             message,
             client: Client { capabilities, ..client },
             log_level: session.level(),
-            progress,
+            progress: progress.map(Progress::new),
+            trace,
             mirrored: None,
             given: None,
         };
-        Ok(Asking { asked, reply: cancellable(self.run_asking(session, call), under_way, cancelled) })
+        let reply = Running::cancellable(self.run_asking(session, call), under_way, cancelled);
+        Ok(Asking { asked, reply })
     }
 
     /// Watches a resource for a session: a subscription of its own, whose notifications go to
@@ -103,13 +147,15 @@ impl<S: Stage> Front<S> {
         );
         let message = Message::parse(text.into(), &Limits::REQUEST);
         let call = message.map(|message| Call {
-            caller: session.caller.clone(),
+            caller: session.caller(),
+            session: None,
             scope: session.scope.clone(),
             method: Method::Listen,
             message,
             client: session.client().cloned().unwrap_or_else(|| nobody(Revision::NEWEST_LEGACY)),
             log_level: None,
             progress: None,
+            trace: None,
             mirrored: None,
             given: None,
         });
@@ -135,13 +181,15 @@ impl<S: Stage> Front<S> {
         let client = introduction(&message)?;
         let asked = Asked { id, method: Method::Initialize, client: client.clone() };
         let call = Call {
-            caller: session.caller.clone(),
+            caller: session.caller(),
+            session: None,
             scope: session.scope.clone(),
             method: Method::Initialize,
             message,
             client: client.clone(),
             log_level: None,
             progress: None,
+            trace: None,
             mirrored: None,
             given: None,
         };
@@ -151,9 +199,9 @@ impl<S: Stage> Front<S> {
             if reply.is_ok() {
                 session.introduce(client);
             }
-            Some(reply)
+            reply
         };
-        Ok(Asking { asked, reply: Box::pin(reply) })
+        Ok(Asking { asked, reply: Running::alone(reply) })
     }
 }
 
@@ -186,7 +234,7 @@ fn introduction(message: &Message) -> Result<Client> {
     let wants = |what: &str| Error::Params(format!("initialize wants {what}"));
     let version = message.in_params("protocolVersion").and_then(json::string);
     let version = version.ok_or_else(|| wants("the parameter `protocolVersion`, a text"))?;
-    let revision = Revision::parse(&version).filter(|revision| revision.era() == Era::Legacy);
+    let revision = Revision::parse(&*version).filter(|revision| revision.era() == Era::Legacy);
     let object = |name: &str| {
         let value = message.in_params(name).filter(|value| value.starts_with(b"{"));
         value.map(Bytes::copy_from_slice).ok_or_else(|| wants(&format!("the parameter `{name}`, an object")))
@@ -216,36 +264,11 @@ fn set_level(session: &Session, message: &Message) -> Result<()> {
     Ok(())
 }
 
-/// A call that ends when its client cancels it. The rest of a streamed reply is under way too.
-pub fn cancellable(
-    run: Replying,
-    under_way: UnderWay,
-    mut cancelled: Cancelled,
-) -> BoxFuture<'static, Option<Result<Reply>>> {
-    Box::pin(async move {
-        let reply = tokio::select! {
-            biased;
-            _ = &mut cancelled => return None,
-            reply = run => reply,
-        };
-        match reply {
-            Ok(Reply::Stream(events)) => {
-                let ended = async move {
-                    let _ = cancelled.await;
-                    drop(under_way);
-                };
-                Some(Ok(Reply::Stream(events.take_until(ended).boxed())))
-            }
-            other => Some(other),
-        }
-    })
-}
-
 /// Writes what is left of an answer to a stream: notifications, then the response. After a
 /// cancellation there is none.
-pub async fn pump(asking: Asking, stream: &Stream) {
+pub async fn pump(asking: Asking, stream: &Arc<Stream>) {
     let Asking { asked, reply } = asking;
-    let answer = match reply.await {
+    let answer = match reply.reply().await {
         None => return,
         Some(Ok(Reply::Whole(answer))) => Ok(answer),
         Some(Ok(Reply::Stream(mut events))) => loop {

@@ -9,16 +9,20 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    call::{Call, Caller, Replying, Stage},
+    call::{Call, Replying, Stage},
     settings::Size,
 };
 
 mod answer; //      one text or a stream
 mod asking; //      a backend's questions, put to a legacy client
 pub mod body; //    what an HTTP answer consists of
+pub mod connection; // one client's connection
 pub mod doors; //   who may reach the gateway, by host and origin
+pub mod guard; //   who asks
 mod envelope; //    the modern era's requests
+mod heads; //       what a request's headers say
 pub mod http; //    POST /mcp and its neighbours
+pub mod kept; //    streams that outlive a restart
 mod legacy; //      the legacy era's requests
 mod pipe; //        requests and answers on one stream
 pub mod saved; //   sessions that outlive a restart
@@ -78,8 +82,8 @@ impl<S: Stage> Front<S> {
     }
 
     /// Goes on with a session of an earlier run.
-    pub fn restore(&self, id: String, record: &saved::Record) {
-        let Some(session) = self.sessions.restore(id, self.caller(), record) else { return };
+    pub fn restore(&self, id: String, record: &saved::Record, streams: Vec<kept::Kept>) {
+        let Some(session) = self.sessions.restore(id, record, streams) else { return };
         for uri in record.watched.iter().cloned() {
             let watching = self.watch(&session, uri);
             tokio::spawn(async move {
@@ -88,12 +92,6 @@ impl<S: Stage> Front<S> {
                 }
             });
         }
-    }
-
-    /// Whose request this is. Whoever reaches a loopback address or the standard input may do
-    /// what the gateway's owner may, while no identity is configured.
-    fn caller(&self) -> Caller {
-        Caller::Local
     }
 
     /// Sends a call through the stages. Dropping the future cancels the call.

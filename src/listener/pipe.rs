@@ -14,13 +14,13 @@ use super::{
     Front,
     body::{self, Body},
     envelope::{self, Envelope},
-    legacy::{self, Asking},
+    legacy::{self, Asking, Running},
     replay::Stream,
     session::{Session, Sessions},
     write::Asked,
 };
 use crate::{
-    call::{Scope, Stage},
+    call::{Caller, Scope, Stage},
     error::{Error, Result},
     wire::{
         json::{Limits, quoted},
@@ -51,7 +51,7 @@ pub fn receive<S: Stage>(front: &Front<S>, session: &Arc<Session>, text: Bytes) 
         }
     };
     for text in texts {
-        match take(front, session, text) {
+        match take(front, session, text, true) {
             Taken::Nothing => {}
             Taken::Answer(text) => session.own.push(text),
             Taken::Asking(asking) => {
@@ -63,8 +63,8 @@ pub fn receive<S: Stage>(front: &Front<S>, session: &Arc<Session>, text: Bytes) 
     Ok(())
 }
 
-/// Takes one message.
-pub fn take<S: Stage>(front: &Front<S>, session: &Arc<Session>, text: Bytes) -> Taken {
+/// Takes one message; `open` says that the client can be asked something meanwhile.
+pub fn take<S: Stage>(front: &Front<S>, session: &Arc<Session>, text: Bytes, open: bool) -> Taken {
     let message = match Message::parse(text, &Limits::REQUEST) {
         Ok(message) => message,
         Err(malformed) => {
@@ -90,7 +90,7 @@ pub fn take<S: Stage>(front: &Front<S>, session: &Arc<Session>, text: Bytes) -> 
             let asking = if modern {
                 self_contained(front, session, message, envelope)
             } else {
-                front.ask(session, message, envelope.progress, true)
+                front.ask(session, message, envelope.progress, None, open)
             };
             match asking {
                 Ok(asking) => Taken::Asking(asking),
@@ -107,15 +107,15 @@ fn self_contained<S: Stage>(
     envelope: Envelope,
 ) -> Result<Asking> {
     let id = message.id_bytes().unwrap_or_default();
-    let call = envelope::call(message, envelope, session.scope.clone(), session.caller.clone(), None)?;
+    let call = envelope::call(message, envelope, session.scope.clone(), session.caller(), None)?;
     let asked = Asked { id: id.clone(), method: call.method, client: call.client.clone() };
     let (under_way, cancelled) = session.begin(id)?;
-    Ok(Asking { asked, reply: legacy::cancellable(front.run(call), under_way, cancelled) })
+    Ok(Asking { asked, reply: Running::cancellable(front.run(call), under_way, cancelled) })
 }
 
 /// Opens the stream of the old transport; its first event says where to post.
-pub fn open_sse<S: Stage>(front: &Front<S>, scope: Scope) -> Response<Body> {
-    let session = match front.sessions.open(front.caller(), scope, Stream::pipe()) {
+pub fn open_sse<S: Stage>(front: &Front<S>, caller: Caller, scope: Scope) -> Response<Body> {
+    let session = match front.sessions.open(caller, scope, Stream::pipe()) {
         Ok(session) => session,
         Err(error) => return body::json(error.codes(Era::Legacy).0, error.response(None, Era::Legacy)),
     };

@@ -3,7 +3,8 @@
 //! Events of the legacy era have numbers, so that a client whose connection broke can ask for
 //! what it missed (`Last-Event-ID`). An event belongs to one stream: the one a request opened,
 //! or the session's own, which is stream 0. Each stream keeps a bounded number of its newest
-//! events; a connection is only somebody reading along.
+//! events; a connection is only somebody reading along. What a restart must not lose is noted for
+//! the disk (`kept.rs`).
 
 use std::{
     collections::VecDeque,
@@ -15,6 +16,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use tokio::sync::Notify;
 
+use super::kept::{Change, Disk, Keeping, Kept};
 use crate::wire::sse;
 
 /// How many of the newest events that were read a stream keeps, and how many bytes.
@@ -44,6 +46,8 @@ struct State {
     done: bool,
     /// Counts readers; only the newest reads on.
     reader: u64,
+    /// None if nothing of it outlives this run.
+    disk: Option<Disk>,
 }
 
 impl Stream {
@@ -51,16 +55,53 @@ impl Stream {
         Arc::new(Self { number, replays: true, state: Mutex::default(), news: Notify::new() })
     }
 
-    /// The own stream of a session that goes on after a restart. Its events have later numbers
+    /// A stream of a session that goes on after a restart. Its new events have later numbers
     /// than any of before, so that a client who asks for what followed one gets them.
-    pub fn resumed() -> Arc<Self> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let stream = Self::new(0);
+    pub fn resumed(kept: Kept, keeping: Arc<Keeping>) -> Arc<Self> {
+        let stream = Self::new(kept.number);
         let mut state = stream.state();
-        state.last = now << 20;
-        state.read = state.last;
+        state.disk = Some(Disk::with(keeping, &kept));
+        state.last = kept.events.last().map_or(0, |(number, _)| *number).max(later());
+        (state.read, state.done) = (kept.read, kept.done);
+        state.bytes = kept.events.iter().map(|(_, text)| text.len()).sum();
+        state.events = kept.events.into();
         drop(state);
         stream
+    }
+
+    /// From now on what is new of it is noted for the disk.
+    pub fn keep(self: &Arc<Self>, keeping: Arc<Keeping>, request: Option<Bytes>) {
+        let of_request = request.is_some();
+        let mut state = self.state();
+        let disk = state.disk.insert(Disk::new(keeping, request));
+        if of_request {
+            disk.note(self); // Its client may ask for it before there is any event.
+        }
+    }
+
+    /// What the disk does not know yet of it.
+    pub fn change(&self) -> Option<Change> {
+        let mut state = self.state();
+        let State { events, read, done, disk, .. } = &mut *state;
+        disk.as_mut()?.change(self.number, events, *read, *done)
+    }
+
+    /// Nothing of it is to be kept on disk any more.
+    pub fn forget(&self) {
+        if let Some(disk) = self.state().disk.take() {
+            disk.forget(self.number);
+        }
+    }
+
+    /// Nothing more comes in this run. The next goes on with it.
+    pub fn pause(&self) {
+        let mut state = self.state();
+        if let Some(disk) = state.disk.take() {
+            disk.close(self.number, &state.events, state.read, state.done);
+        }
+        state.done = true;
+        drop(state);
+        self.news.notify_waiters();
     }
 
     /// A stream whose events are read once, and of which none is forgotten before.
@@ -77,7 +118,7 @@ impl Stream {
     }
 
     /// Adds a message. The oldest are forgotten when there are too many.
-    pub fn push(&self, text: Bytes) {
+    pub fn push(self: &Arc<Self>, text: Bytes) {
         let mut state = self.state();
         if state.done {
             return;
@@ -89,13 +130,21 @@ impl Stream {
         if self.replays {
             state.forget();
         }
+        if let Some(disk) = &mut state.disk {
+            disk.note(self);
+        }
         drop(state);
         self.news.notify_waiters();
     }
 
     /// Nothing more comes. What is there can still be read.
-    pub fn end(&self) {
-        self.state().done = true;
+    pub fn end(self: &Arc<Self>) {
+        let mut state = self.state();
+        state.done = true;
+        if let Some(disk) = &mut state.disk {
+            disk.note(self);
+        }
+        drop(state);
         self.news.notify_waiters();
     }
 
@@ -118,7 +167,7 @@ impl Stream {
         .boxed()
     }
 
-    async fn next(&self, me: u64, at: u64) -> Option<(u64, Bytes)> {
+    async fn next(self: &Arc<Self>, me: u64, at: u64) -> Option<(u64, Bytes)> {
         loop {
             let news = self.news.notified();
             tokio::pin!(news);
@@ -130,7 +179,12 @@ impl Stream {
                     return None;
                 }
                 if let Some((number, text)) = state.events.iter().find(|(number, _)| *number > at).cloned() {
-                    state.read = state.read.max(number);
+                    if number > state.read {
+                        state.read = number;
+                        if let Some(disk) = &mut state.disk {
+                            disk.note_read(self);
+                        }
+                    }
                     if !self.replays {
                         state.forget_read();
                     }
@@ -185,6 +239,11 @@ impl State {
     }
 }
 
+/// A number above all that were given out in earlier runs.
+pub fn later() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()) << 20
+}
+
 /// The stream and the event that an id of ours names.
 pub fn parse_id(id: &str) -> Option<(u64, u64)> {
     let (stream, event) = id.split_once('-')?;
@@ -194,6 +253,10 @@ pub fn parse_id(id: &str) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::listener::{
+        kept::Note,
+        saved::{Noted, journal},
+    };
 
     async fn all(stream: &Arc<Stream>, after: Option<u64>) -> Vec<String> {
         stream.follow(after).map(|(n, text)| format!("{n}{}", String::from_utf8_lossy(&text))).collect().await
@@ -243,5 +306,96 @@ mod tests {
         stream.end();
         assert_eq!(all(&stream, None).await.len(), 10_000);
         assert_eq!(stream.state().events.len(), 0);
+    }
+
+    /// A stream of a session that is kept, and where its notes come to.
+    fn kept(request: Option<&'static str>) -> (Arc<Stream>, Noted) {
+        let (journal, noted) = journal();
+        let stream = Stream::new(7);
+        let keeping = Keeping { session: "s".into(), journal };
+        stream.keep(Arc::new(keeping), request.map(|id| Bytes::from_static(id.as_bytes())));
+        (stream, noted)
+    }
+
+    /// The numbers of events that a change writes, and from which on older ones are dropped.
+    fn written(change: Option<Change>) -> Option<(Vec<u64>, Option<u64>, bool)> {
+        match change? {
+            Change::Keep { stream, forgotten, .. } => {
+                Some((stream.events.iter().map(|(number, _)| *number).collect(), forgotten, stream.done))
+            }
+            Change::Forget { .. } => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_was_read_to_its_end_costs_the_disk_nothing() {
+        let (stream, mut noted) = kept(Some("1"));
+        for _ in 0..100 {
+            stream.push(Bytes::from_static(b"x"));
+        }
+        stream.end();
+        assert_eq!(all(&stream, Some(0)).await.len(), 100);
+        assert!(noted.streams.try_recv().is_ok() && noted.streams.try_recv().is_err(), "it is noted once");
+        assert_eq!(stream.change(), None);
+        stream.forget();
+        assert!(noted.streams.try_recv().is_err(), "there is nothing to forget");
+    }
+
+    #[tokio::test]
+    async fn the_disk_is_told_of_what_is_new_and_of_what_is_forgotten() {
+        let (stream, mut noted) = kept(Some("1"));
+        let mut is_noted = || std::iter::from_fn(|| noted.streams.try_recv().ok()).count();
+        assert_eq!(is_noted(), 1, "a client may come back for it before its first event");
+        assert_eq!(written(stream.change()), Some((vec![], None, false)));
+        stream.push(Bytes::from_static(b"a"));
+        stream.push(Bytes::from_static(b"b"));
+        assert_eq!(is_noted(), 1);
+        assert_eq!(written(stream.change()), Some((vec![1, 2], None, false)));
+        assert_eq!(stream.change(), None);
+        stream.push(Bytes::from_static(b"c"));
+        assert_eq!((is_noted(), written(stream.change())), (1, Some((vec![3], None, false))));
+        let read: Vec<_> = stream.follow(Some(0)).take(3).collect().await;
+        assert_eq!((read.len(), is_noted()), (3, 1), "what is on disk and was read is noted too");
+        for _ in 0..MOST_EVENTS * UNREAD {
+            stream.push(Bytes::from_static(b"x"));
+        }
+        let (events, forgotten, _) = written(stream.change()).unwrap();
+        assert_eq!((events.len(), forgotten), (MOST_EVENTS * UNREAD, Some(4)));
+        stream.end();
+        assert_eq!(written(stream.change()), Some((vec![], None, true)));
+        assert_eq!(all(&stream, Some(0)).await.len(), MOST_EVENTS * UNREAD);
+        assert!(matches!(stream.change(), Some(Change::Forget { number: 7, .. })));
+        assert_eq!(stream.change(), None);
+    }
+
+    #[tokio::test]
+    async fn a_stream_goes_on_after_a_restart_with_later_numbers() {
+        let (journal, _noted) = journal();
+        let keeping = Arc::new(Keeping { session: "s".into(), journal });
+        let events = vec![(2, Bytes::from_static(b"b")), (3, Bytes::from_static(b"c"))];
+        let kept = Kept { number: 7, request: None, done: false, read: 2, events };
+        let stream = Stream::resumed(kept, keeping);
+        assert_eq!(stream.change(), None, "the disk knows it");
+        stream.push(Bytes::from_static(b"d"));
+        let (events, ..) = written(stream.change()).unwrap();
+        assert!(events.len() == 1 && events[0] > 1 << 40);
+        stream.end();
+        let d = format!("{}d", events[0]);
+        assert_eq!(all(&stream, None).await, ["3c", &d]);
+        assert_eq!(all(&stream, Some(1)).await, ["2b", "3c", &d]);
+        assert_eq!(all(&stream, Some(99)).await, [d], "one that the disk had not heard of in time");
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_paused_is_kept_as_it_is() {
+        let (stream, mut noted) = kept(Some("1"));
+        stream.push(Bytes::from_static(b"a"));
+        noted.streams.try_recv().unwrap();
+        stream.pause();
+        let Ok(Note::Change(change)) = noted.streams.try_recv() else { panic!("it is not kept") };
+        assert_eq!(written(Some(change)), Some((vec![1], None, false)));
+        stream.push(Bytes::from_static(b"b"));
+        assert_eq!(all(&stream, None).await, ["1a"]);
+        assert!(noted.streams.try_recv().is_err());
     }
 }

@@ -2,25 +2,56 @@
 //!
 //! Clients of the legacy era say once who they are. That, and what they asked for since, is
 //! noted whenever it changes, so that a gateway that was killed and started again knows them
-//! still. What was under way is lost, and the client learns that from its broken connection.
+//! still. Their streams are noted too (`kept.rs`). What was under way is lost, and the client is
+//! told so.
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use super::kept::Note;
 use crate::{
-    call::{Client, Scope},
+    call::{Caller, Client, Scope},
     wire::{
         capability::Capabilities,
         mcp::{Era, Level, Revision},
     },
 };
 
-/// Takes what is to be kept: the id of a session, and its record while there is one.
-pub type Journal = mpsc::UnboundedSender<(String, Option<Record>)>;
+/// Takes what is to be kept.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    sessions: mpsc::UnboundedSender<(String, Option<Record>)>,
+    streams: mpsc::UnboundedSender<Note>,
+}
+
+/// What has been noted and is to be kept: the ids of sessions, with their records while there
+/// are any, and what is new of streams.
+#[derive(Debug)]
+pub struct Noted {
+    pub sessions: mpsc::UnboundedReceiver<(String, Option<Record>)>,
+    pub streams: mpsc::UnboundedReceiver<Note>,
+}
+
+pub fn journal() -> (Journal, Noted) {
+    let (sessions, noted_sessions) = mpsc::unbounded_channel();
+    let (streams, noted_streams) = mpsc::unbounded_channel();
+    (Journal { sessions, streams }, Noted { sessions: noted_sessions, streams: noted_streams })
+}
+
+impl Journal {
+    pub fn session(&self, id: String, record: Option<Record>) {
+        let _ = self.sessions.send((id, record)); // Fails when the gateway ends.
+    }
+
+    pub fn stream(&self, note: Note) {
+        let _ = self.streams.send(note); // Fails when the gateway ends.
+    }
+}
 
 /// A session in a form that can be kept.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Record {
+    pub caller: Caller,
     /// The backend, at an endpoint of one.
     endpoint: Option<String>,
     revision: String,
@@ -33,8 +64,15 @@ pub struct Record {
 }
 
 impl Record {
-    pub fn new(scope: &Scope, client: &Client, level: Option<Level>, watched: Vec<String>) -> Self {
+    pub fn new(
+        caller: Caller,
+        scope: &Scope,
+        client: &Client,
+        level: Option<Level>,
+        watched: Vec<String>,
+    ) -> Self {
         Self {
+            caller,
             endpoint: match scope {
                 Scope::All => None,
                 Scope::One(backend) => Some(backend.to_string()),

@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncWrite, AsyncWriteExt as
 
 use super::{Front, pipe, replay::Stream};
 use crate::{
-    call::{Scope, Stage},
+    call::{Caller, Scope, Stage},
     error::Error,
     wire::{mcp::Era, message::one_line},
 };
@@ -23,8 +23,7 @@ where
     R: AsyncBufRead + Unpin,
     W: AsyncWrite + Unpin + Send + 'static,
 {
-    let session =
-        front.sessions.open(front.caller(), Scope::All, Stream::pipe()).map_err(io::Error::other)?;
+    let session = front.sessions.open(Caller::Local, Scope::All, Stream::pipe()).map_err(io::Error::other)?;
     let writer = tokio::spawn(write(Arc::clone(&session.own), output));
     let mut line = Vec::new();
     while read_line(&mut input, &mut line, limit).await? {

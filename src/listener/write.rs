@@ -6,8 +6,10 @@ use crate::{
     call::{Answer, Client},
     error::{Error, Result},
     wire::{
+        json::Limits,
         mcp::{Era, INTRODUCTION, Method, code},
-        message::LONG,
+        message::{LONG, Message},
+        older,
         project::{self, Reader},
     },
 };
@@ -52,6 +54,8 @@ impl Asked {
     pub fn response(&self, answer: Result<Answer>) -> (u16, Bytes) {
         match answer {
             Ok(Answer::Result(text)) => {
+                let older = older::result(&text, self.method, self.client.revision);
+                let text = older.map_or(text, Bytes::from);
                 let mut out = BytesMut::with_capacity(text.len() + self.id.len() + 40);
                 out.put_slice(b"{\"jsonrpc\":\"2.0\",\"id\":");
                 out.put_slice(&self.id);
@@ -61,11 +65,9 @@ impl Asked {
                 (200, out.freeze())
             }
             Ok(Answer::Response { message, written_in, wrapped }) => {
-                let status = match message.in_error("code") {
-                    Some(text) if self.era() == Era::Modern => status_of(text),
-                    _ => 200,
-                };
-                (status, project::response(&message, written_in, &self.reader(wrapped)).into())
+                let text = project::response(&message, written_in, &self.reader(wrapped)).into();
+                let is_error = self.era() == Era::Modern && message.in_error("code").is_some();
+                (if is_error { status_of(&text) } else { 200 }, text)
             }
             Ok(Answer::Asks(message)) if self.era() == Era::Modern => {
                 (200, project::response(&message, Era::Modern, &self.reader(false)).into())
@@ -79,9 +81,11 @@ impl Asked {
     }
 }
 
-/// The HTTP status that a revision of the modern era wants beside an error's code.
-fn status_of(code: &[u8]) -> u16 {
-    match std::str::from_utf8(code).ok().and_then(|text| text.parse().ok()) {
+/// The HTTP status that a revision of the modern era wants beside an error.
+fn status_of(response: &Bytes) -> u16 {
+    let message = Message::parse(response.clone(), &Limits::REPLY).ok();
+    let code = message.as_ref().and_then(|message| std::str::from_utf8(message.in_error("code")?).ok());
+    match code.and_then(|code| code.parse().ok()) {
         Some(code::METHOD_NOT_FOUND) => 404,
         Some(code::MISSING_CAPABILITY) => 400,
         _ => 200,

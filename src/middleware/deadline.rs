@@ -23,10 +23,11 @@ use tower::{Layer, Service};
 
 use super::{
     fits,
+    heartbeat::beating,
     tasks::{Tasks, may_become_one},
 };
 use crate::{
-    call::{Call, Event, Events, Progress, Reply, Replying, Stage},
+    call::{Call, Event, Events, Reply, Replying, Stage, TaskNews},
     error::{Error, Result},
     settings::Duration,
     wire::{json, mcp::Method},
@@ -46,6 +47,10 @@ pub struct Settings {
     /// What becomes of a call of a client that declares tasks (2026-07-28): `"late"` makes a task
     /// of it where others get an error, a time after that time, `"never"` never.
     pub task: BecomesTask,
+    /// After how long without progress a client that gave a progress token is told of some by
+    /// the gateway, so that it does not give up. That is no sign of life of the backend. `"0s"`
+    /// for never.
+    pub heartbeat: Duration,
     /// Other times for some tools, by their name here; `*` stands for any letters.
     pub tools: BTreeMap<String, Times>,
 }
@@ -114,8 +119,13 @@ impl JsonSchema for BecomesTask {
 impl Default for Settings {
     /// As official clients wait, and long enough for a model or a build in all.
     fn default() -> Self {
-        let (idle, total) = (Duration::seconds(60), Duration::seconds(600));
-        Self { idle, total, task: BecomesTask::Late, tools: BTreeMap::new() }
+        Self {
+            idle: Duration::seconds(60),
+            total: Duration::seconds(600),
+            task: BecomesTask::Late,
+            heartbeat: Duration::seconds(15),
+            tools: BTreeMap::new(),
+        }
     }
 }
 
@@ -138,11 +148,11 @@ impl Settings {
 
 /// Puts deadlines around a stage.
 #[derive(Debug, Clone)]
-pub struct DeadlineLayer(Arc<Settings>, Arc<Tasks>);
+pub struct DeadlineLayer(Arc<Settings>, Option<Arc<Tasks>>);
 
 impl DeadlineLayer {
-    /// `tasks` takes what is over its time and may go on.
-    pub fn new(settings: Settings, tasks: Arc<Tasks>) -> Self {
+    /// `tasks` takes what is over its time and may go on. Without it, nothing may.
+    pub fn new(settings: Settings, tasks: Option<Arc<Tasks>>) -> Self {
         Self(Arc::new(settings), tasks)
     }
 }
@@ -151,7 +161,7 @@ impl<S> Layer<S> for DeadlineLayer {
     type Service = Deadline<S>;
 
     fn layer(&self, next: S) -> Deadline<S> {
-        Deadline { settings: Arc::clone(&self.0), tasks: Arc::clone(&self.1), next }
+        Deadline { settings: Arc::clone(&self.0), tasks: self.1.clone(), next }
     }
 }
 
@@ -159,7 +169,7 @@ impl<S> Layer<S> for DeadlineLayer {
 #[derive(Debug, Clone)]
 pub struct Deadline<S> {
     settings: Arc<Settings>,
-    tasks: Arc<Tasks>,
+    tasks: Option<Arc<Tasks>>,
     next: S,
 }
 
@@ -176,18 +186,24 @@ impl<S: Stage> Service<Call> for Deadline<S> {
         if call.method == Method::Listen {
             return self.next.call(call); // It ends when its client wants it to.
         }
-        let clock = Clock::start(&self.settings, &self.tasks, &call);
+        let clock = Clock::start(&self.settings, self.tasks.as_ref(), &call);
+        let every = self.settings.heartbeat.0;
+        let hears = call.progress.clone().filter(|_| !every.is_zero());
         let mut reply = self.next.call(call);
         Box::pin(async move {
-            let soon = clock.due().min(clock.alive + PATIENCE);
-            match tokio::time::timeout_at(soon, &mut reply).await {
-                Ok(Ok(Reply::Stream(events))) => Ok(Reply::Stream(watched(events, clock))),
-                Ok(other) => other,
-                Err(_) if soon < clock.due() || clock.outlives.is_some() => {
-                    Ok(Reply::Stream(watched(late(reply), clock)))
-                }
-                Err(_) => Err(clock.over()),
-            }
+            let begun = clock.alive;
+            let patience = if hears.is_some() { PATIENCE.min(every) } else { PATIENCE };
+            let soon = clock.due().min(begun + patience);
+            let events = match tokio::time::timeout_at(soon, &mut reply).await {
+                Ok(Ok(Reply::Stream(events))) => watched(events, clock),
+                Ok(other) => return other,
+                Err(_) if soon < clock.due() || clock.outlives.is_some() => watched(late(reply), clock),
+                Err(_) => return Err(clock.over()),
+            };
+            Ok(Reply::Stream(match hears {
+                Some(progress) => beating(events, progress, every, begun),
+                None => events,
+            }))
         })
     }
 }
@@ -218,13 +234,13 @@ struct Clock {
 }
 
 impl Clock {
-    fn start(settings: &Settings, tasks: &Arc<Tasks>, call: &Call) -> Self {
+    fn start(settings: &Settings, tasks: Option<&Arc<Tasks>>, call: &Call) -> Self {
         let target = call.method.target().and_then(|name| call.message.param(name));
         let target = target.map(|place| call.message.slice(place));
         let tool = target.as_deref().filter(|_| call.method == Method::ToolsCall);
         let (idle, mut total, task) = settings.times(tool);
-        let outlives = (may_become_one(call) && task != BecomesTask::Never)
-            .then(|| Box::new((call.clone(), Arc::clone(tasks))));
+        let tasks = tasks.filter(|_| may_become_one(call) && task != BecomesTask::Never);
+        let outlives = tasks.map(|tasks| Box::new((call.clone(), Arc::clone(tasks))));
         if let (BecomesTask::After(time), Some(_)) = (task, &outlives) {
             total = total.min(time.0);
         }
@@ -278,7 +294,7 @@ fn watched(events: Events, clock: Clock) -> Events {
 }
 
 /// The answer that names the task which a call has become.
-async fn as_task(outlives: (Call, Arc<Tasks>), made: Option<Progress>, events: Events) -> Result<Event> {
+async fn as_task(outlives: (Call, Arc<Tasks>), made: Option<TaskNews>, events: Events) -> Result<Event> {
     let (call, tasks) = outlives;
     tasks.adopt(call, made, events).await.map(Event::Answer)
 }
@@ -286,6 +302,10 @@ async fn as_task(outlives: (Call, Arc<Tasks>), made: Option<Progress>, events: E
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        call::{Caller, Client, Progress, Scope},
+        wire::{capability::Capabilities, json::Limits, mcp::Revision, message::Message},
+    };
 
     #[test]
     fn stars_stand_for_any_letters() {
@@ -309,5 +329,47 @@ mod tests {
             (idle(Some("\"a__b\"")), idle(Some("\"a__slow_b\"")), idle(Some("\"b\"")), idle(None)),
             (1, 2, 60, 60)
         );
+    }
+
+    /// A call of a client that hears of progress.
+    fn call() -> Call {
+        let text = Bytes::from_static(
+            b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"a\"}}",
+        );
+        let info = Bytes::from_static(b"{}");
+        Call {
+            caller: Caller::Local,
+            session: None,
+            scope: Scope::All,
+            method: Method::ToolsCall,
+            message: Message::parse(text, &Limits::REQUEST).unwrap(),
+            client: Client { revision: Revision::NEWEST, capabilities: Capabilities::NONE, info },
+            log_level: None,
+            progress: Some(Progress::new(Bytes::from_static(b"1"))),
+            trace: None,
+            mirrored: None,
+            given: None,
+        }
+    }
+
+    /// At which seconds something is heard of a call that is never answered.
+    async fn seconds(settings: Settings) -> Vec<u64> {
+        let silent = tower::service_fn(|_: Call| std::future::pending::<Result<Reply>>().boxed());
+        let begun = Instant::now();
+        let reply = DeadlineLayer::new(settings, None).layer(silent).call(call()).await;
+        let Ok(Reply::Stream(events)) = reply else { panic!("no stream: {reply:?}") };
+        let heard = events.map(|event| (begun.elapsed().as_secs(), event)).collect::<Vec<_>>().await;
+        let (last, beats) = heard.split_last().unwrap();
+        assert!(matches!(last.1, Err(Error::Idle { .. })), "{last:?}");
+        assert!(beats.iter().all(|(_, event)| matches!(event, Ok(Event::Notification(_)))), "{beats:?}");
+        heard.into_iter().map(|(second, _)| second).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_heartbeat_is_no_sign_of_life() {
+        assert_eq!(seconds(Settings::default()).await, [15, 30, 45, 60]);
+        let heartbeat = |n| Settings { heartbeat: Duration::seconds(n), ..Settings::default() };
+        assert_eq!(seconds(heartbeat(2)).await, (1..30).map(|n| 2 * n).chain([60]).collect::<Vec<_>>());
+        assert_eq!(seconds(heartbeat(0)).await, [60]);
     }
 }

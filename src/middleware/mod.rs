@@ -2,8 +2,9 @@
 //! that a call whose time is over may become a task.
 
 pub mod deadline; // how long
+mod heartbeat; //    what a client hears meanwhile
 pub mod identify; // who asks
-pub mod permit; //  what they may
+pub mod permit; //   what they may
 pub mod tasks; //    what goes on without its client
 
 /// Does a name fit a pattern, in which `*` stands for any letters?

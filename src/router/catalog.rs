@@ -16,6 +16,7 @@ use serde::Serialize;
 use tokio::sync::{broadcast, mpsc, watch};
 
 use super::{
+    names,
     offering::{self, Offering},
     view::{Note, Snapshot, Upstream},
 };
@@ -23,7 +24,7 @@ use crate::{
     backend::{Notice, State, Status},
     call::Scope,
     store::Store,
-    wire::mcp::{Era, List},
+    wire::mcp::{Era, List, Method},
 };
 
 /// Changes that come within this time are told as one.
@@ -150,6 +151,29 @@ impl Catalog {
         let _ = tokio::time::timeout(longest, settled.wait_for(|count| *count >= all)).await;
     }
 
+    /// Waits for the first answer of backends of which nothing is known yet, as long as they are
+    /// starting and this could be theirs, until it is known. Says whether there were any.
+    pub async fn first_heard(&self, scope: &Scope, method: Method, target: &str) -> bool {
+        let could_have = |upstream: &Upstream| match (scope, method) {
+            (Scope::One(name), _) => *upstream.name == **name,
+            (Scope::All, Method::ResourcesRead) => true, // What it is called says nothing of whose it is.
+            (Scope::All, _) => {
+                [&*upstream.prefix, &*upstream.name].iter().any(|own| names::may_be_of(own, target))
+            }
+        };
+        let starting = self.shelves.iter().filter(|shelf| could_have(&shelf.upstream) && shelf.is_starting());
+        let starting: Vec<_> = starting.collect();
+        let Some(longest) = starting.iter().map(|shelf| shelf.upstream.patience).max() else { return false };
+        let mut settled = self.settled.subscribe();
+        let known = || {
+            let snapshot = self.snapshot();
+            snapshot.view(scope).is_some_and(|view| view.route(method, target).is_some())
+        };
+        let heard = settled.wait_for(|_| known() || !starting.iter().any(|shelf| shelf.is_starting()));
+        let _ = tokio::time::timeout(longest, heard).await; // Then it is looked for all the same.
+        true
+    }
+
     /// Is anything known from an earlier run, or has every backend been heard of?
     pub fn is_known(&self) -> bool {
         self.shelves.iter().all(|shelf| {
@@ -159,7 +183,8 @@ impl Catalog {
     }
 
     pub fn reports(&self) -> Vec<Report> {
-        self.shelves.iter().map(Shelf::report).collect()
+        let snapshot = self.snapshot.load();
+        self.shelves.iter().map(|shelf| shelf.report(&snapshot)).collect()
     }
 
     pub fn notes(&self) -> Vec<Note> {
@@ -249,6 +274,9 @@ impl Catalog {
                     self.store.keep_catalog(name, &shelf.fingerprint, &offering.to_json()).await;
                     shelf.offering.store(Arc::new(offering));
                     self.rebuild();
+                    for fault in left_out(name, &self.snapshot.load()) {
+                        tracing::warn!(backend = &**name, "{fault}");
+                    }
                 }
             }
             Err(error) => {
@@ -280,11 +308,17 @@ impl Shelf {
         self.reading.lock().expect(LOCK).clone()
     }
 
+    /// Is nothing known of it, because it has not answered or failed yet?
+    fn is_starting(&self) -> bool {
+        let reading = self.reading();
+        !reading.kept && !reading.settled && self.upstream.backend.status().state != State::Down
+    }
+
     fn set_reading(&self, change: impl FnOnce(&mut Reading)) {
         change(&mut self.reading.lock().expect(LOCK));
     }
 
-    fn report(&self) -> Report {
+    fn report(&self, snapshot: &Snapshot) -> Report {
         let mut status = self.upstream.backend.status();
         let reading = self.reading();
         let offering = self.offering.load();
@@ -297,10 +331,17 @@ impl Shelf {
             tools: offering.list(List::Tools).len(),
             prompts: offering.list(List::Prompts).len(),
             resources: offering.list(List::Resources).len() + offering.list(List::Templates).len(),
-            faults: offering.faults.clone(),
+            faults: offering.faults.iter().cloned().chain(left_out(&self.upstream.name, snapshot)).collect(),
             status,
         }
     }
+}
+
+/// What a backend offers that is not shown, and why.
+fn left_out(backend: &str, snapshot: &Snapshot) -> Vec<String> {
+    let notes = snapshot.notes.iter();
+    let notes = notes.filter(|note| *note.backend == *backend && note.shown_as.is_none());
+    notes.map(|note| format!("{:?} is left out: {}", note.name, note.why)).collect()
 }
 
 fn snapshot(shelves: &[Shelf]) -> Snapshot {

@@ -19,7 +19,7 @@ mod cursor; //      where the next page begins
 pub mod names; //   backend__tool, both ways
 mod offering; //    what one backend offers
 pub mod own; //     the gateway's own tools
-mod seal; //        what passes through the client between two rounds of a call
+pub mod seal; //    what passes through the client between two rounds of a call
 pub mod subscriptions; // who hears of which changes
 mod uris; //        resources that go by another spelling
 pub mod view; //    what a client sees
@@ -58,6 +58,7 @@ impl Router {
         catalog: Arc<Catalog>,
         subscriptions: Arc<Subscriptions>,
         secret: &[u8],
+        seals: Seals,
         page_size: usize,
         permit: Option<Arc<dyn Permit>>,
     ) -> Self {
@@ -65,7 +66,7 @@ impl Router {
             catalog,
             subscriptions,
             cursors: Arc::new(Cursors::new(secret)),
-            seals: Arc::new(Seals::new(secret)),
+            seals: Arc::new(seals),
             page_size,
             permit,
         }
@@ -75,9 +76,11 @@ impl Router {
         &self.catalog
     }
 
-    async fn route(self, call: Call) -> Result<Reply> {
+    /// `waited` says that no backend is to be waited for any more.
+    async fn route(self, call: Box<Call>, waited: bool) -> Result<Reply> {
         let seen = self.catalog.snapshot().seen(&call.scope, &call.caller, self.permit.as_ref());
-        let view = &*seen.ok_or(Error::NoEndpoint)?;
+        let seen = seen.ok_or(Error::NoEndpoint)?;
+        let view = &*seen;
         if let Some(list) = call.method.list() {
             return self.list(view, list, &call).map(Reply::Whole);
         }
@@ -88,13 +91,16 @@ impl Router {
             | Method::SkillsGet
             | Method::DirectoryRead => {
                 let target = text_param(&call, call.method.target().unwrap_or_default())?;
-                let route = view.route(call.method, &target);
-                let route = route.ok_or_else(|| Error::unknown(call.method, &target))?;
+                let Some(route) = view.route(call.method, &target) else {
+                    let (method, target) = (call.method, target.into_owned());
+                    let unknown = Error::unknown(method, &target);
+                    return self.not_known_yet(call, waited, (method, target), unknown).await;
+                };
                 repeated_rightly(&route, &call)?;
                 drop(target);
                 self.forward(route, call, view).await
             }
-            Method::Complete => Box::pin(self.complete(view, call)).await, // Rare and large.
+            Method::Complete => Box::pin(self.complete(view, call, waited)).await, // Rare and large.
             Method::Listen => {
                 self.subscriptions.listen(view, &call, self.catalog.changes()).map(Reply::Stream)
             }
@@ -117,8 +123,19 @@ impl Router {
         }
     }
 
-    async fn forward(&self, route: Route, mut call: Call, view: &View) -> Result<Reply> {
-        let Route { upstream, target, mirrored, wrapped, task_support } = route;
+    /// What nobody has may be had in a moment by a backend that is just starting.
+    fn not_known_yet(self, call: Box<Call>, waited: bool, of: (Method, String), unknown: Error) -> Replying {
+        Box::pin(async move {
+            let (method, target) = of;
+            if !waited && self.catalog.first_heard(&call.scope, method, &target).await {
+                return self.route(call, true).await;
+            }
+            Err(unknown)
+        })
+    }
+
+    async fn forward(&self, route: Route, mut call: Box<Call>, view: &View) -> Result<Reply> {
+        let Route { upstream, target, mirrored, wrapped, task_support, repeatable } = route;
         let method = call.method;
         if let Some(given) = &mut call.given {
             let bound = bound(&call.caller, &upstream.name, method, &target, &call.message);
@@ -140,7 +157,8 @@ impl Router {
         // Without capabilities nothing is asked, and nothing need be kept for sealing.
         let asked = (call.client.capabilities != Capabilities::NONE)
             .then(|| (call.caller.clone(), call.message.clone()));
-        let ask = Ask { call, target: Some(Arc::clone(&target)), mirrored, wrapped, task_support };
+        let known = Some(Arc::clone(&target));
+        let ask = Ask { call, target: known, mirrored, wrapped, task_support, repeatable };
         let reply = upstream.backend.answer(ask).await?;
         if apart.is_none() && asked.is_none() {
             return Ok(reply);
@@ -158,24 +176,29 @@ impl Router {
 
     /// A completion goes to whoever has the prompt or the template; a backend without completions
     /// has none to offer, which is no error.
-    async fn complete(&self, view: &View, call: Call) -> Result<Reply> {
+    async fn complete(&self, view: &View, call: Box<Call>, waited: bool) -> Result<Reply> {
         let reference = call.message.in_params("ref").unwrap_or_default();
         let member = |name: &str| {
             let found =
                 json::members(reference).into_iter().find(|member| member.key_in(reference) == name)?;
             json::string(found.value.of(reference)).map(|text| text.into_owned())
         };
-        let route = match member("type").as_deref() {
+        let (route, of, unknown) = match member("type").as_deref() {
             Some("ref/prompt") => {
                 let name = member("name").ok_or_else(|| Error::Params("`ref` wants a `name`".into()))?;
-                view.prompt(&name).ok_or(Error::UnknownPrompt(name))?
+                let unknown = Error::UnknownPrompt(name.clone());
+                (view.prompt(&name), (Method::PromptsGet, name), unknown)
             }
             Some("ref/resource") => {
                 let uri = member("uri").ok_or_else(|| Error::Params("`ref` wants a `uri`".into()))?;
                 // Up to 2025-11-25 too, a completion's unknown reference is an invalid parameter.
-                view.resource(&uri).ok_or_else(|| Error::Params(format!("there is no resource {uri:?}")))?
+                let unknown = Error::Params(format!("there is no resource {uri:?}"));
+                (view.resource(&uri), (Method::ResourcesRead, uri), unknown)
             }
             _ => return Err(Error::Params("`ref` must be of the type ref/prompt or ref/resource".into())),
+        };
+        let Some(route) = route else {
+            return self.clone().not_known_yet(call, waited, of, unknown).await;
         };
         let offer = route.upstream.backend.offer();
         let completes = offer.is_none_or(|offer| {
@@ -312,6 +335,6 @@ impl Service<Call> for Router {
     }
 
     fn call(&mut self, call: Call) -> Self::Future {
-        Box::pin(self.clone().route(call))
+        Box::pin(self.clone().route(Box::new(call), false))
     }
 }

@@ -20,6 +20,11 @@ pub fn expose(prefix: &str, name: &str) -> String {
     if full.len() <= LONGEST { full } else { marked(&full, &full) }
 }
 
+/// Could this be the name of something of a backend's with this prefix, as far as the name says?
+pub fn may_be_of(prefix: &str, name: &str) -> bool {
+    prefix.is_empty() || name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with("__"))
+}
+
 /// A name cut to length with a digest at its end.
 fn marked(name: &str, of: &str) -> String {
     let digest = digest::digest(&digest::SHA256, of.as_bytes());

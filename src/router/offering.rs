@@ -172,6 +172,7 @@ async fn ask(backend: &dyn Backend, list: List, cursor: Option<&str>) -> Result<
     let text = format!("{{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"{name}\",\"params\":{params}}}");
     let call = Call {
         caller: Caller::Gateway,
+        session: None,
         scope: Scope::All,
         method: list.method(),
         message: Message::parse(text.into(), &Limits::REQUEST)?,
@@ -182,6 +183,7 @@ async fn ask(backend: &dyn Backend, list: List, cursor: Option<&str>) -> Result<
         },
         log_level: None,
         progress: None,
+        trace: None,
         mirrored: None,
         given: None,
     };

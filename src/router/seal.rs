@@ -2,7 +2,8 @@
 //!
 //! What a backend wants to hear again in the next round passes through the client, who is not
 //! trusted with it. So it is sealed: only we can read or make one, and it opens only for the
-//! caller, backend, method, target and arguments it was made for, once, and not for long.
+//! caller, backend, method, target and arguments it was made for, once, and not for long. The
+//! key outlives a restart, so which ones were used has to as well.
 //! (2026-07-28, "Multi Round-Trip Requests", "Security considerations".)
 
 use std::{
@@ -18,10 +19,12 @@ use aws_lc_rs::{
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::Value;
+use tokio::sync::mpsc;
 
 use crate::{
     call::Caller,
     error::{Error, Result},
+    store::UsedState,
     wire::{
         json::{self, Limits},
         mcp::Method,
@@ -50,6 +53,7 @@ pub struct Seals {
     key: LessSafeKey,
     /// Nonces of states that were used, newest and older ones.
     used: Mutex<[HashSet<[u8; NONCE_LEN]>; 2]>,
+    journal: mpsc::UnboundedSender<UsedState>,
 }
 
 impl fmt::Debug for Seals {
@@ -59,13 +63,16 @@ impl fmt::Debug for Seals {
 }
 
 impl Seals {
-    /// `secret` stays the same over restarts, and serves other purposes too.
-    pub fn new(secret: &[u8]) -> Self {
+    /// `secret` stays the same over restarts, and serves other purposes too. `used` are states
+    /// that an earlier run took; `journal` hears of those that this one takes.
+    pub fn new(secret: &[u8], used: Vec<UsedState>, journal: mpsc::UnboundedSender<UsedState>) -> Self {
         let secret = hmac::Key::new(hmac::HMAC_SHA256, secret);
         let key = hmac::sign(&secret, b"waystation request state 1");
         let key = UnboundKey::new(&AES_256_GCM, key.as_ref())
             .expect("an HMAC-SHA256 is 32 bytes, as AES-256 has keys");
-        Self { key: LessSafeKey::new(key), used: Mutex::default() }
+        let used = used.into_iter().map(|state| state.nonce).collect();
+        let used = Mutex::new([used, HashSet::new()]);
+        Self { key: LessSafeKey::new(key), used, journal }
     }
 
     /// A state for the client. `inner` is what the backend wants to hear again, if anything.
@@ -109,9 +116,11 @@ impl Seals {
             self.key.open_in_place(Nonce::assume_unique_for_key(*nonce), bound.aad(), &mut text).ok()?;
         let (until, text) = text.split_first_chunk::<8>()?;
         let (has_inner, inner) = text.split_first()?;
-        if u64::from_be_bytes(*until) < seconds_since_1970() || !self.first_use(*nonce) {
+        let until = u64::from_be_bytes(*until);
+        if until < seconds_since_1970() || !self.first_use(*nonce) {
             return None;
         }
+        let _ = self.journal.send(UsedState { nonce: *nonce, until }); // Fails when the gateway ends.
         let inner = String::from_utf8(inner.to_vec()).ok()?;
         Some((*has_inner == 1).then_some(inner))
     }
@@ -174,9 +183,26 @@ mod tests {
         arguments: br#"{"path":"/a","force":true}"#,
     };
 
+    fn seals(secret: &[u8]) -> Seals {
+        Seals::new(secret, Vec::new(), mpsc::unbounded_channel().0)
+    }
+
+    #[test]
+    fn a_state_that_was_used_before_a_restart_stays_used() {
+        let (journal, mut noted) = mpsc::unbounded_channel();
+        let before = Seals::new(b"secret", Vec::new(), journal.clone());
+        let [used, other] = [(), ()].map(|()| before.seal(&BOUND, None).unwrap());
+        assert!(before.open(&BOUND, &used).is_some());
+        let kept: Vec<_> = std::iter::from_fn(|| noted.try_recv().ok()).collect();
+        assert_eq!(kept.len(), 1);
+        let after = Seals::new(b"secret", kept, journal);
+        assert_eq!(after.open(&BOUND, &used), None);
+        assert!(after.open(&BOUND, &other).is_some());
+    }
+
     #[test]
     fn a_state_opens_once_and_for_the_same_call_however_it_is_written() {
-        let seals = Seals::new(b"secret");
+        let seals = seals(b"secret");
         let sealed = seals.seal(&BOUND, Some("inner")).unwrap();
         let same = Bound { arguments: br#"{ "force": true, "path": "/a" }"#, ..BOUND };
         assert_eq!(seals.open(&same, &sealed), Some(Some("inner".to_owned())));
@@ -187,7 +213,7 @@ mod tests {
 
     #[test]
     fn it_opens_for_nothing_else() {
-        let seals = Seals::new(b"secret");
+        let seals = seals(b"secret");
         let sealed = seals.seal(&BOUND, Some("inner")).unwrap();
         let others = [
             Bound { caller: &Caller::Gateway, ..BOUND },
@@ -206,7 +232,7 @@ mod tests {
         {
             assert_eq!(seals.open(&BOUND, &text), None, "{text}");
         }
-        assert_eq!(Seals::new(b"other").open(&BOUND, &sealed), None);
+        assert_eq!(self::seals(b"other").open(&BOUND, &sealed), None);
         assert!(seals.open(&BOUND, &sealed).is_some(), "an attempt in vain does not use it up");
     }
 }

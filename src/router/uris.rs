@@ -45,7 +45,7 @@ impl Apart {
         let text = message.text().clone();
         let mut splice = Splice::new(&text);
         let place = message.field(list);
-        for element in place.map(|place| within(&text, place)).unwrap_or_default() {
+        for element in place.map(|place| json::within(&text, place)).unwrap_or_default() {
             self.visit(&text, element, &mut splice);
         }
         let spelled = Message::parse(Bytes::from(splice.finish()), &Limits::REPLY);
@@ -71,9 +71,4 @@ impl Apart {
             }
         }
     }
-}
-
-fn within(text: &[u8], array: Span) -> Vec<Span> {
-    let shift = |span: Span| Span { start: span.start + array.start, end: span.end + array.start };
-    json::elements(array.of(text)).into_iter().map(shift).collect()
 }

@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -20,9 +21,9 @@ use crate::{
     backend::{Backend, Mirrored, TaskSupport},
     call::{Profile, Scope},
     wire::{
+        icon::safe_icons,
         json,
         mcp::{Era, INTRODUCTION, List, Method, extension, meta},
-        message::object_with,
         project,
     },
 };
@@ -36,6 +37,8 @@ use permitted::Grant;
 pub struct Upstream {
     pub name: Arc<str>,
     pub prefix: String,
+    /// How long its first answer may be waited for.
+    pub patience: Duration,
     pub backend: Arc<dyn Backend>,
 }
 
@@ -49,6 +52,8 @@ pub struct Route {
     /// The output schema is wrapped in lists for the legacy era, and so must results be.
     pub wrapped: bool,
     pub task_support: TaskSupport,
+    /// It does no harm to run it a second time.
+    pub repeatable: bool,
 }
 
 /// Everything clients can see at one moment.
@@ -187,18 +192,16 @@ impl View {
             mirrored: Arc::default(),
             wrapped: false,
             task_support: TaskSupport::None,
+            repeatable: list != List::Tools,
         };
+        let text = safe_icons(&entry.text).map_or_else(|| entry.text.clone(), Bytes::from);
         match list {
             List::Tools => {
                 route.mirrored = mirrored(&entry.text)?.into();
                 route.task_support = task_support(&entry.text);
-                let (mut old, wrapped) = project::tool(&entry.text, shown, Era::Legacy);
-                if makes_tasks(upstream) {
-                    // In 2025-11-25 a client may ask for a task only where a tool says so.
-                    let execution: (&str, &[u8]) = ("execution", b"{\"taskSupport\":\"optional\"}");
-                    old = object_with(&old, |_| false, &[execution]);
-                }
-                let (new, _) = project::tool(&entry.text, shown, Era::Modern);
+                route.repeatable = is_repeatable(&entry.text);
+                let (old, wrapped) = project::tool(&text, shown, Era::Legacy);
+                let (new, _) = project::tool(&text, shown, Era::Modern);
                 route.wrapped = wrapped;
                 self.tools.insert(shown.to_owned(), route);
                 self.add_page(&entry.text, upstream);
@@ -221,11 +224,7 @@ impl View {
         if matches!(list, List::Resources | List::Templates | List::Skills) && shown != entry.key {
             self.apart.insert((Arc::clone(&upstream.name), entry.key.clone()));
         }
-        let text = if shown == entry.key {
-            entry.text.clone()
-        } else {
-            project::entry(&entry.text, list.key(), shown).into()
-        };
+        let text = if shown == entry.key { text } else { project::entry(&text, list.key(), shown).into() };
         Ok((text.clone(), text))
     }
 
@@ -348,6 +347,7 @@ fn to(upstream: &Arc<Upstream>, target: String) -> Route {
         mirrored: Arc::default(),
         wrapped: false,
         task_support: TaskSupport::None,
+        repeatable: true,
     }
 }
 
@@ -380,12 +380,11 @@ fn shown_as(
     Ok(names.give(origin, wanted))
 }
 
-/// Does a backend make tasks of calls as the extension has it?
-fn makes_tasks(upstream: &Upstream) -> bool {
-    upstream.backend.offer().is_some_and(|offer| {
-        let extensions = json::member(offer.capabilities.as_bytes(), "extensions").unwrap_or_default();
-        offer.era == Era::Modern && json::member(extensions, extension::TASKS).is_some()
-    })
+/// Does a tool say that a second call changes nothing?
+fn is_repeatable(tool: &[u8]) -> bool {
+    let annotations = json::member(tool, "annotations").unwrap_or_default();
+    let has = |hint| json::member(annotations, hint) == Some(b"true");
+    has("readOnlyHint") || has("idempotentHint")
 }
 
 /// What a tool of 2025-11-25 says of tasks.

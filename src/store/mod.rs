@@ -12,6 +12,12 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
+mod streams; // what clients with sessions have missed
+mod used; //    states that must not be used twice
+
+pub use streams::{Change, Stream};
+pub use used::UsedState;
+
 /// `[store]`: what the gateway keeps on disk, so that lists answer at once after a start.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -34,9 +40,10 @@ impl Settings {
 /// Changes to the tables, in order; each is made once. (Listed here by hand: the macro that
 /// would find them has SQLite compiled a second time, for itself.)
 fn migrations() -> Migrator {
-    const LIST: [(&str, &str); 3] = [
+    const LIST: [(&str, &str); 4] = [
         ("catalog and keys", include_str!("migrations/0001_catalog_and_keys.sql")),
         ("sessions", include_str!("migrations/0002_sessions.sql")),
+        ("streams and used states", include_str!("migrations/0003_streams_and_used_states.sql")),
         ("tasks", include_str!("migrations/0004_tasks.sql")),
     ];
     let numbered = (1..).zip(LIST).map(|(number, (name, sql))| {

@@ -59,8 +59,9 @@ const METHODS: [(Method, &str); 23] = [
 ];
 
 impl Method {
-    pub fn parse(name: &str) -> Option<Self> {
-        METHODS.iter().find(|(_, known)| *known == name).map(|(method, _)| *method)
+    pub fn parse(name: impl AsRef<[u8]>) -> Option<Self> {
+        let name = name.as_ref();
+        METHODS.iter().find(|(_, known)| known.as_bytes() == name).map(|(method, _)| *method)
     }
 
     pub fn name(self) -> &'static str {
@@ -217,8 +218,9 @@ impl Revision {
     /// The newest revision of all.
     pub const NEWEST: Self = Self::V2026_07_28;
 
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().rev().find(|revision| revision.name() == text)
+    pub fn parse(text: impl AsRef<[u8]>) -> Option<Self> {
+        let text = text.as_ref();
+        Self::ALL.into_iter().rev().find(|revision| revision.name().as_bytes() == text)
     }
 
     pub fn name(self) -> &'static str {
@@ -254,6 +256,8 @@ pub mod meta {
     pub const PROGRESS_TOKEN: &str = "progressToken";
     /// Of 2025-11-25: the task that a message belongs to.
     pub const RELATED_TASK: &str = "io.modelcontextprotocol/related-task";
+    /// What a result of 2025-11-25 says of tasks, which means nothing in the modern era.
+    pub const OF_LEGACY_TASKS: [&str; 2] = [RELATED_TASK, "io.modelcontextprotocol/model-immediate-response"];
 
     /// The keys of a request that are about this hop and are written anew for the next one.
     pub const OF_A_HOP: [&str; 5] =

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::{
     json::{self, Fault, Limits, Member, Members, Span},
-    mcp::meta,
+    mcp::{Method, meta},
 };
 
 /// Why a text is no message we can act on.
@@ -34,6 +34,8 @@ pub enum Kind {
 pub struct Message {
     text: Bytes,
     kind: Kind,
+    /// Where the envelope's members stand among all.
+    envelope: Envelope,
     members: Members,
 }
 
@@ -53,21 +55,41 @@ const PARAMS: [&str; 10] = [
     "taskId",
 ];
 
-/// Where the members of the envelope have their values.
-#[derive(Default)]
+/// Which members are those of the envelope, by their place in the list of all; [`NONE`] if they
+/// are not there.
+#[derive(Debug, Clone, Copy)]
 struct Envelope {
-    jsonrpc: Option<Span>,
-    id: Option<Span>,
-    method: Option<Span>,
-    params: Option<Span>,
-    result: Option<Span>,
-    error: Option<Span>,
+    jsonrpc: u32,
+    id: u32,
+    method: u32,
+    params: u32,
+    result: u32,
+    error: u32,
 }
 
+const NONE: u32 = u32::MAX;
+
 impl Envelope {
+    const EMPTY: Self =
+        Self { jsonrpc: NONE, id: NONE, method: NONE, params: NONE, result: NONE, error: NONE };
+
+    #[inline(always)]
+    fn index(&self, key: &str) -> Option<usize> {
+        let index = match key {
+            "jsonrpc" => self.jsonrpc,
+            "id" => self.id,
+            "method" => self.method,
+            "params" => self.params,
+            "result" => self.result,
+            "error" => self.error,
+            _ => NONE,
+        };
+        (index != NONE).then_some(index as usize)
+    }
+
     /// Where the place of a member is noted, by its key.
     #[inline(always)]
-    fn place(&mut self, key: &[u8]) -> Option<&mut Option<Span>> {
+    fn place(&mut self, key: &[u8]) -> Option<&mut u32> {
         match key {
             b"jsonrpc" => Some(&mut self.jsonrpc),
             b"id" => Some(&mut self.id),
@@ -84,7 +106,7 @@ impl Message {
     /// Reads one message. An array is not one; see [`batch`].
     pub fn parse(text: Bytes, limits: &Limits) -> Result<Self, Malformed> {
         let members = json::outline(&text, limits).map_err(Malformed::Json)?;
-        let mut message = Self { text, kind: Kind::Notification, members };
+        let mut message = Self { text, kind: Kind::Notification, envelope: Envelope::EMPTY, members };
         message.kind = message.classify().map_err(|why| {
             let id = message.id().filter(|id| is_id(id)).map(Bytes::copy_from_slice);
             Malformed::Rpc(why, id)
@@ -92,12 +114,15 @@ impl Message {
         Ok(message)
     }
 
-    fn classify(&self) -> Result<Kind, &'static str> {
+    fn classify(&mut self) -> Result<Kind, &'static str> {
+        let spelling = self.note_envelope();
         let text = self.text.as_ref();
         if text.trim_ascii_start().first() != Some(&b'{') {
             return Err("a message is one JSON object");
         }
-        let Envelope { jsonrpc, id, method, params, result, error } = self.envelope()?;
+        spelling?;
+        let (jsonrpc, id, method) = (self.top("jsonrpc"), self.top("id"), self.top("method"));
+        let (params, result, error) = (self.top("params"), self.top("result"), self.top("error"));
         if jsonrpc.map(|v| v.of(text)) != Some(b"\"2.0\"") {
             return Err("`jsonrpc` must be \"2.0\"");
         }
@@ -127,29 +152,31 @@ impl Message {
         }
     }
 
-    /// The envelope, if the members that we look at are spelled as the specification has them.
-    fn envelope(&self) -> Result<Envelope, &'static str> {
+    /// Notes the members of the envelope. An error, if one that we look at, there or deeper down,
+    /// is not spelled as the specification has it.
+    fn note_envelope(&mut self) -> Result<(), &'static str> {
         let text = self.text.as_ref();
-        let mut envelope = Envelope::default();
         let mut in_params = false;
-        for member in &self.members {
-            let key = member.key.of(text);
+        let mut spelling = Ok(());
+        for (index, member) in (0..).zip(&self.members) {
             if member.depth == 1 {
+                let key = member.key.of(text);
                 in_params = key == b"params";
-                if let Some(place) = envelope.place(key) {
-                    *place = Some(member.value);
-                } else if unusual(member, text, &ENVELOPE) {
-                    return Err(
-                        "a member's name is spelled unusually; write it in lower case, without escapes",
-                    );
+                if let Some(place) = self.envelope.place(key) {
+                    *place = index;
+                } else if is_twin(member, text, &ENVELOPE) {
+                    spelling =
+                        Err("a member's name is spelled unusually; write it in lower case, without escapes");
                 }
             } else if in_params && member.depth == 2 && unusual(member, text, &PARAMS) {
-                return Err("a member's name is spelled unusually; write it in lower case, without escapes");
+                spelling =
+                    Err("a member's name is spelled unusually; write it in lower case, without escapes");
             } else if in_params && member.depth == 3 && unusual(member, text, &meta::OF_A_HOP) {
-                return Err("a member of `_meta` is spelled unusually; write it as the specification does");
+                spelling =
+                    Err("a member of `_meta` is spelled unusually; write it as the specification does");
             }
         }
-        Ok(envelope)
+        spelling
     }
 
     fn error_shape(&self) -> Result<(), &'static str> {
@@ -166,28 +193,33 @@ impl Message {
         &self.text
     }
 
-    /// Where a member of the outermost object has its value.
+    /// Where a member of the envelope has its value.
     #[inline(always)]
     pub fn top(&self, key: &str) -> Option<Span> {
-        let found = self.members.iter().find(|m| m.depth == 1 && m.is(key, &self.text));
-        found.map(|member| member.value)
+        self.envelope.index(key).map(|index| self.members[index].value)
     }
 
-    /// The members of an object that is itself a member of the outermost object, and those of
-    /// its `_meta`.
+    /// What follows a member of the envelope; nothing, if that is not there.
+    #[inline(always)]
+    fn behind(&self, key: &str) -> &[Member] {
+        match self.envelope.index(key) {
+            Some(index) => &self.members[index + 1..],
+            None => &[],
+        }
+    }
+
+    /// The members of an object that is itself a member of the envelope, and those of its `_meta`.
     #[inline(always)]
     pub fn inside(&self, key: &str) -> &[Member] {
-        let outermost = |m: &Member| m.depth == 1 && m.is(key, &self.text);
-        let Some(start) = self.members.iter().position(outermost) else { return &[] };
-        let rest = &self.members[start + 1..];
+        let rest = self.behind(key);
         let end = rest.iter().position(|m| m.depth == 1).unwrap_or(rest.len());
         &rest[..end]
     }
 
     #[inline(always)]
     fn find(&self, parent: &str, key: &str) -> Option<Span> {
-        let found = self.inside(parent).iter().find(|m| m.depth == 2 && m.is(key, &self.text));
-        found.map(|member| member.value)
+        let inside = self.behind(parent).iter().take_while(|m| m.depth != 1);
+        inside.filter(|m| m.depth == 2).find(|m| m.is(key, &self.text)).map(|member| member.value)
     }
 
     /// The id as it is written, quotes and all.
@@ -203,6 +235,13 @@ impl Message {
 
     pub fn method(&self) -> Option<Cow<'_, str>> {
         json::string(self.top("method")?.of(&self.text))
+    }
+
+    /// The method, if it is one that we know.
+    pub fn known_method(&self) -> Option<Method> {
+        let text = self.top("method")?.of(&self.text);
+        let inner = text.strip_prefix(b"\"").and_then(|text| text.strip_suffix(b"\""));
+        inner.and_then(Method::parse).or_else(|| Method::parse(&*self.method()?))
     }
 
     /// Is this the method?

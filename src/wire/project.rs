@@ -8,13 +8,15 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use serde_json::json;
 use smallvec::SmallVec;
 
 use super::{
     json::{self, Member, Span},
     mcp::{Era, Method, Revision, code, meta},
     message::{Message, Splice, object_of, object_with},
+    older,
+    question::pages_first,
+    trace::Trace,
 };
 
 /// A request on its way to a backend: what of it is about this hop alone.
@@ -28,6 +30,10 @@ pub struct Hop<'a> {
     pub progress: bool,
     /// The envelope that each request of the modern era carries; none for the legacy one.
     pub envelope: Option<Envelope<'a>>,
+    /// What the backend speaks.
+    pub revision: Revision,
+    /// What came beside the message.
+    pub trace: Option<&'a Trace>,
 }
 
 /// What a request of revision 2026-07-28 says about its sender.
@@ -57,6 +63,12 @@ impl Envelope<'_> {
 
 /// The text of a request for the next hop.
 pub fn request(message: &Message, method: Method, hop: &Hop<'_>) -> Vec<u8> {
+    if method == Method::Complete
+        && hop.revision < Revision::V2025_06_18
+        && let Some(older) = older_completion(message)
+    {
+        return request(&older, method, hop);
+    }
     let text = message.text();
     let number = hop.id.to_string();
     let mut splice = Splice::new(text);
@@ -85,6 +97,22 @@ pub fn request(message: &Message, method: Method, hop: &Hop<'_>) -> Vec<u8> {
     splice.finish()
 }
 
+/// A completion without what came with 2025-06-18, if it has any of that.
+fn older_completion(message: &Message) -> Option<Message> {
+    let titled =
+        |reference: &[u8]| json::members(reference).iter().any(|member| member.is("title", reference));
+    let reference = message.in_params("ref").filter(|reference| titled(reference));
+    if reference.is_none() && message.param("context").is_none() {
+        return None;
+    }
+    let reference = reference.map(|reference| object_with(reference, |key| key == "title", &[]));
+    let put: Vec<(&str, &[u8])> = reference.iter().map(|reference| ("ref", &reference[..])).collect();
+    let params = message.top("params")?;
+    let mut splice = Splice::new(message.text());
+    splice.replace(params, object_with(params.of(message.text()), |key| key == "context", &put));
+    Message::parse(splice.finish().into(), &json::Limits::REPLY).ok()
+}
+
 /// A request of a later round: with the client's answers by their keys, and with the state that
 /// the server wants to hear again.
 pub fn next_round(message: &Message, answers: &[(&str, &[u8])], state: Option<&str>) -> Vec<u8> {
@@ -108,43 +136,13 @@ pub fn next_round(message: &Message, answers: &[(&str, &[u8])], state: Option<&s
     splice.finish()
 }
 
-/// A legacy server's request as it stands among the `inputRequests` of the modern era: without
-/// what belongs to the connection, and without what only the legacy era has.
-pub fn embedded(request: &Message) -> Vec<u8> {
-    let gone = |key: &str| matches!(key, "_meta" | "task" | "elicitationId");
-    let params = request.top("params").map(|place| object_with(place.of(request.text()), gone, &[]));
-    let method = request.top("method").map_or(&b"\"\""[..], |place| place.of(request.text()));
-    match params {
-        Some(params) => [b"{\"method\":", method, b",\"params\":", &params, b"}"].concat(),
-        None => [b"{\"method\":", method, b"}"].concat(),
-    }
-}
-
-/// The same the other way, for a client of a legacy revision, under an id of ours.
-pub fn question(request: &[u8], id: u64, revision: Revision) -> Vec<u8> {
-    let mut put: Vec<(&str, &[u8])> = vec![("jsonrpc", b"\"2.0\"")];
-    let id_text = id.to_string();
-    put.push(("id", id_text.as_bytes()));
-    let params = json::members(request).into_iter().find(|member| member.is("params", request));
-    let params = params.map(|member| {
-        let old = member.value.of(request);
-        let by_url = json::members(old).iter().any(|m| m.is("mode", old) && m.value.of(old) == b"\"url\"");
-        let elicitation = format!("\"waystation-{id}\"");
-        let more: &[(&str, &[u8])] = if by_url { &[("elicitationId", elicitation.as_bytes())] } else { &[] };
-        // Before 2025-11-25 there were only forms, and no word for them.
-        object_with(old, |key| key == "mode" && revision < Revision::V2025_11_25, more)
-    });
-    if let Some(params) = &params {
-        put.push(("params", params));
-    }
-    object_with(request, |_| false, &put)
-}
-
 /// The `_meta` of the next hop, if it differs from the one that came.
 fn request_meta(message: &Message, hop: &Hop<'_>, token: &str) -> Option<Vec<u8>> {
     let text = message.text();
     let of_a_hop = |member: &&Member| meta::OF_A_HOP.iter().any(|name| member.is(name, text));
-    if !hop.progress && hop.envelope.is_none() && !message.meta().any(|member| of_a_hop(&member)) {
+    let trace = || hop.trace.into_iter().flat_map(|trace| trace.missing_in(message));
+    let same = !hop.progress && hop.envelope.is_none() && !message.meta().any(|member| of_a_hop(&member));
+    if same && trace().next().is_none() {
         return None;
     }
     let envelope = hop.envelope.as_ref().map(Envelope::members).unwrap_or_default();
@@ -153,6 +151,7 @@ fn request_meta(message: &Message, hop: &Hop<'_>, token: &str) -> Option<Vec<u8>
     if hop.progress {
         put.push((meta::PROGRESS_TOKEN, token.as_bytes()));
     }
+    put.extend(trace().map(|(name, value)| (name, value.as_bytes())));
     Some(object_of(text, message.meta().filter(|member| !of_a_hop(member)), &put))
 }
 
@@ -179,10 +178,18 @@ pub struct Reader<'a> {
 /// A backend's response as the client's revision has it, with the client's id.
 pub fn response(message: &Message, written_in: Era, reader: &Reader<'_>) -> Vec<u8> {
     let text = changes(message, written_in, reader).finish();
-    if reader.revision < Revision::V2025_06_18 && message.top("result").is_some() {
-        return older_content(text, reader);
+    if reader.revision >= Revision::V2025_06_18 {
+        return text;
     }
-    text
+    let result = json::members(&text).into_iter().find(|member| member.is("result", &text));
+    let older = result.and_then(|result| {
+        let older = older::result(result.value.of(&text), reader.method, reader.revision)?;
+        Some((result.value, older))
+    });
+    let Some((place, older)) = older else { return text };
+    let mut splice = Splice::new(&text);
+    splice.replace(place, older);
+    splice.finish()
 }
 
 /// The same in pieces that follow one another. Long ones are shared with the message.
@@ -200,15 +207,17 @@ fn changes<'a>(message: &'a Message, written_in: Era, reader: &Reader<'a>) -> Sp
         splice.replace(id, reader.id);
     }
     if let Some(error) = message.top("error") {
-        if let Some(other) = error_code(message, written_in, reader) {
+        if let Some(other) = pages_first(message, reader) {
+            splice.replace(error, other);
+        } else if let Some(other) = error_code(message, written_in, reader) {
             splice.replace(message.of_error("code").unwrap_or(error), other.to_string().into_bytes());
         }
         return splice;
     }
     let Some(result) = message.top("result") else { return splice };
     match (written_in, reader.revision.era()) {
-        (Era::Legacy, Era::Legacy) => {}
-        (_, Era::Modern) => complete(message, result, reader, &mut splice),
+        (Era::Legacy, Era::Legacy) => in_words(message, result, reader, &mut splice),
+        (_, Era::Modern) => complete(message, result, written_in, reader, &mut splice),
         (Era::Modern, Era::Legacy) => {
             splice.replace(result, downgrade(result.of(message.text()), reader));
         }
@@ -217,7 +226,13 @@ fn changes<'a>(message: &'a Message, written_in: Era, reader: &Reader<'a>) -> Sp
 }
 
 /// Adds what every result of the modern era has, where it is missing.
-fn complete<'a>(message: &Message, result: Span, reader: &Reader<'_>, splice: &mut Splice<'a>) {
+fn complete<'a>(
+    message: &Message,
+    result: Span,
+    written_in: Era,
+    reader: &Reader<'_>,
+    splice: &mut Splice<'a>,
+) {
     let mut more = Vec::with_capacity(160);
     if message.field("resultType").is_none() {
         more.extend_from_slice(b"\"resultType\":\"complete\",");
@@ -233,7 +248,8 @@ fn complete<'a>(message: &Message, result: Span, reader: &Reader<'_>, splice: &m
     }
     if let Some(place) = message.field("_meta") {
         let info = [(meta::SERVER_INFO, reader.server_info.as_bytes())];
-        splice.replace(place, object_with(place.of(message.text()), |_| false, &info));
+        let gone = |key: &str| written_in == Era::Legacy && meta::OF_LEGACY_TASKS.contains(&key);
+        splice.replace(place, object_with(place.of(message.text()), gone, &info));
     } else {
         for part in ["\"_meta\":{\"", meta::SERVER_INFO, "\":", reader.server_info, "},"] {
             more.extend_from_slice(part.as_bytes());
@@ -245,11 +261,42 @@ fn complete<'a>(message: &Message, result: Span, reader: &Reader<'_>, splice: &m
     splice.insert(result.start + 1, more);
 }
 
+/// Structured content that nothing else says is said in words too, for whoever reads only these.
+fn in_words(message: &Message, result: Span, reader: &Reader<'_>, splice: &mut Splice<'_>) {
+    let Some(structured) = message.in_result("structuredContent") else { return };
+    if reader.method != Method::ToolsCall {
+        return;
+    }
+    match message.field("content") {
+        None => {
+            let words = [b"\"content\":", &words(structured)[..], b","].concat();
+            splice.insert(result.start + 1, words);
+        }
+        Some(content) if json::within(message.text(), content).is_empty() => {
+            splice.replace(content, words(structured));
+        }
+        Some(_) => {}
+    }
+}
+
+/// A list of content with a value in it as text.
+fn words(value: &[u8]) -> Vec<u8> {
+    let text = json::quoted(&String::from_utf8_lossy(value));
+    format!("[{{\"type\":\"text\",\"text\":{text}}}]").into_bytes()
+}
+
 /// A modern result without what the legacy era does not know.
 fn downgrade(result: &[u8], reader: &Reader<'_>) -> Vec<u8> {
     let mut put: Vec<(&str, Vec<u8>)> = Vec::new();
+    let mut said = reader.method != Method::ToolsCall;
+    let mut structured = None;
     for member in json::members(result) {
         let value = member.value.of(result);
+        match &*member.key_in(result) {
+            "content" => said |= !json::elements(value).is_empty(),
+            "structuredContent" => structured = Some(value),
+            _ => {}
+        }
         match &*member.key_in(result) {
             "_meta" => put.push(("_meta", object_with(value, |key| key == meta::SERVER_INFO, &[]))),
             "structuredContent" if reader.wrapped || !value.starts_with(b"{") => {
@@ -257,6 +304,9 @@ fn downgrade(result: &[u8], reader: &Reader<'_>) -> Vec<u8> {
             }
             _ => {}
         }
+    }
+    if let Some(structured) = structured.filter(|_| !said) {
+        put.push(("content", words(structured)));
     }
     let put: Vec<(&str, &[u8])> = put.iter().map(|(key, value)| (*key, value.as_slice())).collect();
     object_with(result, |key| matches!(key, "resultType" | "ttlMs" | "cacheScope"), &put)
@@ -300,70 +350,13 @@ fn names_uri(message: &Message) -> bool {
     json::members(data).iter().any(|member| member.key_in(data) == "uri")
 }
 
-/// A response whose content a revision before 2025-06-18 can read: no links, no structured
-/// content, and before 2025-03-26 no audio.
-fn older_content(text: Vec<u8>, reader: &Reader<'_>) -> Vec<u8> {
-    if !matches!(reader.method, Method::ToolsCall | Method::PromptsGet) {
-        return text;
-    }
-    let members = json::outline(&text, &super::json::Limits::REPLY).unwrap_or_default();
-    let field = |name: &[u8]| {
-        members.iter().find(|member| member.depth == 2 && member.key.of(&text) == name).map(|m| m.value)
-    };
-    let mut splice = Splice::new(&text);
-    let list = field(if reader.method == Method::ToolsCall { b"content" } else { b"messages" });
-    for element in list.map(|list| within(&text, list)).unwrap_or_default() {
-        let block = if reader.method == Method::ToolsCall {
-            Some(element)
-        } else {
-            member_of(&text, element, "content")
-        };
-        let Some(block) = block else { continue };
-        if let Some(plain) = older_block(block.of(&text), reader.revision) {
-            splice.replace(block, plain);
-        }
-    }
-    if let (Some(structured), Some(list)) = (field(b"structuredContent"), list)
-        && within(&text, list).is_empty()
-    {
-        let said = json!([{ "type": "text", "text": String::from_utf8_lossy(structured.of(&text)) }]);
-        splice.replace(list, said.to_string().into_bytes());
-    }
-    splice.finish()
-}
-
-/// The elements of an array that stands in a text, by their places in that text.
-fn within(text: &[u8], array: Span) -> Vec<Span> {
-    let shift = |span: Span| Span { start: span.start + array.start, end: span.end + array.start };
-    json::elements(array.of(text)).into_iter().map(shift).collect()
-}
-
-fn member_of(text: &[u8], object: Span, name: &str) -> Option<Span> {
-    let inner = object.of(text);
-    let found = json::members(inner).into_iter().find(|member| member.key_in(inner) == name)?;
-    Some(Span { start: found.value.start + object.start, end: found.value.end + object.start })
-}
-
-fn older_block(block: &[u8], revision: Revision) -> Option<Vec<u8>> {
-    let value: serde_json::Value = serde_json::from_slice(block).ok()?;
-    let text = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
-    let new = match value["type"].as_str()? {
-        "resource_link" => json!({ "type": "text", "text": format!("{} ({})", text("name"), text("uri")) }),
-        "audio" if revision < Revision::V2025_03_26 => json!({
-            "type": "resource",
-            "resource": { "uri": "urn:waystation:audio", "mimeType": text("mimeType"), "blob": text("data") },
-        }),
-        _ => return None,
-    };
-    Some(new.to_string().into_bytes())
-}
-
 /// A tool's list entry under another name, as an era has it, and whether a result of the tool
 /// has to be wrapped for readers of that era.
 ///
 /// The legacy era wants `outputSchema` to describe an object; another schema is put inside one
-/// with the single member `result`, and its local references are led there. The modern era has
-/// no `execution`.
+/// with the single member `result`, and its local references are led there. Whatever the backend
+/// says, any tool may be called as a task here and none must be; the modern era has no
+/// `execution` to say so.
 pub fn tool(entry: &[u8], name: &str, era: Era) -> (Vec<u8>, bool) {
     let quoted = json::quoted(name);
     let mut put: Vec<(&str, &[u8])> = vec![("name", quoted.as_bytes())];
@@ -376,6 +369,7 @@ pub fn tool(entry: &[u8], name: &str, era: Era) -> (Vec<u8>, bool) {
         let inner = lead_references(schema);
         format!("{{\"type\":\"object\",\"properties\":{{\"result\":{inner}}},\"required\":[\"result\"]}}")
     });
+    put.push(("execution", br#"{"taskSupport":"optional"}"#));
     if let Some(schema) = &wrapped {
         put.push(("outputSchema", schema.as_bytes()));
     }

@@ -4,7 +4,7 @@
  *
  * It has every tool, prompt and resource that the server scenarios of @modelcontextprotocol/conformance call, for the
  * stateful revisions (2025-03-26, 2025-06-18, 2025-11-25) and for the stateless 2026-07-28, on one endpoint.
- * Names and texts are those that the suite asserts. What it asks of its client it asks in the era of the connection:
+ * Names and texts are those that the suite asserts; the tools `era_*` are those of eras.py. What it asks of its client it asks in the era of the connection:
  * a request in the middle of the call, or an input_required round.
  *
  *   node target.mjs --port 18100     http://127.0.0.1:18100/mcp
@@ -40,6 +40,9 @@ const { values: opt } = parseArgs({ options: {
 const PNG = 'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8DwHwAFBQIAX8jx0gAAAABJRU5ErkJggg==';
 const WAV = 'UklGRiYAAABXQVZFZm10IBAAAAABAAEAQB8AAAB9AAACABAAZGF0YQIAAAA=';
 const codec = createRequestStateCodec({ key: crypto.getRandomValues(new Uint8Array(32)) });
+const WATCHED = 'test://watched-resource';
+const watching = new Set();                // servers whose client watches it (stateful era)
+let cancelled = 0;
 const text = (t, extra = {}) => ({ content: [{ type: 'text', text: t }], ...extra });
 const sleep = ms => new Promise(r => setTimeout(r, ms));
 const none = z.object({});
@@ -118,6 +121,25 @@ function makeServer() {
   tool('json_schema_2020_12_tool', 'JSON Schema 2020-12 keywords survive tools/list (SEP-1613, SEP-2106)', async a => text(`called with: ${JSON.stringify(a)}`), fromJsonSchema(JSON_SCHEMA_2020_12));
   tool('test_x_mcp_header', 'SEP-2243: region mirrored into Mcp-Param-Region', async a => text(`region=${a.region ?? '<none>'}`), fromJsonSchema({ type: 'object', properties: {
     region: { type: 'string', 'x-mcp-header': 'Region' }, level: { type: 'integer' } } }));
+
+  // --- what not every revision has, what is cancelled, and what changes (eras.py)
+  s.registerTool('era_rich', {
+    title: 'Rich', description: 'all that came after 2024-11-05', annotations: { readOnlyHint: true },
+    icons: [{ src: 'https://example.com/icon.png' }], outputSchema: fromJsonSchema(objectOf({ n: { type: 'integer' } }))
+  }, async () => ({
+    content: [{ type: 'resource_link', uri: 'test://static-text', name: 'the text', title: 'Text' }, { type: 'audio', data: WAV, mimeType: 'audio/wav' }],
+    structuredContent: { n: 7 }
+  }));
+  tool('era_slow', 'runs until it is cancelled', (_a, ctx) => new Promise(resolve => {
+    const signal = ctx.mcpReq.signal, end = () => { cancelled++; resolve(text('cancelled')); };
+    if (signal.aborted) end(); else signal.addEventListener('abort', end);
+  }), none);
+  tool('era_cancelled', 'how many calls of era_slow were cancelled', async () => text(String(cancelled)));
+  tool('era_touch', 'has the watched resource change', async () => {
+    modern?.notify.resourceUpdated(WATCHED);
+    for (const server of watching) await server.sendResourceUpdated({ uri: WATCHED }).catch(() => watching.delete(server));
+    return text('touched');
+  });
 
   // --- notifications during a call
   const say = (ctx, data) => ctx.mcpReq.notify({ method: 'notifications/message', params: { level: 'info', data } });
@@ -209,11 +231,11 @@ function makeServer() {
   const res = (name, uri, title, mimeType, body) => s.registerResource(name, uri, { title, description: title, mimeType }, async () => ({ contents: [{ uri, mimeType, ...body }] }));
   res('static-text', 'test://static-text', 'Static Text Resource', 'text/plain', { text: 'This is the content of the static text resource.' });
   res('static-binary', 'test://static-binary', 'Static Binary Resource', 'image/png', { blob: PNG });
-  res('watched-resource', 'test://watched-resource', 'Watched Resource', 'text/plain', { text: 'Watched resource content' });
+  res('watched-resource', WATCHED, 'Watched Resource', 'text/plain', { text: 'Watched resource content' });
   s.registerResource('template', new ResourceTemplate('test://template/{id}/data', { list: undefined }), { title: 'Resource Template', description: 'template', mimeType: 'application/json' },
     async (uri, { id }) => ({ contents: [{ uri: uri.toString(), mimeType: 'application/json', text: JSON.stringify({ id, templateTest: true, data: `Data for ID: ${id}` }) }] }));
-  s.server.setRequestHandler('resources/subscribe', async () => ({}));
-  s.server.setRequestHandler('resources/unsubscribe', async () => ({}));
+  s.server.setRequestHandler('resources/subscribe', async request => { if (request.params.uri === WATCHED) watching.add(s.server); return {}; });
+  s.server.setRequestHandler('resources/unsubscribe', async request => { if (request.params.uri === WATCHED) watching.delete(s.server); return {}; });
 
   // --- prompts
   const user = content => ({ role: 'user', content });

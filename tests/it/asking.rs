@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     fake::{Era, Fake},
-    support::{Gateway, Post, Session},
+    support::{Gateway, Post, Session, until},
 };
 
 const LEGACY: &str = "2025-11-25";
@@ -110,6 +110,27 @@ async fn a_state_serves_the_call_it_was_given_for_and_no_other() {
         let right = call(&gateway, &tool, &form("a"), &with(&state)).send().await.result();
         assert_eq!(given(&right)["result"], accept("Eve"), "what was tried in vain has not used it up");
     }
+}
+
+#[tokio::test]
+async fn a_state_is_used_once_even_over_a_restart() {
+    let new = Fake::builder().era(Era::Modern).start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let setup = || Gateway::with("").backend("new", &new).store(folder.path().join("a.db"));
+    let gateway = setup().start().await;
+    let mut rounds = Vec::new();
+    for _ in 0..2 {
+        let first = call(&gateway, "new__ask", &form("a"), &json!({})).send().await.result();
+        let responses = json!({ "answer": accept("Ada") });
+        rounds.push(json!({ "inputResponses": responses, "requestState": first["requestState"] }));
+    }
+    call(&gateway, "new__ask", &form("a"), &rounds[0]).send().await.result();
+    gateway.stop().await;
+
+    let gateway = setup().start().await;
+    assert_eq!(call(&gateway, "new__ask", &form("a"), &rounds[0]).send().await.refusal(), (200, -32602));
+    let other = call(&gateway, "new__ask", &form("a"), &rounds[1]).send().await.result();
+    assert_eq!(given(&other)["result"], accept("Ada"), "one that was not used is still good");
 }
 
 #[tokio::test]
@@ -302,4 +323,31 @@ async fn a_question_that_waits_for_its_answer_delays_nobody() {
     assert_eq!(given(&response["result"])["result"], accept("Ada"));
     // The gateway's own, the one with the question, and the other; none for each call.
     assert_eq!(pair.sessions(), 3);
+}
+
+#[tokio::test]
+async fn what_a_cancelled_call_still_asks_reaches_nobody_else() {
+    let gateway = Gateway::with("").stdio("child", &["--era", "legacy"]).start().await;
+    let (first, second) = (gateway.legacy_asked(LEGACY).await, gateway.legacy_asked(LEGACY).await);
+    let asking = tokio::spawn(first.call("child__ask", json!({ "ms": 300 })).send());
+    until("the child has the call", || gateway.log("child").iter().any(|line| line.contains("\"ask\"")))
+        .await;
+    first.cancel(1).await;
+    assert_eq!(asking.await.unwrap().messages().len(), 0);
+
+    // On the same connection, while the question comes.
+    let alone = second.call("child__slow", json!({ "ms": 600 })).send().await;
+    assert_eq!(alone.messages().len(), 1, "{}", alone.text());
+    let refused = || gateway.log("child").iter().any(|line| line.contains("-32601") && line.contains("ask-"));
+    until("the question is refused", refused).await;
+    // What is asked later is answered by whose call it is; also while a server that is known to ask may do so for a
+    // call that is no more.
+    let answer = asked(&second, "child__ask", json!({}), json!({ "result": accept("Ada") })).await;
+    assert_eq!(given(&answer["result"]), accept("Ada"));
+    let asking = tokio::spawn(first.call("child__ask", json!({ "ms": 60_000 })).send());
+    until("the child has the call", || gateway.log("child").iter().any(|line| line.contains("60000"))).await;
+    first.cancel(2).await;
+    assert_eq!(asking.await.unwrap().messages().len(), 0);
+    let answer = asked(&second, "child__ask", json!({}), json!({ "result": accept("Eve") })).await;
+    assert_eq!(given(&answer["result"]), accept("Eve"));
 }

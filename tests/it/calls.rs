@@ -305,3 +305,43 @@ async fn a_call_to_a_child_has_an_idle_and_a_total_deadline() {
         crate::support::until("the child is told", told).await;
     }
 }
+
+#[tokio::test]
+async fn a_client_with_a_token_hears_of_a_silent_call_and_only_of_rising_progress() {
+    let fakes = [
+        Fake::builder().era(Era::Legacy).sse(true).start().await,
+        Fake::builder().era(Era::Modern).sse(true).start().await,
+    ];
+    let deadlines = "[deadline]\nheartbeat = \"100ms\"\n[deadline.tools]\n\"*__slow\" = { idle = \"450ms\" }";
+    let gateway = Gateway::with(deadlines).backend("old", &fakes[0]).backend("new", &fakes[1]).start().await;
+    for client in Client::both(&gateway).await {
+        for backend in ["old", "new"] {
+            let who = format!("{} of {backend}", client.name());
+            let call = |tool: &str, arguments: Value, meta: Value| {
+                let name = format!("{backend}__{tool}");
+                client.request("tools/call", json!({ "name": name, "arguments": arguments, "_meta": meta }))
+            };
+            let token = json!({ "progressToken": "t" });
+            let arguments = json!({ "n": 3, "every_ms": 350, "logs": 0 });
+            let answer = call("progress", arguments, token.clone()).send().await;
+            let messages = answer.messages();
+            let (answer, progress) = messages.split_last().unwrap();
+            assert_eq!(answer["result"]["content"][0]["text"], "3 steps", "{who}");
+            let of =
+                |member: &str| progress.iter().map(|one| one["params"][member].clone()).collect::<Vec<_>>();
+            let values: Vec<_> = of("progress").iter().map(|value| value.as_f64().unwrap()).collect();
+            assert!(values.is_sorted_by(|a, b| a < b) && values[0] == 0.000001, "{who}: {values:?}");
+            assert!(
+                values.len() > 5 && [1.0, 2.0, 3.0].iter().all(|step| values.contains(step)),
+                "{values:?}"
+            );
+            assert!(of("progressToken").iter().all(|token| token == "t"), "{who}");
+
+            let silent = call("slow", json!({}), token).send().await;
+            assert!(silent.messages().len() > 2, "{who}: {}", silent.text());
+            assert_eq!(silent.error()["code"], 504, "{who}");
+            let without = call("slow", json!({}), json!({})).send().await;
+            assert_eq!((without.messages().len(), &without.error()["code"]), (1, &json!(504)), "{who}");
+        }
+    }
+}

@@ -224,3 +224,23 @@ async fn a_client_that_goes_in_the_middle_of_a_stream_has_cancelled_its_call() {
         crate::support::until("the child is told", told).await;
     }
 }
+
+#[tokio::test]
+async fn what_a_cancelled_call_still_says_reaches_nobody_else() {
+    let gateway = Gateway::with("").stdio("child", &["--era", "legacy"]).start().await;
+    let (first, second) = (gateway.legacy("2025-11-25").await, gateway.legacy("2025-11-25").await);
+    // The child goes on with this one, since it heeds no cancellation of it.
+    let mut stream = first.call("child__progress", json!({ "n": 20, "every_ms": 20 })).open().await;
+    assert_eq!(stream.message().await.expect("a log message")["method"], "notifications/message");
+    first.cancel(1).await;
+    drop(stream);
+
+    let alone = second.call("child__slow", json!({ "ms": 200 })).send().await;
+    assert_eq!(alone.messages().len(), 1, "the first one's log is nobody's: {}", alone.text());
+    // Once the first one is answered, it is clear again whose log it is.
+    let clear = async || second.call("child__progress", json!({ "n": 2 })).send().await.messages().len() == 3;
+    let begun = Instant::now();
+    while !clear().await {
+        assert!(begun.elapsed() < Duration::from_secs(5), "no log reaches anyone any more");
+    }
+}

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::{
     fake::{Era, Fake, numbered, tool},
-    support::{Gateway, PATIENCE, Setup, names_of, until},
+    support::{Gateway, PATIENCE, Post, Setup, names_of, until},
 };
 
 /// Waits until the gateway lists so many tools.
@@ -96,7 +96,7 @@ async fn the_pages_of_a_backend_are_read_to_the_last() {
 
 #[tokio::test]
 async fn the_pages_of_a_child_process_are_read_to_the_last() {
-    let flags = ["--tools", "495", "--page-size", "50"];
+    let flags = ["--tools", "494", "--page-size", "50"];
     let gateway = Gateway::with("").stdio("a", &flags).start().await;
     assert_eq!(gateway.tools().await.len(), 500 + 3);
 }
@@ -300,13 +300,89 @@ async fn long_names_are_cut_to_what_every_model_takes_and_still_lead_to_their_to
 
 #[tokio::test]
 async fn entries_that_cannot_be_shown_are_left_out_and_said_to_be() {
-    let tools = vec![tool("fine"), tool("has blank"), json!({ "title": "no name" }), tool("fine")];
+    let schema = json!({ "type": "object", "properties": { "a": { "type": "string", "x-mcp-header": "" } } });
+    let mut bad_header = tool("header");
+    bad_header["inputSchema"] = schema;
+    let tools =
+        vec![tool("fine"), tool("has blank"), json!({ "title": "no name" }), bad_header, tool("fine")];
     let fake = Fake::builder().tools(tools).start().await;
     let gateway = Gateway::with("").backend("a", &fake).start().await;
     let own: Vec<_> = gateway.tools().await.into_iter().filter(|name| name.starts_with("a__")).collect();
     assert_eq!(own, ["a__fine"]);
     let status = gateway.status_of("a").await;
-    assert!(status["faults"][0].as_str().unwrap().contains("no text \"name\""), "{status}");
+    let faults = status["faults"].as_array().unwrap().iter().map(|fault| fault.as_str().unwrap());
+    let why = [
+        "no text \"name\"",
+        "\"has blank\" is left out: ",
+        "\"header\" is left out: x-mcp-header \"\"",
+        "twice",
+    ];
+    for (fault, why) in faults.zip(why) {
+        assert!(fault.contains(why), "{fault}");
+    }
+    assert_eq!(status["faults"].as_array().unwrap().len(), why.len(), "{status}");
     let explained = gateway.explain("a__has blank").await.to_string();
     assert!(explained.contains("characters besides"), "{explained}");
+}
+
+#[tokio::test]
+async fn a_call_waits_for_a_backend_that_is_just_starting_and_for_no_other() {
+    let slow = |era| Fake::builder().era(era).slow(Duration::from_millis(50));
+    let prompts = vec![json!({ "name": "greet", "arguments": [{ "name": "who" }] })];
+    let resources = vec![json!({ "uri": "test://a", "name": "a" })];
+    let old = slow(Era::Legacy).prompts(prompts).resources(resources).start().await;
+    let new = slow(Era::Modern).start().await;
+    let hung = Fake::builder().hang().start().await;
+    let setup = Gateway::with("").backend("old", &old).backend("new", &new);
+    let setup = setup.server("hung", &hung.url(), "connect_timeout = \"3s\"");
+    let gateway = setup.server("gone", "http://127.0.0.1:1/mcp", "").start_at_once().await;
+    let calls = [
+        gateway.call("old__echo", json!({})),
+        gateway.call("new__echo", json!({})),
+        gateway.modern_at("/mcp/new", "tools/call", json!({ "name": "echo", "arguments": {} })),
+        gateway.modern("prompts/get", json!({ "name": "old__greet", "arguments": { "who": "Ada" } })),
+        gateway.modern("resources/read", json!({ "uri": "test://a" })),
+        gateway.modern("completion/complete", {
+            let of = json!({ "type": "ref/prompt", "name": "old__greet" });
+            json!({ "ref": of, "argument": { "name": "who", "value": "A" } })
+        }),
+    ];
+    let begun = Instant::now();
+    for answer in futures_util::future::join_all(calls.map(Post::send)).await {
+        answer.result();
+    }
+    println!("answered after {:?}", begun.elapsed());
+    // Of a name that none of them could have, nobody is asked; nor is one waited for that is known.
+    let quick = async |tool: &str| {
+        let begun = Instant::now();
+        let answer = gateway.call(tool, json!({})).send().await;
+        assert_eq!(answer.refusal(), (200, -32602), "{tool}");
+        begun.elapsed()
+    };
+    assert_eq!(gateway.status_of("hung").await["state"], "starting");
+    for tool in ["old__none", "nobody__x", "plain", "hung_x"] {
+        let took = quick(tool).await;
+        assert!(took < Duration::from_millis(500), "{tool}: {took:?}");
+    }
+    // One that never answers is waited for as long as connecting to it may take.
+    let took = quick("hung__x").await;
+    assert!(took > Duration::from_secs(1) && took < Duration::from_secs(5), "{took:?}");
+    assert!(quick("hung__x").await < Duration::from_millis(500), "now it is down");
+    assert!(quick("gone__x").await < Duration::from_millis(500));
+}
+
+#[tokio::test]
+async fn what_is_known_from_an_earlier_run_is_waited_for_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("kept.db");
+    let fake = Fake::builder().start().await;
+    let lines = "connect_timeout = \"20s\"";
+    let first = Gateway::with("").server("one", &fake.url(), lines).store(&store).start().await;
+    first.call("one__echo", json!({})).send().await.result();
+    first.stop().await;
+    let hung = Fake::builder().hang().at(vacated(fake).await).start().await;
+    let second = Gateway::with("").server("one", &hung.url(), lines).store(&store).start_at_once().await;
+    let begun = Instant::now();
+    assert_eq!(second.call("one__none", json!({})).send().await.refusal(), (200, -32602));
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
 }

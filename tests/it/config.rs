@@ -38,7 +38,8 @@ fn a_key_that_does_not_exist_is_told_with_the_one_that_was_meant() {
     check("[lisen]\naddress = \"127.0.0.1:1\"", 1, &["there is no table [lisen]", "did you mean `listen`?"]);
     check("[listen]\nport = 80", 2, &["`address` holds the host and the port"]);
     check(&backend("disabled = true"), 3, &["enabled = false"]);
-    check("[identify]\naudience = \"x\"", 1, &["there is no table [identify]"]);
+    check("[limit]\nper_caller = \"x\"", 1, &["there is no table [limit]"]);
+    check("[identify]\naudience = \"x\"", 1, &["nobody could come in"]);
 }
 
 #[test]
@@ -78,8 +79,12 @@ fn numbers_and_times_have_bounds() {
     check("[session]\nmax = 0", 2, &["no session"]);
     check("[deadline]\ntotal = \"0s\"", 2, &["no time at all"]);
     check("[deadline]\nidle = \"400d\"", 2, &["longer than a year"]);
+    check("[deadline]\nheartbeat = \"400d\"", 2, &["longer than a year"]);
     check("[deadline.tools]\n\"a__*\" = { idle = \"0s\" }", 2, &["deadline.tools.\"a__*\".idle"]);
     check(&backend("connect_timeout = \"0ms\""), 3, &["no time at all"]);
+    check(&backend("idle = \"0ms\""), 3, &["no time at all"]);
+    check(&backend("max_connections = 1"), 3, &["write 2 or more"]);
+    check(&backend("share = \"nobody\""), 3, &["none of its values"]);
 }
 
 #[test]

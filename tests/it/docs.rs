@@ -49,7 +49,8 @@ fn routes_toml_is_right_in_every_line_that_is_commented_out() {
     let (config, _) = Config::parse("routes.toml", &uncommented(), &secrets).unwrap();
     let usual = Config::default();
     assert_eq!((config.listen, config.session, config.log), (usual.listen, usual.session, usual.log));
-    assert_eq!((config.deadline.idle, config.deadline.total), (usual.deadline.idle, usual.deadline.total));
+    let (of, usual) = (config.deadline, usual.deadline);
+    assert_eq!((of.idle, of.total, of.heartbeat), (usual.idle, usual.total, usual.heartbeat));
     assert_eq!(config.backends.len(), 3);
 }
 

@@ -18,7 +18,7 @@ mod session;
 mod stream;
 mod tool;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -102,6 +102,10 @@ struct Shared {
     running: Mutex<Vec<tool::Running>>,
     sessions: Mutex<HashMap<String, Arc<session::Session>>>,
     listens: Mutex<Vec<session::Listen>>,
+    /// What the next streams say that go on after an event.
+    later: Mutex<VecDeque<Bytes>>,
+    /// May the calls of `ask` go on that wait for it?
+    may_ask: watch::Sender<bool>,
     /// Requests of ours that a client has yet to answer, by id.
     asked: Mutex<HashMap<String, oneshot::Sender<Value>>>,
     /// The lists whose cursor has expired already.
@@ -204,6 +208,16 @@ impl Fake {
         self.shared.listeners().iter().for_each(|listener| listener.send_raw(bytes.clone()));
     }
 
+    /// Answers the next GET that goes on after an event with these bytes, and ends.
+    pub fn answer_later(&self, bytes: impl Into<Bytes>) {
+        lock(&self.shared.later).push_back(bytes.into());
+    }
+
+    /// Lets the calls of `ask` ask that wait for it.
+    pub fn let_ask(&self) {
+        self.shared.may_ask.send_replace(true);
+    }
+
     /// Has other tools from now on, and says so to all who listen. Gives how many do.
     pub fn change_tools(&self, tools: Vec<Value>) -> usize {
         *lock(&self.shared.tools) = tools;
@@ -268,6 +282,8 @@ impl Shared {
             running: Mutex::default(),
             sessions: Mutex::default(),
             listens: Mutex::default(),
+            later: Mutex::default(),
+            may_ask: watch::Sender::new(false),
             asked: Mutex::default(),
             expired: Mutex::default(),
             last_number: AtomicU64::new(0),

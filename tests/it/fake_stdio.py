@@ -3,7 +3,8 @@
 
 Tools of its own, listed first: `echo`, `slow` (until it is cancelled, or `ms` are over), `progress` (`n` steps,
 `every_ms` apart), `raw` (the bytes of `hex` as a whole line; with `as_result`, in place of a result; with `then`, the
-answer after it), `crash` (`code`, or `signal`).
+answer after it), `crash` (`code`, or `signal`), `ask` (asks for a form after `ms`, cancelled or not, and answers with
+what came back; in the legacy era alone).
 
 With FAKE_LOG set, it appends to that file one line for each of: `start PID`, `grandchild PID`, `received LINE`,
 `cancelled ID NANOSECONDS` (of CLOCK_MONOTONIC), `closed` (stdin has ended), `term` (a SIGTERM was ignored).
@@ -20,7 +21,7 @@ import time
 LEGACY = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"]
 MODERN = "2026-07-28"
 META = "io.modelcontextprotocol/"
-OWN_TOOLS = ["echo", "slow", "progress", "raw", "crash"]
+OWN_TOOLS = ["echo", "slow", "progress", "raw", "crash", "ask"]
 
 
 def flags():
@@ -84,6 +85,7 @@ class Server:
         self.tools = {name: self.tool(name) for name in names}
         self.initialized = False
         self.running = {}
+        self.asking = {}
         self.expired = False
         self.writing = threading.Lock()
 
@@ -119,7 +121,9 @@ class Server:
     def take(self, message):
         method, number = message.get("method"), message.get("id")
         if method is None:
-            return  # An answer; this server asks nothing.
+            if number in self.asking:
+                self.say(self.asking.pop(number), json.dumps(message.get("result") or message.get("error")), False)
+            return
         if number is None:
             if method == "notifications/cancelled":
                 self.cancel(message.get("params", {}).get("requestId"))
@@ -234,6 +238,9 @@ class Server:
         if name == "raw":
             self.raw(message, arguments, modern)
             raise Silence
+        if name == "ask":
+            threading.Timer(arguments.get("ms", 0) / 1000, self.ask, (message,)).start()
+            raise Silence
         if name == "crash":
             if "signal" in arguments:
                 os.kill(os.getpid(), arguments["signal"])
@@ -268,6 +275,12 @@ class Server:
                 params = {"level": "info", "logger": self.options.name, "data": f"log {step}"}
                 self.send(method="notifications/message", params=params)
         self.say(message, f"{steps} steps", modern)
+
+    def ask(self, message):
+        number = f"ask-{message['id']}"
+        self.asking[number] = message
+        form = {"type": "object", "properties": {"name": {"type": "string"}}}
+        self.send(id=number, method="elicitation/create", params={"message": "Who?", "requestedSchema": form})
 
     def raw(self, message, arguments, modern):
         text = bytes.fromhex(arguments.get("hex", ""))

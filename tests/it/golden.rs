@@ -6,10 +6,14 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use waystation::wire::{
+    icon,
     json::Limits,
     mcp::{Era, INTRODUCTION, Method, Revision},
     message::Message,
+    older,
     project::{self, Envelope, Hop, Reader},
+    question,
+    trace::Trace,
 };
 
 const DASHES: &str = "\n----\n";
@@ -59,7 +63,11 @@ impl<'a> Rule<'a> {
                 });
                 let id = self.get("id").expect("an id").parse().expect("a number");
                 let progress = self.get("progress").is_some();
-                let hop = Hop { id, target: self.get("target"), progress, envelope };
+                let older = self.get("backend").and_then(Revision::parse).unwrap_or(Revision::NEWEST_LEGACY);
+                let revision = if envelope.is_some() { Revision::NEWEST } else { older };
+                let trace = Trace::of(|name| self.get(name).map(str::to_owned));
+                let target = self.get("target");
+                let hop = Hop { id, target, progress, envelope, revision, trace: trace.as_ref() };
                 project::request(&message(), self.method(), &hop)
             }
             "response" => {
@@ -73,11 +81,23 @@ impl<'a> Rule<'a> {
                 };
                 project::response(&message(), self.era("written_in"), &reader)
             }
+            "older" => {
+                let revision = self.get("reader").and_then(Revision::parse).expect("a reader's revision");
+                let older = older::result(text.as_bytes(), self.method(), revision);
+                older.unwrap_or_else(|| b"(as it is)".to_vec())
+            }
             "tool" => {
                 let (mut entry, wrapped) = project::tool(text.as_bytes(), self.of, self.era("reader"));
                 entry.extend_from_slice(format!("\nwrapped: {wrapped}").as_bytes());
                 entry
             }
+            "icons" => icon::safe_icons(text.as_bytes()).unwrap_or_else(|| b"as it is".to_vec()),
+            "question" => {
+                let revision = Revision::parse(self.of).expect("a revision");
+                let question = question::question(text.trim_end().as_bytes(), 5, revision);
+                question.unwrap_or_else(|why| format!("refused: {why}").into_bytes())
+            }
+            "embedded" => question::embedded(&message(), self.get("page")),
             "entry" => project::entry(text.as_bytes(), self.of, self.get("name").expect("a name")),
             "progress" => project::progress(&message(), self.get("token").expect("a token").as_bytes()),
             other => panic!("nothing is known of {other}"),

@@ -1,5 +1,6 @@
 //! The gateway from outside.
 
+mod apart;
 mod asking;
 mod calls;
 mod cancel;
@@ -7,18 +8,27 @@ mod catalog;
 mod children;
 mod cli;
 mod config;
+mod connections;
+mod crowd;
+mod delivery;
 mod docs;
 mod extensions;
 mod fake;
 mod golden;
+mod identify;
 mod import;
 mod input;
 mod json {
     pub mod cases;
 }
+mod killed;
 mod listeners;
+mod polling;
+mod replay;
 mod sessions;
+mod share;
 mod stdio;
 mod support;
 mod tasks;
 mod theft;
+mod words;

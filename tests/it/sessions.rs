@@ -156,15 +156,22 @@ async fn batches_are_of_2025_03_26_alone() {
     let answers = answers.as_array().expect("a list");
     let number = |id: u64| answers.iter().find(|one| one["id"] == id).expect("an answer to each request");
     assert_eq!(answers.len(), 3);
-    assert_eq!(number(1)["result"]["structuredContent"]["n"], 1);
-    assert_eq!(number(2)["result"]["structuredContent"]["n"], 2);
+    assert_eq!(number(1)["result"]["content"][0]["text"], "{\"n\":1}");
+    assert_eq!(number(2)["result"]["content"][0]["text"], "{\"n\":2}");
     assert_eq!(number(9)["error"]["code"], -32600);
     assert_eq!(session.post(json!([note]).to_string()).send().await.status, 202);
+    // Its answers come together as JSON, so that its client can be asked nothing meanwhile.
+    let asked = gateway.legacy_asked("2025-03-26").await;
+    let params = json!({ "method": "sampling/createMessage", "params": { "messages": [], "maxTokens": 1 } });
+    let call = json!({ "name": "a__ask", "arguments": params });
+    let call = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call });
+    let answers = asked.post(format!("[{call}]")).send().await.json();
+    assert_eq!(answers[0]["error"]["code"], 502, "{answers}");
     assert_eq!(session.post("[]").send().await.refusal(), (400, -32600));
 }
 
 /// What still comes on a stream until it has been quiet for a while.
-async fn until_quiet(stream: &mut Opened) -> Vec<Value> {
+pub async fn until_quiet(stream: &mut Opened) -> Vec<Value> {
     let mut heard = Vec::new();
     while let Ok(message) = tokio::time::timeout(Duration::from_millis(400), stream.message()).await {
         heard.push(message.expect("the stream is open"));
@@ -275,6 +282,7 @@ async fn sessions_go_on_after_the_gateway_was_killed() {
     watching.request("resources/subscribe", uri).send().await.result();
     fake.until_seen("resources/subscribe", 1).await;
     let mut stream = watching.stream(None).await;
+    until_quiet(&mut stream).await; // The lists that were read at the start.
     fake.notify(updated.clone());
     let last = stream.event().await.expect("an event").id.expect("an id");
     // What was noted last is on its way to the disk.

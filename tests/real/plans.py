@@ -35,6 +35,12 @@ def says(text):
     return lambda result: text in result["text"] and not result["isError"]
 
 
+def structured(result):
+    """The structured content, which a client of a revision before 2025-06-18 gets as text alone."""
+    older = result["revision"] < LEGACY[2]
+    return json.loads(result["text"]) if older and result["structured"] is None else not older and result["structured"]
+
+
 def calls(servers):
     """A call for each backend, and for each thing that could go wrong on the way."""
     hello = {"message": "grüß dich, 世界 \U0001f44b"}
@@ -44,7 +50,7 @@ def calls(servers):
     return [
         Call("everything", "echo", hello, greeted),
         Call("everything", "get-sum", {"a": 2, "b": 40}, says("42")),
-        Call("everything", "get-structured-content", {"location": "Chicago"}, lambda r: r["structured"]["temperature"] == 36),
+        Call("everything", "get-structured-content", {"location": "Chicago"}, lambda r: structured(r)["temperature"] == 36),
         Call("everything", "trigger-long-running-operation", steps, says("operation completed"), progress=4),
         Call("filesystem", "read_text_file", {"path": str(servers.files / "note.txt")}, lambda r: r["text"] == NOTE),
         # A tool's own error is a result, and must arrive as one.
@@ -96,7 +102,7 @@ def good(call, result, report):
     if report.get("progress", True) and not call.progress <= result["progress"] <= 2 * call.progress:
         return False
     try:
-        return bool(call.good(result))
+        return bool(call.good(dict(result, revision=report["revision"])))
     except (KeyError, TypeError):
         return False
 

@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import lane
-import matrix
 import plans
 from lane import LEGACY, MODERN, guarded
-from matrix import BACKENDS, KINDS
+from matrix import BACKENDS, KINDS, QUESTIONS
 from servers import SECONDS, Stdio
 
 HERE = Path(__file__).resolve().parent
@@ -198,15 +197,12 @@ def check_undeclared(tally, every, folder):
 
 
 def check_unplaced(tally, every, folder):
-    """A question that does not say to which call it belongs: where only one call can have caused it, it is passed on, and
-    over Streamable HTTP, where it comes on a stream that is no call's, the server hears at once that it is not."""
+    """A question that does not say to which call it belongs: only one call can have caused it, so it is passed on. Over
+    Streamable HTTP it comes on a stream that is no call's, so there the clients have to take turns."""
     asks = [Ask(backend, kind, apart=True) for backend in BACKENDS if backend.startswith("legacy") for kind in KINDS]
-    for client, report in reports(every, lambda client: client.run(folder, asks)):
-        for ask, call, good in report.calls:
-            if ask.backend == "legacy-http":
-                tally.check(f"{client.label} is not asked by {ask}", "-32601" in (refusal(call) or ""), json.dumps(call))
-            else:
-                tally.check(f"{client.label} is asked by {ask}", good, json.dumps(call))
+    for client in every:
+        for ask, call, good in client.run(folder, asks).calls:
+            tally.check(f"{client.label} is asked by {ask}", good, json.dumps(call))
 
 
 def check_seal(tally, gateway):
@@ -274,12 +270,6 @@ def check_apart(tally, pairs, folder):
             tally.check(f"{what}: at the same time", latest < min(max(end for _, end in span) for span in spans), spans)
 
 
-def check_table(tally, cells):
-    """What is written is what was measured."""
-    same = matrix.committed() == matrix.table(cells)
-    tally.check("the table of docs/protocol.md is what was measured", same, "tests/real/matrix.py writes it anew")
-
-
 def check_listed(tally, *lists):
     """Nothing is called before it is there."""
     wanted, began = {f"{backend}__ask_{kind}" for backend in BACKENDS for kind in KINDS}, time.monotonic()
@@ -321,8 +311,7 @@ def check(tally, binary, tools, folder, only):
             guarded(tally, check_seal, gateway)
             check_apart(tally, list(pairs(every, only)), folder)
             if len(chosen) == len(every):
-                matrix.remember(cells)
-                check_table(tally, cells)
+                QUESTIONS.check(tally, cells)
         finally:
             children = lane.descendants(gateway.process.child.pid)
             tally.check("the gateway that passes questions ends when asked", gateway.stop(), "it had to be killed")

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Link, Server, Turn, task};
+use super::{Hold, Link, Server, Turn, task};
 use crate::{
     backend::{
         Ask, Mirrored,
@@ -29,27 +29,27 @@ use crate::{
 };
 use bytes::Bytes;
 
-/// How long a call waits for its turn on a connection where only one at a time may be asked
-/// something.
-const TURN: Duration = Duration::from_secs(30);
+/// How long a call waits for a connection, or for its turn on one where only one call at a time
+/// may be asked something.
+pub const TURN: Duration = Duration::from_secs(30);
 
 impl Server {
-    pub async fn ask(&self, mut ask: Ask, turn: Option<Turn>) -> Result<Reply> {
+    pub async fn ask(&self, mut ask: Ask, hold: Hold) -> Result<Reply> {
         let given = ask.call.given.take();
         if let Some(given) = given {
-            return Box::pin(self.next_round(ask, given, turn)).await;
+            return Box::pin(self.next_round(ask, given, hold)).await;
         }
-        self.first_round(ask, turn).await
+        self.first_round(ask, hold).await
     }
 
     /// Goes on with a call whose client was asked something.
-    async fn next_round(&self, mut ask: Ask, given: Given, turn: Option<Turn>) -> Result<Reply> {
+    async fn next_round(&self, mut ask: Ask, given: Given, hold: Hold) -> Result<Reply> {
         let task = given.task.clone().or_else(|| Self::task_of(given.state.as_deref()));
         if let Some(handle) = task
             && let Some(me) = self.me.upgrade()
         {
             let hidden = !ask.call.client.capabilities.takes_tasks();
-            return me.go_on(ask, &given, &handle, hidden).await;
+            return me.go_on(ask, &given, &handle, hold, hidden).await;
         }
         if given.gone {
             // What is parked ends with this, and the server is told.
@@ -66,12 +66,12 @@ impl Server {
                 return Err(Error::backend(&*self.name, why));
             }
             ask.call.message = repeated(&ask.call.message, &given)?;
-            return self.first_round(ask, turn).await;
+            return self.first_round(ask, hold).await;
         }
         let Some(ticket) = given.state.as_deref() else {
             // Answers to nothing, which a server of the legacy era could not read.
             ask.call.message = repeated(&ask.call.message, &Given::default())?;
-            return self.first_round(ask, turn).await;
+            return self.first_round(ask, hold).await;
         };
         let parked = self.parking.take(ticket, &ask.call.caller);
         let over = || Error::Params("`requestState` is not one of this call, or not any more".into());
@@ -79,7 +79,7 @@ impl Server {
         resume(parked, &ask)
     }
 
-    async fn first_round(&self, mut ask: Ask, mut turn: Option<Turn>) -> Result<Reply> {
+    async fn first_round(&self, mut ask: Ask, mut hold: Hold) -> Result<Reply> {
         let hidden = !ask.call.client.capabilities.takes_tasks();
         let mut again = true;
         loop {
@@ -90,8 +90,9 @@ impl Server {
             if let Some(level) = ask.call.log_level {
                 Box::pin(self.speak_up(&link, level)).await;
             }
-            match self.try_once(&link, &ask, turn.take(), hidden).await {
+            match self.try_once(&link, &ask, &mut hold, hidden).await {
                 Err(Trouble { kind: Kind::NotSent | Kind::SessionLost, .. }) if again => again = false,
+                Err(Trouble { kind: Kind::Lost, .. }) if again && ask.repeatable => again = false,
                 Err(trouble) => {
                     if trouble.kind == Kind::NotSent {
                         self.give_up(&link, &trouble);
@@ -106,7 +107,7 @@ impl Server {
                 {
                     ask.call.client.capabilities = ask.call.client.capabilities.with_tasks();
                     return self
-                        .try_once(&link, &ask, None, hidden)
+                        .try_once(&link, &ask, &mut hold, hidden)
                         .await
                         .map_err(|trouble| self.error(&trouble));
                 }
@@ -119,10 +120,10 @@ impl Server {
         &self,
         link: &Arc<Link>,
         ask: &Ask,
-        turn: Option<Turn>,
+        hold: &mut Hold,
         hidden: bool,
     ) -> Result<Reply, Trouble> {
-        let turn = self.turn(link, &ask.call, turn).await?;
+        let turn = self.turn(link, &ask.call, hold.turn.take()).await?;
         let id = self.id();
         let call = &ask.call;
         let modern = link.offer.era == Era::Modern;
@@ -140,7 +141,8 @@ impl Server {
             log_level: level.map(Level::name),
         });
         let progress = call.progress.is_some();
-        let hop = Hop { id, target: ask.target.as_deref(), progress, envelope };
+        let (target, trace) = (ask.target.as_deref(), call.trace.as_deref());
+        let hop = Hop { id, target, progress, envelope, revision: link.offer.revision, trace };
         let augments = !modern && task::augments(link, ask);
         let other = if modern { None } else { task::augmented(&call.message, augments)? };
         let message = other.as_ref().unwrap_or(&call.message);
@@ -163,14 +165,17 @@ impl Server {
                 if let Some((me, hidden)) = tasks
                     && let Some(task) = task::Told::made(&message, link.offer.era)
                 {
-                    return Ok(Reply::Stream(me.follow(ask.clone(), task, turn, hidden)));
+                    let hold = Hold { turn, lease: hold.lease.take() };
+                    return Ok(Reply::Stream(me.follow(ask.clone(), task, hold, hidden)));
                 }
-                let answer = answer(message, link.offer.era, ask)?;
+                let answer = answer(message, link.offer.era, ask, &self.visits)?;
                 Ok(Reply::Whole(answer))
             }
             Ok(Incoming::Stream(messages)) => {
-                let (backend, parking) = (Arc::clone(&self.name), Arc::clone(&self.parking));
-                let place = Place { backend, parking, turn, tasks };
+                let hold = Hold { turn, lease: hold.lease.take() };
+                let backend = Arc::clone(&self.name);
+                let (parking, visits) = (Arc::clone(&self.parking), Arc::clone(&self.visits));
+                let place = Place { backend, parking, visits, hold, tasks };
                 Ok(Reply::Stream(relay(messages, guard, place, ask)))
             }
             Err(trouble) => {
@@ -184,11 +189,19 @@ impl Server {
 
     /// Is a call to be the only one under way, because a question could not be told apart?
     pub(super) fn takes_turns(&self, link: &Link, call: &Call) -> bool {
-        let asked = self.capabilities != Capabilities::NONE && may_ask(call.method);
-        asked && link.offer.era == Era::Legacy && !link.transport.tells_origin()
+        self.may_be_asked(call) && link.offer.era == Era::Legacy && !link.transport.tells_origin()
     }
 
-    async fn turn(&self, link: &Link, call: &Call, turn: Option<Turn>) -> Result<Option<Turn>, Trouble> {
+    pub(super) fn may_be_asked(&self, call: &Call) -> bool {
+        self.capabilities != Capabilities::NONE && may_ask(call.method)
+    }
+
+    pub(super) async fn turn(
+        &self,
+        link: &Link,
+        call: &Call,
+        turn: Option<Turn>,
+    ) -> Result<Option<Turn>, Trouble> {
         if !self.takes_turns(link, call) {
             return Ok(None);
         }
@@ -197,7 +210,7 @@ impl Server {
         }
         let turn = tokio::time::timeout(TURN, Arc::clone(&self.turn).acquire_owned()).await;
         let busy = "other calls whose users may be asked something take all connections; try again later";
-        turn.ok().and_then(Result::ok).map(Some).ok_or_else(|| Trouble::new(Kind::Rubbish, busy))
+        turn.ok().and_then(Result::ok).map(Some).ok_or_else(|| Trouble::new(Kind::Busy, busy))
     }
 
     /// On a legacy connection the log level is the connection's: it is set to the most

@@ -12,10 +12,11 @@
 //!
 //! # What is repeated
 //!
-//! A request is sent a second time only if nothing of it can have reached the server.
+//! A request is sent a second time only if nothing of it can have reached the server, or if it does
+//! no harm: what reads, and tools that say so of themselves (`readOnlyHint`, `idempotentHint`).
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, VecDeque},
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, Weak,
@@ -36,12 +37,15 @@ mod call; //  what one call takes
 pub mod task; // what if the server makes a task of it
 mod watch; // what it tells of its own accord
 
+pub use call::TURN;
 use watch::Watching;
 
 use super::{
     Ask, Backend, EraKind, Notice, Notices, Offer, State, Status, handshake,
     parking::Parking,
+    profiles::Lease,
     transport::{Connect, Inbox, Kind, Transport, Trouble},
+    visits::Visits,
 };
 use crate::{
     call::{Call, Reply},
@@ -62,6 +66,15 @@ const VERDICT: Duration = Duration::from_secs(60 * 60);
 /// The right to be the only call under way on a connection.
 pub type Turn = OwnedSemaphorePermit;
 
+/// What a call has of its connection until its end.
+#[derive(Debug, Default)]
+pub struct Hold {
+    /// Where a question could not be told apart.
+    pub turn: Option<Turn>,
+    /// Where the connection is not always there.
+    pub lease: Option<Arc<Lease>>,
+}
+
 pub struct Server {
     me: Weak<Server>,
     name: Arc<str>,
@@ -74,6 +87,8 @@ pub struct Server {
     link: ArcSwapOption<Link>,
     /// Held while a connection is made.
     making: tokio::sync::Mutex<Known>,
+    /// How the last attempt to connect ended, for all who wait for it.
+    attempt: tokio::sync::watch::Sender<Result<(), Trouble>>,
     health: Mutex<Health>,
     next_id: Arc<AtomicU64>,
     /// What a server of the legacy era is told that it may ask.
@@ -81,9 +96,14 @@ pub struct Server {
     /// Calls that may be asked something, where servers do not tell which one they ask.
     turn: Arc<Semaphore>,
     parking: Arc<Parking>,
+    visits: Arc<Visits>,
+    /// Its latest tasks: another process of the same server would not know them.
+    tasks: Mutex<VecDeque<String>>,
     /// The resources whose changes somebody wants to hear of.
     wanted: tokio::sync::watch::Sender<BTreeSet<String>>,
-    /// The task that tells the server so.
+    /// Are changes heard of over this connection?
+    watches: bool,
+    /// The task that tells the server what is wanted.
     watching: Mutex<Option<AbortHandle>>,
 }
 
@@ -130,6 +150,8 @@ pub struct Parts {
     /// For a connection and its handshake.
     pub timeout: Duration,
     pub notices: Notices,
+    /// Are changes heard of over this connection? Over one is enough.
+    pub watches: bool,
 }
 
 impl fmt::Debug for Parts {
@@ -140,7 +162,7 @@ impl fmt::Debug for Parts {
 
 impl Server {
     pub fn new(parts: Parts, capabilities: Capabilities) -> Arc<Self> {
-        let Parts { name, ways, kind, era, timeout, notices } = parts;
+        let Parts { name, ways, kind, era, timeout, notices, watches } = parts;
         let health =
             Health { state: State::Starting, since: SystemTime::now(), problem: None, connections: 0 };
         Arc::new_cyclic(|me| Self {
@@ -153,12 +175,16 @@ impl Server {
             notices,
             link: ArcSwapOption::empty(),
             making: tokio::sync::Mutex::default(),
+            attempt: tokio::sync::watch::Sender::new(Ok(())),
             health: Mutex::new(health),
             next_id: Arc::new(AtomicU64::new(1)),
             capabilities,
             turn: Arc::new(Semaphore::new(1)),
             parking: Arc::default(),
+            visits: Arc::default(),
+            tasks: Mutex::default(),
             wanted: tokio::sync::watch::Sender::default(),
+            watches,
             watching: Mutex::default(),
         })
     }
@@ -172,24 +198,22 @@ impl Server {
         Ok(link.offer.era)
     }
 
-    /// The right to be the only call under way, if one is needed; an error if it is taken.
+    /// The right to be the only call under way, if one is needed; an error if it is taken, or if
+    /// it would be of no use.
     pub fn reserve(&self, call: &Call) -> Result<Option<Turn>, TryAcquireError> {
         let link = self.link.load();
-        match link.as_ref() {
-            Some(link) if self.takes_turns(link, call) => {
-                Arc::clone(&self.turn).try_acquire_owned().map(Some)
-            }
-            _ => Ok(None),
-        }
+        let needed = match link.as_ref() {
+            Some(link) if !link.transport.takes_questions() => return Err(TryAcquireError::Closed),
+            Some(link) => self.takes_turns(link, call),
+            // Over Streamable HTTP it hardly ever is; over anything else it is as far as is known.
+            None => self.kind != "http" && self.may_be_asked(call),
+        };
+        if needed { Arc::clone(&self.turn).try_acquire_owned().map(Some) } else { Ok(None) }
     }
 
-    pub fn has_parked(&self, ticket: &str) -> bool {
-        self.parking.has(ticket)
-    }
-
-    /// Is a call under way, or waiting for its client?
-    pub fn is_busy(&self) -> bool {
-        Arc::strong_count(&self.parking) > 1
+    /// Could a question on its connection be anybody's?
+    pub fn is_unclear(&self) -> bool {
+        self.link.load().as_ref().is_some_and(|link| !link.transport.takes_questions())
     }
 
     fn health(&self) -> MutexGuard<'_, Health> {
@@ -201,12 +225,24 @@ impl Server {
     }
 
     fn error(&self, trouble: &Trouble) -> Error {
-        Error::backend(&*self.name, trouble)
+        trouble.error(&self.name)
     }
 
     /// A new connection, or one that another call has made meanwhile.
     async fn link(&self) -> Result<Arc<Link>, Trouble> {
-        let mut known = self.making.lock().await;
+        let mut attempt = self.attempt.subscribe();
+        // All who wait go on at the same time, and not one after the other as the lock would have it.
+        let mut known = tokio::select! {
+            biased;
+            known = self.making.lock() => known,
+            Ok(()) = attempt.changed() => {
+                attempt.borrow().clone()?;
+                match self.usable() {
+                    Some(link) => return Ok(link),
+                    None => self.making.lock().await,
+                }
+            }
+        };
         if let Some(link) = self.usable() {
             return Ok(link); // Made while we waited.
         }
@@ -221,6 +257,7 @@ impl Server {
             Ok(link) => {
                 known.pause = None;
                 self.connected(&link);
+                drop(self.attempt.send_replace(Ok(())));
                 Ok(link)
             }
             Err(trouble) => {
@@ -228,7 +265,9 @@ impl Server {
                 known.pause = Some((Instant::now() + pause, pause));
                 self.failed(&trouble);
                 // Whatever became of the attempt, the request itself was not sent.
-                Err(Trouble { kind: Kind::NotSent, ..trouble })
+                let trouble = Trouble { kind: Kind::NotSent, ..trouble };
+                drop(self.attempt.send_replace(Err(trouble.clone())));
+                Err(trouble)
             }
         }
     }
@@ -263,7 +302,7 @@ impl Server {
         let again = health.connections > 1;
         drop(health);
         tracing::info!(backend = &*self.name, revision = %link.offer.revision, "connected");
-        if self.capabilities == Capabilities::NONE {
+        if self.watches {
             let (ids, notices) = (Arc::clone(&self.next_id), Arc::clone(&self.notices));
             let (link, wanted) = (Arc::downgrade(link), self.wanted.subscribe());
             let task = tokio::spawn(Watching { link, ids, notices, wanted, again }.run());
@@ -352,13 +391,17 @@ impl Server {
     fn inbox(&self) -> (Inbox, Arc<OnceLock<Weak<dyn Transport>>>) {
         let cell: Arc<OnceLock<Weak<dyn Transport>>> = Arc::default();
         let (notices, answers) = (Arc::clone(&self.notices), Arc::clone(&cell));
+        let visits = Arc::clone(&self.visits);
         let inbox: Inbox = Arc::new(move |message: Message| match message.kind() {
             message::Kind::Request => {
                 if let Some(transport) = answers.get().and_then(Weak::upgrade) {
                     tokio::spawn(transport.notify(reply_to(&message)));
                 }
             }
-            message::Kind::Notification => watch::heard(&message, &notices),
+            message::Kind::Notification => match visits.over(&message) {
+                Some((session, text)) => session.tell(text),
+                None => watch::heard(&message, &notices),
+            },
             message::Kind::Response => {}
         });
         (inbox, cell)
@@ -386,7 +429,7 @@ pub fn reply_to(request: &Message) -> Bytes {
 
 impl Backend for Server {
     fn answer(&self, ask: Ask) -> BoxFuture<'_, Result<Reply>> {
-        Box::pin(self.ask(ask, None))
+        Box::pin(self.ask(ask, Hold::default()))
     }
 
     fn status(&self) -> Status {

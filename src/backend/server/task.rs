@@ -6,14 +6,18 @@
 //! it has become a task; what a client is told of that is decided elsewhere.
 //! (2025-11-25 "Tasks"; 2026-07-28, extension "Tasks".)
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, MutexGuard},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Link, Server, Turn};
+use super::{Hold, Link, Server};
 use crate::{
     backend::{
         Ask, TaskSupport,
@@ -22,7 +26,7 @@ use crate::{
         handshake,
         transport::{Incoming, Kind, Trouble},
     },
-    call::{Answer, Event, Events, Given, Progress, Reply},
+    call::{Answer, Event, Events, Given, Reply, TaskNews},
     error::{Error, Result},
     wire::{
         json::{self, Limits},
@@ -39,6 +43,8 @@ const SELDOMEST: Duration = Duration::from_secs(30);
 /// Attempts in vain, one after the other, before a task is given up. The pauses between them double.
 const ATTEMPTS: u32 = 10;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// Tasks of which a connection remembers that they are its own.
+const REMEMBERED: usize = 1024;
 /// Begins the state of a round that goes on with a task.
 const STATE: &str = "waystation task ";
 
@@ -98,8 +104,8 @@ impl Told {
         said.unwrap_or(POLL).clamp(OFTENEST, SELDOMEST)
     }
 
-    fn progress(&self) -> Progress {
-        Progress { handle: self.task_id.clone(), message: self.status_message.clone(), poll: self.poll() }
+    fn progress(&self) -> TaskNews {
+        TaskNews { handle: self.task_id.clone(), message: self.status_message.clone(), poll: self.poll() }
     }
 }
 
@@ -164,7 +170,7 @@ struct Following {
     task: Told,
     /// Questions that were answered, and may still be shown for a while.
     answered: Vec<String>,
-    turn: Option<Turn>,
+    hold: Hold,
     guard: Cancelling,
     failures: u32,
 }
@@ -203,15 +209,17 @@ impl Drop for Cancelling {
 impl Server {
     /// What comes of a call whose server has made a task of it. `hidden`: its client does not
     /// know, so that its going ends the task too.
-    pub fn follow(self: Arc<Self>, ask: Ask, task: Told, turn: Option<Turn>, hidden: bool) -> Events {
+    pub fn follow(self: Arc<Self>, ask: Ask, task: Told, mut hold: Hold, hidden: bool) -> Events {
+        hold.turn = None; // It asks when its result is asked for, and not before.
         let first = Event::Task(task.progress());
+        self.remember(&task.task_id);
         let guard = Cancelling {
             server: Arc::clone(&self),
             ask: ask.clone(),
             id: task.task_id.clone(),
             armed: hidden,
         };
-        let following = Following { server: self, ask, task, answered: vec![], turn, guard, failures: 0 };
+        let following = Following { server: self, ask, task, answered: vec![], hold, guard, failures: 0 };
         stream::iter([Ok(first)]).chain(following.events()).boxed()
     }
 
@@ -226,9 +234,12 @@ impl Server {
         ask: Ask,
         given: &Given,
         handle: &str,
+        hold: Hold,
         hidden: bool,
     ) -> Result<Reply> {
         if given.gone {
+            // What is parked ends with this, and the server is told.
+            given.state.as_deref().and_then(|ticket| self.parking.take(ticket, &ask.call.caller));
             self.cancel_task(&ask, handle).await;
             return Ok(Reply::Whole(Answer::Result(Bytes::from_static(b"{}"))));
         }
@@ -249,11 +260,30 @@ impl Server {
             said.map_err(|trouble| self.error(&trouble))?;
         }
         let task = Told::named(handle);
+        self.remember(handle);
         let guard =
             Cancelling { server: Arc::clone(&self), ask: ask.clone(), id: handle.to_owned(), armed: hidden };
         let answered = given.answers.iter().map(|(key, _)| key.clone()).collect();
-        let following = Following { server: self, ask, task, answered, turn: None, guard, failures: 0 };
+        let following = Following { server: self, ask, task, answered, hold, guard, failures: 0 };
         Ok(Reply::Stream(following.events()))
+    }
+
+    /// Was what goes on with this begun here?
+    pub fn has_begun(&self, given: &Given) -> bool {
+        let is_parked = given.state.as_deref().is_some_and(|ticket| self.parking.has(ticket));
+        is_parked || given.task.as_ref().is_some_and(|task| self.tasks().contains(task))
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, VecDeque<String>> {
+        self.tasks.lock().expect("no code panics while it holds this lock")
+    }
+
+    fn remember(&self, task: &str) {
+        let mut tasks = self.tasks();
+        if tasks.iter().all(|other| other != task) {
+            tasks.truncate(REMEMBERED - 1);
+            tasks.push_front(task.to_owned());
+        }
     }
 
     /// Asks for something about a task.
@@ -331,6 +361,9 @@ impl Following {
     }
 
     fn failed(&mut self, trouble: &Trouble) -> Result<Step> {
+        if trouble.kind == Kind::Busy {
+            return Ok(Step::Told); // Others have their turn.
+        }
         self.failures += 1;
         if self.failures < ATTEMPTS { Ok(Step::Told) } else { Err(self.server.error(trouble)) }
     }
@@ -364,7 +397,7 @@ impl Following {
         };
         let text = format!("{{\"jsonrpc\":\"2.0\",\"id\":0,\"{member}\":{}}}", value.get());
         let message = Message::parse(text.into(), &Limits::REPLY)?;
-        let answer = exchange::answer(message, Era::Modern, &self.ask);
+        let answer = exchange::answer(message, Era::Modern, &self.ask, &self.server.visits);
         let answer = answer.map_err(|trouble| self.server.error(&trouble))?;
         Ok(Step::Ends(stream::iter([Ok(Event::Answer(answer))]).boxed()))
     }
@@ -381,7 +414,7 @@ impl Following {
         );
         let text = [head.as_bytes(), &open, b"}}"].concat();
         let message = Message::parse(text.into(), &Limits::REPLY)?;
-        let asks = exchange::question(message, &self.ask.call);
+        let asks = exchange::input_required(message, &self.ask.call);
         let asks = asks.map_err(|trouble| self.server.error(&trouble))?;
         Ok(Step::Ends(stream::iter([Ok(Event::Answer(asks))]).boxed()))
     }
@@ -392,21 +425,25 @@ impl Following {
             Some(link) => link,
             None => self.server.link().await?,
         };
+        // What it asks may come without its name, so nobody else may be asked meanwhile.
+        let turn = self.server.turn(&link, &self.ask.call, None).await?;
         let id = self.server.id();
         let params = format!("{{\"taskId\":{}}}", json::quoted(&self.task.task_id));
-        let outgoing = handshake::request(id, Method::TasksResult, &params, None);
+        let mut outgoing = handshake::request(id, Method::TasksResult, &params, None);
+        outgoing.target = Some(self.task.task_id.as_str().into());
         let mut guard = Guard::new(Arc::clone(&link.transport), id, Era::Legacy);
         match link.transport.request(outgoing).await? {
             Incoming::Whole(message) => {
                 guard.disarm();
-                let answer = exchange::answer(message, Era::Legacy, &self.ask)?;
+                let answer = exchange::answer(message, Era::Legacy, &self.ask, &self.server.visits)?;
                 Ok(stream::iter([Ok(Event::Answer(answer))]).boxed())
             }
             Incoming::Stream(messages) => {
                 let place = Place {
                     backend: Arc::clone(&self.server.name),
                     parking: Arc::clone(&self.server.parking),
-                    turn: self.turn.take(),
+                    visits: Arc::clone(&self.server.visits),
+                    hold: Hold { turn, lease: self.hold.lease.take() },
                     tasks: None,
                 };
                 Ok(exchange::relay(messages, guard, place, &self.ask))

@@ -181,7 +181,7 @@ mod tests {
     /// What the request 1 gets when the child writes these lines, a second apart.
     async fn answer(lines: &[&str]) -> Result<String, String> {
         let (mut child, mux, _reader) = open();
-        let ticket = mux.register(1, Method::Ping).unwrap();
+        let ticket = mux.register(1, Method::Ping, None).unwrap();
         let lines: Vec<_> = lines.iter().map(|line| format!("{line}\n")).collect();
         tokio::spawn(async move {
             for line in lines {
@@ -240,7 +240,7 @@ mod tests {
     async fn only_the_request_that_a_malformed_answer_names_fails() {
         let (mut child, mux, _reader) = open();
         let (first, second) =
-            (mux.register(1, Method::Ping).unwrap(), mux.register(2, Method::Ping).unwrap());
+            (mux.register(1, Method::Ping, None).unwrap(), mux.register(2, Method::Ping, None).unwrap());
         child.write_all(b"{\"jsonrpc\":\"2.0\",\"id\":2,\"result\":{\"a\":{},\"a\":1}}\n").await.unwrap();
         assert!(second.incoming().await.is_err());
         child.write_all(ANSWER.as_bytes()).await.unwrap();
@@ -251,13 +251,13 @@ mod tests {
     #[tokio::test]
     async fn lines_may_come_in_any_pieces_up_to_their_bound() {
         let (mut child, mux, reader) = open();
-        let ticket = mux.register(1, Method::Ping).unwrap();
+        let ticket = mux.register(1, Method::Ping, None).unwrap();
         for byte in ANSWER.bytes().chain(*b"\r\n") {
             child.write_all(&[byte]).await.unwrap();
         }
         assert!(matches!(ticket.incoming().await, Ok(Incoming::Whole(_))));
         let longest = format!("{}{ANSWER}\n", " ".repeat(LONGEST_LINE - ANSWER.len() - 1));
-        let ticket = mux.register(1, Method::Ping).unwrap();
+        let ticket = mux.register(1, Method::Ping, None).unwrap();
         child.write_all(longest.as_bytes()).await.unwrap();
         assert!(matches!(ticket.incoming().await, Ok(Incoming::Whole(_))));
         let _ = child.write_all(&vec![b'x'; LONGEST_LINE + 1]).await;
@@ -267,7 +267,7 @@ mod tests {
     #[tokio::test]
     async fn a_line_that_is_cut_off_is_none() {
         let (mut child, mux, reader) = open();
-        let ticket = mux.register(1, Method::Ping).unwrap();
+        let ticket = mux.register(1, Method::Ping, None).unwrap();
         child.write_all(ANSWER.as_bytes()).await.unwrap();
         drop(child);
         assert_eq!(reader.await.unwrap(), End::Closed);

@@ -73,7 +73,7 @@ impl Transport for Pipe {
     fn request(&self, outgoing: Outgoing) -> BoxFuture<'static, Result<Incoming, Trouble>> {
         let (mux, queue) = (Arc::clone(&self.mux), self.queue.clone());
         Box::pin(async move {
-            let ticket = mux.register(outgoing.id, outgoing.method)?;
+            let ticket = mux.register(outgoing.id, outgoing.method, outgoing.target.as_ref())?;
             send(&mux, &queue, outgoing.text).await?;
             ticket.incoming().await
         })
@@ -86,6 +86,10 @@ impl Transport for Pipe {
 
     fn lost(&self) -> Option<Trouble> {
         self.mux.lost()
+    }
+
+    fn takes_questions(&self) -> bool {
+        self.mux.takes_questions()
     }
 
     fn close(&self) -> BoxFuture<'static, ()> {

@@ -79,6 +79,13 @@ impl Look<'_> {
         if let Some(timeout) = self.settings.connect_timeout {
             time(&at(self.name, "connect_timeout"), timeout, self.complaints);
         }
+        if let Some(idle) = self.settings.idle {
+            time(&at(self.name, "idle"), idle, self.complaints);
+        }
+        if self.settings.max_connections.is_some_and(|most| most < 2) {
+            let what = "is not enough: one is always there, over which the gateway reads what there is";
+            self.complain(at(self.name, "max_connections"), what, "write 2 or more");
+        }
         self.env();
         self.headers();
         self.plain_secrets();

@@ -20,7 +20,8 @@ const LARGEST_BODY: usize = 1 << 30;
 /// `guarded`: identities are configured.
 pub fn listen(settings: &listener::Settings, guarded: bool, complaints: &mut Complaints) {
     for (at, address) in [("listen.address", settings.address), ("listen.admin", settings.admin)] {
-        if !is_loopback(address.ip()) && !(guarded && at == "listen.address") {
+        let may_be_open = guarded && at == "listen.address";
+        if !may_be_open && !is_loopback(address.ip()) {
             complaints.push(open_to_the_network(at, address));
         }
     }
@@ -133,6 +134,9 @@ pub fn session(settings: &listener::session::Settings, complaints: &mut Complain
 pub fn deadline(settings: &middleware::deadline::Settings, complaints: &mut Complaints) {
     time("deadline.idle", settings.idle, complaints);
     time("deadline.total", settings.total, complaints);
+    if !settings.heartbeat.0.is_zero() {
+        time("deadline.heartbeat", settings.heartbeat, complaints);
+    }
     for (tool, times) in &settings.tools {
         for (key, set) in [("idle", times.idle), ("total", times.total)] {
             if let Some(set) = set {

@@ -100,6 +100,11 @@ impl Identify {
         self.issuers.iter().map(|issuer| &*issuer.name)
     }
 
+    pub fn lets_strangers_in(&self) -> bool {
+        self.anonymous
+    }
+
+    /// What tokens must be issued for.
     pub fn audience(&self) -> &str {
         &self.audience
     }

@@ -30,7 +30,7 @@ mod words; // as clients read of it
 pub use stage::{Tasked, TasksLayer};
 
 use crate::{
-    call::{Answer, Call, Event, Events, Given, Progress, Reply, Replying},
+    call::{Answer, Call, Event, Events, Given, Reply, Replying, TaskNews},
     error::{Error, Result},
     settings::Duration,
     store::Store,
@@ -91,10 +91,14 @@ impl Tasks {
         Arc::new(Self { settings, store, table: DashMap::new(), run: OnceLock::new(), changes })
     }
 
-    /// Says how calls are run, and goes on with the tasks of an earlier run.
-    pub async fn start(self: &Arc<Self>, run: impl Fn(Call) -> Replying + Send + Sync + 'static) {
-        if self.run.set(Box::new(run)).is_err() {
-            return; // Started before.
+    /// Says how calls are run, and goes on with the tasks of an earlier run if it was ours.
+    pub async fn start(
+        self: &Arc<Self>,
+        run: impl Fn(Call) -> Replying + Send + Sync + 'static,
+        goes_on: bool,
+    ) {
+        if self.run.set(Box::new(run)).is_err() || !goes_on {
+            return;
         }
         for (id, text) in self.store.tasks().await {
             let record = serde_json::from_str::<Record>(&text).ok();
@@ -107,10 +111,7 @@ impl Tasks {
                     Some(handle) => {
                         self.events(self.round(&task, Given { task: Some(handle), ..Given::default() }))
                     }
-                    None => {
-                        let why = "the gateway was restarted while the call was under way; it may have been carried out";
-                        stream::iter([Err(Error::Lost(why))]).boxed()
-                    }
+                    None => stream::iter([Err(Error::Restarted)]).boxed(),
                 };
                 self.work(&task, events);
             }
@@ -128,7 +129,7 @@ impl Tasks {
     pub async fn adopt(
         self: &Arc<Self>,
         call: Call,
-        made: Option<Progress>,
+        made: Option<TaskNews>,
         events: Events,
     ) -> Result<Answer> {
         let ttl = self.ttl(&call);
@@ -179,7 +180,7 @@ impl Tasks {
     }
 
     /// A backend's task that came to nothing here.
-    fn end_of_backend(&self, call: &Call, made: Option<Progress>) {
+    fn end_of_backend(&self, call: &Call, made: Option<TaskNews>) {
         if let Some(made) = made {
             let given = Given { task: Some(made.handle), gone: true, ..Given::default() };
             tokio::spawn(self.run(Call { given: Some(given), ..call.clone() }));
@@ -352,10 +353,15 @@ impl Tasks {
 
     /// Cancels a task, the backend's included. False if it was done.
     async fn cancel(&self, task: &Arc<Task>) -> bool {
-        let handle = task.state().handle.clone();
+        let (handle, asks) = {
+            let state = task.state();
+            (state.handle.clone(), state.asks.clone())
+        };
         let cancelled = self.done(task, Status::Cancelled, None).await;
-        if let (true, Some(handle)) = (cancelled, handle) {
-            let given = Given { task: Some(handle), gone: true, ..Given::default() };
+        // A call that waits for answers is the backend's to end as well.
+        if cancelled && (handle.is_some() || asks.is_some()) {
+            let state = asks.and_then(|asks| asks.state);
+            let given = Given { task: handle, state, gone: true, ..Given::default() };
             tokio::spawn(self.round(task, given));
         }
         cancelled
@@ -398,7 +404,7 @@ impl Tasks {
 }
 
 /// What a backend tells of its task. True if it is the first that is heard.
-fn heard(task: &Task, progress: &Progress) -> bool {
+fn heard(task: &Task, progress: &TaskNews) -> bool {
     let mut first = false;
     task.change(|state| {
         first = state.handle.is_none();

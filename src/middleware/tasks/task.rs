@@ -229,12 +229,14 @@ impl Record {
         };
         let call = Call {
             caller: self.caller,
+            session: None,
             scope: self.endpoint.map_or(Scope::All, |backend| Scope::One(backend.into())),
             method: Method::ToolsCall,
             message: Message::parse(self.request.into(), &Limits::REQUEST).ok()?,
             client: Client { revision, capabilities, info: self.info.into() },
             log_level: None,
             progress: None,
+            trace: None,
             mirrored: None,
             given: None,
         };
@@ -254,6 +256,19 @@ impl Record {
 }
 
 impl State {
+    /// What went wrong, in words for people.
+    pub fn failure(&self) -> Option<String> {
+        let Some(Answer::Response { message, .. }) = &self.outcome else { return None };
+        let text = match message.in_error("message") {
+            Some(text) => text,
+            None => {
+                let blocks = message.in_result("content")?;
+                json::member(json::elements(blocks).first()?.of(blocks), "text")?
+            }
+        };
+        json::string(text).map(std::borrow::Cow::into_owned)
+    }
+
     /// In 2025-11-25 a tool that reports an error has failed.
     pub fn legacy_status(&self) -> Status {
         match (&self.outcome, self.status) {

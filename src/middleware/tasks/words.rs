@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::task::{Asks, State, Task};
+use super::task::{Asks, State, Status, Task};
 use crate::{
     call::{Answer, Client},
     error::{Error, Result},
@@ -146,8 +146,9 @@ fn members(task: &Task, state: &State, era: Era) -> String {
         "taskId": task.id, "status": status, "createdAt": date(task.created), "lastUpdatedAt": date(state.updated),
         ttl: task.ttl, poll: state.poll.unwrap_or(POLL),
     });
-    if let Some(message) = &state.message {
-        members["statusMessage"] = Value::from(message.as_str());
+    let failure = || (status == Status::Failed).then(|| state.failure()).flatten();
+    if let Some(message) = state.message.clone().or_else(failure) {
+        members["statusMessage"] = Value::from(message);
     }
     let text = members.to_string();
     text[1..text.len() - 1].to_owned()

@@ -129,6 +129,19 @@ pub fn members(object: &[u8]) -> Members {
     Scan::new(object, &CHECKED, 1).whole().unwrap_or_default()
 }
 
+/// The elements of an array that stands in a text, by their places in that text.
+pub fn within(text: &[u8], array: Span) -> Vec<Span> {
+    let shift = |span: Span| Span { start: span.start + array.start, end: span.end + array.start };
+    elements(array.of(text)).into_iter().map(shift).collect()
+}
+
+/// A member of an object that stands in a text, by its place in that text.
+pub fn member_of(text: &[u8], object: Span, name: &str) -> Option<Span> {
+    let inner = object.of(text);
+    let found = members(inner).into_iter().find(|member| member.is(name, inner))?;
+    Some(Span { start: found.value.start + object.start, end: found.value.end + object.start })
+}
+
 /// The value of one member of an object in a text that was checked before.
 pub fn member<'a>(object: &'a [u8], name: &str) -> Option<&'a [u8]> {
     members(object).into_iter().find(|member| member.is(name, object)).map(|member| member.value.of(object))

@@ -4,7 +4,7 @@
 //! backslashes. So 64 bytes are looked at together: which of them are special is a bit each,
 //! and which are escaped follows from these bits without a branch.
 
-use wide::{u8x16, u8x64};
+use wide::u8x16;
 
 use super::{Fault, scan::Scan};
 
@@ -14,6 +14,8 @@ const BLOCK: usize = 64;
 struct Special {
     quotes: u64,
     backslashes: u64,
+    /// The letter n, which behind a backslash is a line end.
+    ns: u64,
     /// Control characters, which a string may not have.
     controls: u64,
     /// Parts of characters outside of ASCII.
@@ -21,15 +23,21 @@ struct Special {
 }
 
 impl Special {
-    fn of(block: [u8; BLOCK]) -> Self {
-        let block = u8x64::new(block);
-        let equal = |byte| block.simd_eq(u8x64::splat(byte)).to_bitmask();
-        Self {
-            quotes: equal(b'"'),
-            backslashes: equal(b'\\'),
-            controls: block.simd_lt(u8x64::splat(0x20)).to_bitmask(),
-            high: block.to_bitmask(),
+    /// In parts as long as every processor compares at once.
+    #[inline(always)]
+    fn of(block: &[u8; BLOCK]) -> Self {
+        let mut special = Self { quotes: 0, backslashes: 0, ns: 0, controls: 0, high: 0 };
+        let (parts, _) = block.as_chunks::<16>();
+        for (index, part) in parts.iter().enumerate() {
+            let part = u8x16::new(*part);
+            let bits = |found: u8x16| u64::from(found.to_bitmask()) << (index * 16);
+            special.quotes |= bits(part.simd_eq(u8x16::splat(b'"')));
+            special.backslashes |= bits(part.simd_eq(u8x16::splat(b'\\')));
+            special.ns |= bits(part.simd_eq(u8x16::splat(b'n')));
+            special.controls |= bits(part.simd_lt(u8x16::splat(0x20)));
+            special.high |= bits(part);
         }
+        special
     }
 }
 
@@ -64,18 +72,22 @@ impl Scan<'_> {
     fn block_of_string(&mut self, sofar: &mut Sofar) -> Result<bool, Fault> {
         // Behind the text are zeros, which no string has in it either.
         let rest = &self.text[self.at..];
-        let block = rest.first_chunk().copied().unwrap_or_else(|| {
-            let mut block = [0; BLOCK];
-            block[..rest.len()].copy_from_slice(rest);
-            block
-        });
-        let special = Special::of(block);
+        let special = match rest.first_chunk() {
+            Some(block) => Special::of(block),
+            None => {
+                let mut block = [0; BLOCK];
+                block[..rest.len()].copy_from_slice(rest);
+                Special::of(&block)
+            }
+        };
         let escaped = escaped(special.backslashes, &mut sofar.carry);
         let end = special.quotes & !escaped;
         let within = (end & end.wrapping_neg()).wrapping_sub(1);
         sofar.plain &= special.backslashes & within == 0;
         sofar.ascii &= special.high & within == 0;
-        self.escapes(escaped & within, sofar)?;
+        // Most escapes are one of these three.
+        let usual = special.quotes | special.backslashes | special.ns;
+        self.escapes(escaped & within & !usual, sofar)?;
         if special.controls & within != 0 {
             self.at += (special.controls & within).trailing_zeros() as usize;
             return Err(self.fault("a string has a control character in it"));

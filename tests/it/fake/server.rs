@@ -58,6 +58,7 @@ async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<A
         (_, "/sse" | "/messages") => Ok(not_allowed("GET")),
         (&Method::POST, _) => post(&shared, &head, raw, &message).await,
         _ if shared.settings.era == Era::Modern => Ok(not_allowed("POST")),
+        (&Method::GET, _) if head.headers.contains_key("last-event-id") => Ok(shared.go_on()),
         (&Method::GET, _) => Ok(with_session(&shared, &head, |session| shared.open_get_stream(session))),
         (&Method::DELETE, _) => Ok(with_session(&shared, &head, |session| {
             shared.end_session(session);

@@ -144,6 +144,14 @@ impl Shared {
         response
     }
 
+    /// A stream that goes on after an event, or word that there is no such event.
+    pub fn go_on(&self) -> Answered {
+        match lock(&self.later).pop_front() {
+            Some(bytes) => stream::full(StatusCode::OK, stream::EVENTS, bytes),
+            None => *refusal(StatusCode::BAD_REQUEST, -32000, "Invalid event ID"),
+        }
+    }
+
     /// The stream of an HTTP+SSE pair, which begins with where to post.
     pub fn open_pair(self: &Arc<Self>) -> Answered {
         let session = self.open_session();

@@ -2,9 +2,12 @@
 //!
 //! - `echo` gives its arguments back as text, byte for byte, and as structured content.
 //! - `slow` runs until it is cancelled, [`super::Fake::release`]d, or `ms` are over.
-//! - `progress` notes `n` steps (3), each with a log message for the first `logs` (all), `every_ms` apart (0).
+//! - `progress` notes `n` steps (3), each with a log message for the first `logs` (all), `every_ms` apart (0);
+//!   if it `hangs`, it never answers.
 //! - `ask` asks its client for what `method` and `params` say, and answers with what came back, and with the
-//!   state it had wanted back, where the era has one.
+//!   state it had wanted back, where the era has one. Before that it notes `steps` (0) of progress, in each round.
+//!   Of the legacy era, `apart` has it ask on the session's own stream, and `wait` once [`super::Fake::let_ask`] was
+//!   called, whether it was cancelled meanwhile or not.
 //! - `fails_with` answers with the error of `message`.
 //! - `raw` answers with the bytes of `hex`, else of [`super::Fake::answer_raw`], in place of a result.
 
@@ -193,6 +196,9 @@ async fn progress(call: &Call) -> Answer {
             call.notify("notifications/message", params);
         }
     }
+    if arguments["hangs"] == true {
+        std::future::pending::<()>().await;
+    }
     Answer::Result(text(format!("{steps} steps")))
 }
 
@@ -208,6 +214,10 @@ fn with_id(message: &Value, id: &Value) -> Value {
 
 async fn ask(call: &Call) -> Answer {
     let arguments = &call.params["arguments"];
+    let token = &call.params["_meta"]["progressToken"];
+    for step in 1..=arguments["steps"].as_u64().filter(|_| !token.is_null()).unwrap_or(0) {
+        call.notify("notifications/progress", json!({ "progressToken": token, "progress": step }));
+    }
     let request = json!({ "method": arguments["method"], "params": arguments["params"] });
     let given = if call.is_modern() {
         let given = &call.params["inputResponses"]["answer"];
@@ -220,13 +230,19 @@ async fn ask(call: &Call) -> Answer {
         }
         json!({ "result": given, "state": call.params["requestState"] })
     } else {
+        if arguments["wait"] == true {
+            let _ = call.shared.may_ask.subscribe().wait_for(|may| *may).await;
+        }
         let id = format!("ask-{}", call.shared.next_number());
         let (answer, answered) = oneshot::channel();
         lock(&call.shared.asked).insert(json!(id).to_string(), answer);
         let mut request = request;
         request["jsonrpc"] = json!("2.0");
         request["id"] = json!(id);
-        call.aside(&request);
+        match &call.session {
+            Some(session) if arguments["apart"] == true => session.send(request.to_string().as_bytes()),
+            _ => call.aside(&request),
+        }
         let response = answered.await.unwrap_or_default();
         json!({ "result": response["result"], "error": response["error"] })
     };

@@ -58,6 +58,11 @@ impl Session {
         session
     }
 
+    /// The same with a gateway that was started again.
+    pub fn at(self, address: SocketAddr) -> Self {
+        Self { address, ..self }
+    }
+
     pub fn next_id(&self) -> u64 {
         self.last_id.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -120,11 +125,6 @@ impl Session {
             hello: self.hello.clone(),
             last_id: AtomicU64::new(0),
         }
-    }
-
-    /// The same session at another endpoint.
-    pub fn at(&self, path: &str) -> Self {
-        Self { path: path.to_owned(), ..self.with_id(&self.id) }
     }
 
     pub async fn delete(&self) -> Answer {
