@@ -60,7 +60,8 @@ class Workers:
             "v1-http": self.listen("v1-http", v1, "streamable"),
             "v1-shared": self.listen("v1-shared", v1, "streamable", "--shared"),
             "v2-http": self.listen("v2-http", v2),
-            "plain-legacy": self.child(v1, "stdio", "--plain", *self.log("plain-legacy")),
+            # A process for each call: one that was cancelled would leave it open who asks next.
+            "plain-legacy": self.child(v1, "stdio", "--plain", *self.log("plain-legacy"), share="call"),
             "plain-modern": self.listen("plain-modern", v2, "--plain"),
             "everything": self.child(everything, "stdio"),
         }
@@ -68,8 +69,8 @@ class Workers:
     def log(self, name):
         return ["--log", self.folder / f"{name}.jsonl"]
 
-    def child(self, script, *arguments):
-        return {"command": self.node, "args": [script, *arguments]}
+    def child(self, script, *arguments, **more):
+        return {"command": self.node, "args": [script, *arguments], **more}
 
     def listen(self, name, script, *arguments):
         port = lane.free_port()

@@ -81,23 +81,30 @@ impl Server {
 
     async fn first_round(&self, mut ask: Ask, mut hold: Hold) -> Result<Reply> {
         let hidden = !ask.call.client.capabilities.takes_tasks();
-        let mut again = true;
+        let (mut again, mut may_have_run) = (true, false);
+        // Of a call that was made twice, what is true of either is true.
+        let error = |trouble: Trouble, may_have_run: bool| {
+            let kind = if may_have_run { Kind::Lost } else { trouble.kind };
+            self.error(&Trouble { kind, ..trouble })
+        };
         loop {
             let link = match self.usable() {
                 Some(link) => link,
-                None => Box::pin(self.link()).await.map_err(|trouble| self.error(&trouble))?,
+                None => Box::pin(self.link()).await.map_err(|trouble| error(trouble, may_have_run))?,
             };
             if let Some(level) = ask.call.log_level {
                 Box::pin(self.speak_up(&link, level)).await;
             }
             match self.try_once(&link, &ask, &mut hold, hidden).await {
                 Err(Trouble { kind: Kind::NotSent | Kind::SessionLost, .. }) if again => again = false,
-                Err(Trouble { kind: Kind::Lost, .. }) if again && ask.repeatable => again = false,
+                Err(Trouble { kind: Kind::Lost, .. }) if again && ask.repeatable => {
+                    (again, may_have_run) = (false, true);
+                }
                 Err(trouble) => {
                     if trouble.kind == Kind::NotSent {
                         self.give_up(&link, &trouble);
                     }
-                    return Err(self.error(&trouble));
+                    return Err(error(trouble, may_have_run));
                 }
                 // A client that can never take tasks need not know of this one.
                 Ok(Reply::Whole(answer))

@@ -284,6 +284,15 @@ impl Crowd {
         };
         let own = has(text, &format!("\"{}\"", call.marker));
         match between(text, "\"method\":\"", "\"") {
+            // A heartbeat says nothing new of a call that is open.
+            Some(b"notifications/progress")
+                if number_after(text, "\"progressToken\":") == Some(call.id)
+                    && call.wants_progress
+                    && between(text, "\"progress\":", ".")
+                        .is_some_and(|whole| whole.iter().all(u8::is_ascii_digit)) =>
+            {
+                false
+            }
             Some(b"notifications/progress") => {
                 call.steps += 1;
                 let step = number_after(text, "\"progress\":");
