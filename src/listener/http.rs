@@ -8,9 +8,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
-use http::{
-    HeaderName, HeaderValue, Method as Verb, Request, Response, StatusCode, request::Parts,
-};
+use http::{HeaderName, HeaderValue, Method as Verb, Request, Response, StatusCode, request::Parts};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt as _;
 

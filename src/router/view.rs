@@ -29,6 +29,7 @@ use crate::{
 };
 
 mod permitted; // for callers who may not use everything
+mod tool; //      what a tool says of itself
 
 use permitted::Grant;
 
@@ -197,9 +198,9 @@ impl View {
         let text = safe_icons(&entry.text).map_or_else(|| entry.text.clone(), Bytes::from);
         match list {
             List::Tools => {
-                route.mirrored = mirrored(&entry.text)?.into();
-                route.task_support = task_support(&entry.text);
-                route.repeatable = is_repeatable(&entry.text);
+                route.mirrored = tool::mirrored(&entry.text)?.into();
+                route.task_support = tool::task_support(&entry.text);
+                route.repeatable = tool::is_repeatable(&entry.text);
                 let (old, wrapped) = project::tool(&text, shown, Era::Legacy);
                 let (new, _) = project::tool(&text, shown, Era::Modern);
                 route.wrapped = wrapped;
@@ -378,34 +379,6 @@ fn shown_as(
         }
     };
     Ok(names.give(origin, wanted))
-}
-
-/// Does a tool say that a second call changes nothing?
-fn is_repeatable(tool: &[u8]) -> bool {
-    let annotations = json::member(tool, "annotations").unwrap_or_default();
-    let has = |hint| json::member(annotations, hint) == Some(b"true");
-    has("readOnlyHint") || has("idempotentHint")
-}
-
-/// What a tool of 2025-11-25 says of tasks.
-fn task_support(tool: &[u8]) -> TaskSupport {
-    let execution = json::member(tool, "execution").unwrap_or_default();
-    let said = json::member(execution, "taskSupport").and_then(json::string);
-    match said.as_deref() {
-        Some("optional") => TaskSupport::Optional,
-        Some("required") => TaskSupport::Required,
-        _ => TaskSupport::None,
-    }
-}
-
-fn mirrored(tool: &[u8]) -> Result<Vec<Mirrored>, String> {
-    // Most tools have no such annotation, and looking for the word is cheaper than reading.
-    if memchr::memmem::find(tool, b"x-mcp-header").is_none() {
-        return Ok(Vec::new());
-    }
-    let schema = json::members(tool).into_iter().find(|member| member.key_in(tool) == "inputSchema");
-    let schema = schema.and_then(|member| serde_json::from_slice(member.value.of(tool)).ok());
-    schema.map_or_else(|| Ok(Vec::new()), |schema| Mirrored::all(&schema))
 }
 
 fn instructions(said: &[(Arc<str>, String)], bare: bool) -> String {

@@ -1,0 +1,35 @@
+//! What does a tool's entry say that calling it needs?
+
+use crate::{
+    backend::{Mirrored, TaskSupport},
+    wire::json,
+};
+
+/// Does a tool say that a second call changes nothing?
+pub fn is_repeatable(tool: &[u8]) -> bool {
+    let annotations = json::member(tool, "annotations").unwrap_or_default();
+    let has = |hint| json::member(annotations, hint) == Some(b"true");
+    has("readOnlyHint") || has("idempotentHint")
+}
+
+/// What a tool of 2025-11-25 says of tasks.
+pub fn task_support(tool: &[u8]) -> TaskSupport {
+    let execution = json::member(tool, "execution").unwrap_or_default();
+    let said = json::member(execution, "taskSupport").and_then(json::string);
+    match said.as_deref() {
+        Some("optional") => TaskSupport::Optional,
+        Some("required") => TaskSupport::Required,
+        _ => TaskSupport::None,
+    }
+}
+
+/// The arguments that it wants repeated in headers.
+pub fn mirrored(tool: &[u8]) -> Result<Vec<Mirrored>, String> {
+    // Most tools have no such annotation, and looking for the word is cheaper than reading.
+    if memchr::memmem::find(tool, b"x-mcp-header").is_none() {
+        return Ok(Vec::new());
+    }
+    let schema = json::members(tool).into_iter().find(|member| member.key_in(tool) == "inputSchema");
+    let schema = schema.and_then(|member| serde_json::from_slice(member.value.of(tool)).ok());
+    schema.map_or_else(|| Ok(Vec::new()), |schema| Mirrored::all(&schema))
+}
