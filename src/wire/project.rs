@@ -48,12 +48,11 @@ pub struct Envelope<'a> {
 
 impl Envelope<'_> {
     /// The members of `_meta`.
-    pub fn members(&self) -> Vec<(&'static str, Cow<'_, str>)> {
-        let mut members = vec![
-            (meta::PROTOCOL_VERSION, Cow::Owned(json::quoted(self.revision.name()))),
-            (meta::CLIENT_INFO, Cow::Borrowed(self.client_info)),
-            (meta::CLIENT_CAPABILITIES, Cow::Borrowed(self.capabilities)),
-        ];
+    pub fn members(&self) -> SmallVec<[(&'static str, Cow<'_, str>); 4]> {
+        let mut members = SmallVec::new();
+        members.push((meta::PROTOCOL_VERSION, Cow::Owned(json::quoted(self.revision.name()))));
+        members.push((meta::CLIENT_INFO, Cow::Borrowed(self.client_info)));
+        members.push((meta::CLIENT_CAPABILITIES, Cow::Borrowed(self.capabilities)));
         if let Some(level) = self.log_level {
             members.push((meta::LOG_LEVEL, Cow::Owned(json::quoted(level))));
         }
@@ -77,7 +76,12 @@ pub fn request(message: &Message, method: Method, hop: &Hop<'_>) -> Vec<u8> {
     }
     if let Some(target) = hop.target {
         if let Some(place) = method.target().and_then(|member| message.param(member)) {
-            splice.replace(place, json::quoted(target).into_bytes());
+            let value = place.of(text);
+            if value.starts_with(b"\"") && json::is_plain(target) {
+                splice.replace(Span { start: place.start + 1, end: place.end - 1 }, target.as_bytes());
+            } else {
+                splice.replace(place, json::quoted(target).into_bytes());
+            }
         } else if let Some(place) = message.param("ref") {
             splice.replace(place, reference(place.of(text), target));
         }
