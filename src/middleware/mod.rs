@@ -4,3 +4,4 @@
 pub mod deadline; // how long
 mod heartbeat; //    what a client hears meanwhile
 pub mod tasks; //    what goes on without its client
+mod timers; //       one timer for many calls

@@ -72,7 +72,7 @@ pub struct Note {
 /// What is seen at one endpoint.
 #[derive(Debug, Default)]
 pub struct View {
-    tools: HashMap<String, Route>,
+    tools: HashMap<String, Route, foldhash::fast::RandomState>,
     prompts: HashMap<String, Route>,
     resources: HashMap<String, Route>,
     templates: Vec<(String, Route)>,
