@@ -317,11 +317,11 @@ impl Waystation {
     }
 
     /// Answers one HTTP request.
-    pub async fn handle<B>(&self, request: Request<B>) -> Response<Body>
+    pub fn handle<B>(&self, request: Request<B>) -> impl Future<Output = Response<Body>>
     where
         B: http_body::Body<Data = Bytes> + Unpin,
     {
-        self.http.handle(request).await
+        self.http.handle(request)
     }
 
     /// Serves one client on a pipe until its input ends.

@@ -43,9 +43,9 @@ const TOGETHER: Duration = Duration::from_millis(5);
 pub fn answer(message: Message, written_in: Era, ask: &Ask, visits: &Visits) -> Result<Answer, Trouble> {
     if written_in == Era::Modern
         && let Some(kind) = message.in_result("resultType")
+        && !json::is_string(kind, "complete")
     {
         match json::string(kind).as_deref() {
-            Some("complete") => {}
             Some("input_required") => return input_required(message, &ask.call),
             other => {
                 let why =

@@ -207,10 +207,7 @@ pub fn request_as(
     let params = match revision {
         Some(revision) => {
             let envelope = Envelope { revision, capabilities, client_info: INTRODUCTION, log_level: None };
-            let members: Vec<_> = envelope.members();
-            let members: Vec<(&str, &[u8])> =
-                members.iter().map(|(key, value)| (*key, value.as_bytes())).collect();
-            let meta = message::object_with(b"{}", |_| false, &members);
+            let meta = message::object_with(b"{}", |_| false, &envelope.members());
             message::object_with(params.as_bytes(), |_| false, &[("_meta", &meta)])
         }
         None => params.as_bytes().to_vec(),

@@ -15,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method as Verb, Request, Response, StatusCode, Uri,
-    header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HOST},
+    header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST},
 };
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full};
@@ -24,7 +24,7 @@ use tokio::task::AbortHandle;
 use super::{
     apart::Apart,
     events::{self, Again},
-    headers::{METHOD, NAME, SESSION, VERSION},
+    headers::{METHOD, NAME, SESSION, VERSION, essentials},
     pool::{Answer, Pool},
     transport::{Agreed, Connect, Inbox, Incoming, Kind, Outgoing, Transport, Trouble},
 };
@@ -64,6 +64,8 @@ impl Http {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
         headers.extend(configured);
+        // Replacing it for each request is cheaper than adding it.
+        headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         Ok(Self { pool: Pool::new(url)?, path, headers })
     }
 }
@@ -131,7 +133,12 @@ impl Session {
         self.agreed.load().as_deref().unwrap_or(&self.base).clone()
     }
 
-    fn post(&self, headers: HeaderMap, text: Bytes) -> Request<Full<Bytes>> {
+    fn post(&self, mut headers: HeaderMap, text: Bytes) -> Request<Full<Bytes>> {
+        if text.is_empty() {
+            headers.remove(CONTENT_LENGTH);
+        } else if let Some(length) = headers.get_mut(CONTENT_LENGTH) {
+            *length = text.len().into();
+        }
         let mut request = Request::new(Full::new(text));
         *request.method_mut() = Verb::POST;
         *request.uri_mut() = self.path.clone();
@@ -144,13 +151,20 @@ impl Session {
         let Some(revision) = outgoing.revision.filter(|revision| revision.era() == Era::Modern) else {
             return headers;
         };
-        headers.insert(VERSION, HeaderValue::from_static(revision.name()));
-        headers.insert(METHOD, HeaderValue::from_static(outgoing.method.name()));
+        let (version, method) = (revision.name(), outgoing.method.name());
+        let (version, method) = (HeaderValue::from_static(version), HeaderValue::from_static(method));
         let name = outgoing.target.as_deref().map(header::encode);
-        match name.and_then(|name| HeaderValue::from_str(&name).ok()) {
-            Some(name) => headers.insert(NAME, name),
-            None => headers.remove(NAME),
-        };
+        let name = name.and_then(|name| HeaderValue::from_str(&name).ok());
+        if let (Some([old_version, old_method, old_name]), Some(name)) = (essentials(&mut headers), &name) {
+            (*old_version, *old_method, *old_name) = (version, method, name.clone());
+        } else {
+            headers.insert(VERSION, version);
+            headers.insert(METHOD, method);
+            match name {
+                Some(name) => headers.insert(NAME, name),
+                None => headers.remove(NAME),
+            };
+        }
         for (name, value) in &outgoing.mirrored {
             let name = HeaderName::try_from(format!("mcp-param-{name}"));
             if let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(&header::encode(value))) {

@@ -94,7 +94,7 @@ pub async fn legacy(asking: Asking, session: &Arc<Session>, takes_events: bool) 
 /// A stream that is written whether or not its client stays to read it.
 fn streamed(asked: Asked, events: Events, session: Arc<Session>) -> Response<Body> {
     let stream = session.open_stream(&asked.id);
-    let opening = asked.client.revision >= Revision::V2025_11_25;
+    let opening = asked.revision >= Revision::V2025_11_25;
     let rest = Running::alone(future::ready(Ok(Reply::Stream(events))));
     let writer = Arc::clone(&stream);
     tokio::spawn(async move {

@@ -18,6 +18,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::{Request, Response};
 use http_body::{Frame, SizeHint};
 use hyper::{
@@ -62,8 +63,7 @@ where
     }
     if HTTP2.starts_with(&first[..read]) {
         let service = service_fn(move |request: Request<Incoming>| {
-            let response = answer(request.map(|body| Received { body, hushed: false }));
-            async move { Ok::<_, Infallible>(response.await) }
+            answer(request.map(|body| Received { body, hushed: false })).map(Ok::<_, Infallible>)
         });
         let mut server = auto::Builder::new(TokioExecutor::new());
         server.http1().timer(HeadTimer::new()).header_read_timeout(HEAD).max_buf_size(BUFFER);
@@ -72,8 +72,7 @@ where
         return until_closed(connection, &closing).await;
     }
     let service = service_fn(move |request: Request<Incoming>| {
-        let response = answer(request.map(|body| Received { body, hushed: true }));
-        async move { Ok::<_, Infallible>(response.await) }
+        answer(request.map(|body| Received { body, hushed: true })).map(Ok::<_, Infallible>)
     });
     let mut server = http1::Builder::new();
     server.timer(HeadTimer::new()).header_read_timeout(HEAD).max_buf_size(BUFFER);

@@ -5,6 +5,8 @@
 //! headers that contradict it, then the revision, then the method. (Revision 2026-07-28,
 //! "Per-request metadata" and "Header validation".)
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::HeaderMap;
 
@@ -14,7 +16,8 @@ use crate::{
     error::{Error, Result},
     wire::{
         capability::Capabilities,
-        header, json,
+        header,
+        json::{self, Span},
         mcp::{Era, Level, Method, Revision, meta},
         message::Message,
         trace::Trace,
@@ -24,10 +27,10 @@ use crate::{
 /// What the `_meta` of a request says that we act on.
 #[derive(Debug, Default)]
 pub struct Envelope {
-    revision: Option<Bytes>,
-    capabilities: Option<Bytes>,
-    info: Option<Bytes>,
-    log_level: Option<Bytes>,
+    revision: Option<Span>,
+    capabilities: Option<Span>,
+    info: Option<Span>,
+    log_level: Option<Span>,
     pub progress: Option<Bytes>,
 }
 
@@ -44,12 +47,13 @@ impl Envelope {
                 &mut envelope.info
             } else if is(meta::LOG_LEVEL) {
                 &mut envelope.log_level
-            } else if is(meta::PROGRESS_TOKEN) {
-                &mut envelope.progress
             } else {
+                if is(meta::PROGRESS_TOKEN) {
+                    envelope.progress = Some(message.slice(member.value));
+                }
                 continue;
             };
-            *place = Some(message.slice(member.value));
+            *place = Some(member.value);
         }
         envelope
     }
@@ -71,36 +75,38 @@ pub fn call(
 ) -> Result<Call> {
     let wants =
         |what: &str, key: &str| Error::Envelope(format!("`_meta` of a request must have {key:?}, {what}"));
-    let version = envelope.revision.as_deref().and_then(json::string);
+    let text = message.text();
+    let version = envelope.revision.and_then(|place| json::text(place.of(text)));
     let version = version.ok_or_else(|| wants("the revision it is written in", meta::PROTOCOL_VERSION))?;
-    let object = |value: &Bytes| value.starts_with(b"{");
+    let object = |place: &Span| place.of(text).starts_with(b"{");
     let capabilities = envelope.capabilities.filter(object);
     let capabilities = capabilities.ok_or_else(|| {
         wants("an object with what the client can do, even if empty", meta::CLIENT_CAPABILITIES)
     })?;
     let info = match envelope.info {
         Some(info) if !object(&info) => return Err(wants("an object, if at all", meta::CLIENT_INFO)),
-        info => info.unwrap_or_else(|| Bytes::from_static(b"{}")),
+        info => info.map_or_else(|| Bytes::from_static(b"{}"), |info| message.slice(info)),
     };
-    let log_level = match &envelope.log_level {
+    let log_level = match envelope.log_level {
         Some(level) => {
-            let level = json::string(level).and_then(|name| Level::parse(&name));
+            let level = json::string(level.of(text)).and_then(|name| Level::parse(&name));
             Some(level.ok_or_else(|| {
                 wants("one of the levels from debug to emergency, if at all", meta::LOG_LEVEL)
             })?)
         }
         None => None,
     };
-    let method_name = message.method().unwrap_or_default();
+    let method_name = message.top("method").and_then(|place| json::text(place.of(text)));
+    let method_name = method_name.unwrap_or_default();
     let method = Method::parse(&*method_name);
     if let Some((heads, _)) = headers {
         agree(heads, &version, &method_name, method, &message)?;
     }
     let revision = Revision::parse(&*version).filter(|revision| revision.era() == Era::Modern);
-    let revision = revision.ok_or_else(|| Error::Version { requested: version.into_owned() })?;
+    let revision = revision.ok_or_else(|| Error::Version { requested: words(&version).into_owned() })?;
     let method = method.filter(|method| method.exists_in(Era::Modern));
-    let method = method.ok_or_else(|| Error::UnknownMethod(method_name.into_owned()))?;
-    let client = Client { revision, capabilities: Capabilities::of(&capabilities, revision), info };
+    let method = method.ok_or_else(|| Error::UnknownMethod(words(&method_name).into_owned()))?;
+    let client = Client { revision, capabilities: Capabilities::of(capabilities.of(text), revision), info };
     let mirrored = match headers {
         Some((heads, all)) if heads.params => Some(mirrored(all)?),
         Some(_) => Some(Vec::new()),
@@ -161,32 +167,43 @@ fn given(message: &Message) -> Result<Option<Given>> {
 /// any difference, or the two would route differently.
 fn agree(
     headers: &Heads<'_>,
-    version: &str,
-    name: &str,
+    version: &[u8],
+    name: &[u8],
     method: Option<Method>,
     message: &Message,
 ) -> Result<()> {
-    if single(headers.version, "mcp-protocol-version")? != Some(version.as_bytes()) {
+    if single(headers.version, "mcp-protocol-version")? != Some(version) {
         return Err(Error::Header(format!(
-            "the header MCP-Protocol-Version must be there and say {version:?}, as the body does"
+            "the header MCP-Protocol-Version must be there and say {:?}, as the body does",
+            words(version)
         )));
     }
-    if single(headers.method, "mcp-method")? != Some(name.as_bytes()) {
+    if single(headers.method, "mcp-method")? != Some(name) {
         return Err(Error::Header(format!(
-            "the header Mcp-Method must be there and say {name:?}, as the body does"
+            "the header Mcp-Method must be there and say {:?}, as the body does",
+            words(name)
         )));
     }
     let Some(target) = method.and_then(Method::header_target) else { return Ok(()) };
-    let body = message.in_params(target).and_then(json::string);
-    let header = single(headers.name, "mcp-name")?.map(|field| {
+    let body = message.in_params(target).and_then(json::text);
+    let header = single(headers.name, "mcp-name")?;
+    if header.is_some_and(header::is_plain) && header == body.as_deref() {
+        return Ok(()); // As most names are written.
+    }
+    let header = header.map(|field| {
         header::decode(field).ok_or_else(|| Error::Header("the header Mcp-Name is not well encoded".into()))
     });
-    if header.transpose()? != body {
+    if header.transpose()?.as_deref().map(str::as_bytes) != body.as_deref() {
         return Err(Error::Header(format!(
             "the header Mcp-Name must be there and say what `{target}` in the body does"
         )));
     }
     Ok(())
+}
+
+/// A text of the client's, in an error.
+fn words(text: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(text)
 }
 
 /// The value of a header that may be there once.

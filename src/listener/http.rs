@@ -20,14 +20,15 @@ use super::{
     envelope::{self, Envelope},
     guard::{Guard, METADATA},
     heads::{Heads, Takes},
-    legacy, pipe,
+    legacy::{self, Asking},
+    pipe,
     refusal::{NoSession, error_response, not_allowed, refused},
     replay,
     session::{Mode, Session},
     write::Asked,
 };
 use crate::{
-    call::{Caller, Scope, Stage},
+    call::{Caller, Replying, Scope, Stage},
     error::{Error, Result},
     settings::Size,
     wire::{
@@ -121,92 +122,91 @@ impl<S: Stage> Http<S> {
             Ok(Some(batch)) => return Box::pin(self.batch(&visit, batch)).await,
             Err(malformed) => return error_response(&malformed.into(), None, Era::Modern),
         }
-        match Message::parse(text, &Limits::REQUEST) {
-            Ok(message) => self.one(visit, message).await,
-            Err(malformed) => {
-                let error = Error::from(malformed);
-                let id = if let Error::NotRpc { id, .. } = &error { id.clone() } else { None };
-                error_response(&error, id.as_deref(), Era::Modern)
-            }
-        }
-    }
-
-    async fn one(&self, visit: Visit<'_>, message: Message) -> Response<Body> {
-        let envelope = Envelope::read(&message);
-        if envelope.is_modern() {
-            return match message.kind() {
-                message::Kind::Request => self.modern(visit, message, envelope).await,
-                message::Kind::Notification => body::empty(StatusCode::ACCEPTED),
-                message::Kind::Response => {
-                    let what = "clients of revision 2026-07-28 send no responses";
-                    error_response(&Error::NotRpc { what, id: None }, None, Era::Modern)
-                }
-            };
-        }
-        if message.kind() == message::Kind::Request
-            && let Some(version) = modern_header(visit.heads.version.first)
-        {
-            let id = message.id();
-            let error = if message.method().as_deref() == Some("initialize") {
-                Error::Header(format!(
-                    "`initialize` is not of the revision that the header MCP-Protocol-Version says, {version}"
-                ))
-            } else {
-                let wanted =
-                    "io.modelcontextprotocol/protocolVersion and io.modelcontextprotocol/clientCapabilities";
-                Error::Envelope(format!(
-                    "a request of revision {version} must have {wanted} in `params._meta`"
-                ))
-            };
-            return error_response(&error, id, Era::Modern);
-        }
-        self.legacy(visit, message, envelope.progress).await
-    }
-
-    /// A request that speaks for itself. The client going away drops the call and thereby
-    /// cancels it, as the revision wants.
-    async fn modern(&self, visit: Visit<'_>, message: Message, envelope: Envelope) -> Response<Body> {
-        let Visit { parts, heads, takes, caller, scope } = visit;
-        let id = message.id_bytes().unwrap_or_default();
-        let headers = Some((&heads, &parts.headers));
-        let call = match envelope::call(message, envelope, scope, caller, headers) {
-            Ok(call) => call,
-            Err(error) => return error_response(&error, Some(&id), Era::Modern),
-        };
-        let asked = Asked { id, method: call.method, client: call.client.clone() };
-        answer::modern(asked, self.front.run(call), takes.events).await
-    }
-
-    async fn legacy(&self, visit: Visit<'_>, message: Message, progress: Option<Bytes>) -> Response<Body> {
-        let opening = message.kind() == message::Kind::Request && message.is_method("initialize");
-        let id = message.id_bytes();
-        let session = if opening { self.open(&visit) } else { self.session(&visit) };
-        let session = match session {
-            Ok(session) => session,
-            Err(refusal) => return refusal.into_response(id.as_deref()),
-        };
-        match message.kind() {
-            message::Kind::Notification => {
-                legacy::notice(&session, &message);
-                body::empty(StatusCode::ACCEPTED)
-            }
-            message::Kind::Response => {
-                session.answered(message);
-                body::empty(StatusCode::ACCEPTED)
-            }
-            message::Kind::Request => {
-                let takes_events = visit.takes.events;
-                let trace = envelope::trace(&visit.heads, &visit.parts.headers);
-                let mut response = match self.front.ask(&session, message, progress, trace, takes_events) {
-                    Ok(asking) => answer::legacy(asking, &session, takes_events).await,
-                    Err(error) => error_response(&error, id.as_deref(), Era::Legacy),
-                };
+        let takes = visit.takes;
+        match self.begin(visit, text) {
+            Begun::Done(response) => response,
+            Begun::Modern(asked, reply) => answer::modern(asked, reply, takes.events).await,
+            Begun::Legacy(asking, session, opening) => {
+                let mut response = answer::legacy(asking, &session, takes.events).await;
                 if opening {
                     self.name_session(&session, &mut response);
                 }
                 response
             }
         }
+    }
+
+    /// Begins what a message asks for. Here is all that need not wait, so that the future of a
+    /// request stays small: it is moved more than once.
+    fn begin(&self, visit: Visit<'_>, text: Bytes) -> Begun {
+        let message = match Message::parse(text, &Limits::REQUEST) {
+            Ok(message) => message,
+            Err(malformed) => {
+                let error = Error::from(malformed);
+                let id = if let Error::NotRpc { id, .. } = &error { id.clone() } else { None };
+                return Begun::Done(error_response(&error, id.as_deref(), Era::Modern));
+            }
+        };
+        let envelope = Envelope::read(&message);
+        if envelope.is_modern() {
+            return match message.kind() {
+                message::Kind::Request => self.modern(visit, message, envelope),
+                message::Kind::Notification => Begun::Done(body::empty(StatusCode::ACCEPTED)),
+                message::Kind::Response => {
+                    let what = "clients of revision 2026-07-28 send no responses";
+                    let error = Error::NotRpc { what, id: None };
+                    Begun::Done(error_response(&error, None, Era::Modern))
+                }
+            };
+        }
+        if message.kind() == message::Kind::Request
+            && let Some(version) = modern_header(visit.heads.version.first)
+        {
+            return Begun::Done(unlike_header(&message, version));
+        }
+        self.legacy(&visit, message, envelope.progress)
+    }
+
+    /// A request that speaks for itself. The client going away drops the call and thereby
+    /// cancels it, as the revision wants.
+    fn modern(&self, visit: Visit<'_>, message: Message, envelope: Envelope) -> Begun {
+        let Visit { parts, heads, takes: _, caller, scope } = visit;
+        let id = message.id_bytes().unwrap_or_default();
+        let headers = Some((&heads, &parts.headers));
+        let call = match envelope::call(message, envelope, scope, caller, headers) {
+            Ok(call) => call,
+            Err(error) => return Begun::Done(error_response(&error, Some(&id), Era::Modern)),
+        };
+        let asked = Asked { id, method: call.method, revision: call.client.revision };
+        Begun::Modern(asked, self.front.run(call))
+    }
+
+    fn legacy(&self, visit: &Visit<'_>, message: Message, progress: Option<Bytes>) -> Begun {
+        let opening = message.kind() == message::Kind::Request && message.is_method("initialize");
+        let session = if opening { self.open(visit) } else { self.session(visit) };
+        let session = match session {
+            Ok(session) => session,
+            Err(refusal) => return Begun::Done(refusal.into_response(message.id())),
+        };
+        match message.kind() {
+            message::Kind::Notification => legacy::notice(&session, &message),
+            message::Kind::Response => session.answered(message),
+            message::Kind::Request => {
+                let id = message.id_bytes();
+                let trace = envelope::trace(&visit.heads, &visit.parts.headers);
+                return match self.front.ask(&session, message, progress, trace, visit.takes.events) {
+                    Ok(asking) => Begun::Legacy(asking, session, opening),
+                    Err(error) => {
+                        let mut response = error_response(&error, id.as_deref(), Era::Legacy);
+                        if opening {
+                            self.name_session(&session, &mut response);
+                        }
+                        Begun::Done(response)
+                    }
+                };
+            }
+        }
+        Begun::Done(body::empty(StatusCode::ACCEPTED))
     }
 
     /// Tells the client of its new session, or forgets it if it came to nothing.
@@ -374,6 +374,14 @@ fn nothing_here() -> Response<Body> {
     body::plain(StatusCode::NOT_FOUND, "There is nothing here. MCP is at /mcp.")
 }
 
+/// What became of a message.
+enum Begun {
+    Done(Response<Body>),
+    Modern(Asked, Replying),
+    /// With whether it opens the session.
+    Legacy(Asking, Arc<Session>, bool),
+}
+
 enum Endpoint {
     Mcp(Scope),
     Sse(Scope),
@@ -421,6 +429,19 @@ fn modern_header(version: Option<&HeaderValue>) -> Option<&str> {
     let version = version?.to_str().ok()?;
     // A revision that is newer than we know is modern as well.
     (!legacy && version >= Revision::NEWEST.name()).then_some(version)
+}
+
+/// The refusal of a request that is not of the modern era, though its header says so.
+fn unlike_header(message: &Message, version: &str) -> Response<Body> {
+    let error = if message.method().as_deref() == Some("initialize") {
+        Error::Header(format!(
+            "`initialize` is not of the revision that the header MCP-Protocol-Version says, {version}"
+        ))
+    } else {
+        let wanted = "io.modelcontextprotocol/protocolVersion and io.modelcontextprotocol/clientCapabilities";
+        Error::Envelope(format!("a request of revision {version} must have {wanted} in `params._meta`"))
+    };
+    error_response(&error, message.id(), Era::Modern)
 }
 
 /// A whole body, unless it is too long.

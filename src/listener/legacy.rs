@@ -98,7 +98,7 @@ impl<S: Stage> Front<S> {
         };
         let unknown = || Error::UnknownMethod(message.method().unwrap_or_default().into_owned());
         let method = method.ok_or_else(unknown)?;
-        let asked = Asked { id: id.clone(), method, client: client.clone() };
+        let asked = Asked { id: id.clone(), method, revision: client.revision };
         let here = match method {
             Method::Ping => Some(Ok(())),
             Method::SetLevel => Some(set_level(session, &message)),
@@ -179,7 +179,7 @@ impl<S: Stage> Front<S> {
             return Err(Error::NotRpc { what: "this session was initialized before", id: Some(id) });
         }
         let client = introduction(&message)?;
-        let asked = Asked { id, method: Method::Initialize, client: client.clone() };
+        let asked = Asked { id, method: Method::Initialize, revision: client.revision };
         let call = Call {
             caller: session.caller(),
             session: None,

@@ -108,7 +108,7 @@ fn self_contained<S: Stage>(
 ) -> Result<Asking> {
     let id = message.id_bytes().unwrap_or_default();
     let call = envelope::call(message, envelope, session.scope.clone(), session.caller(), None)?;
-    let asked = Asked { id: id.clone(), method: call.method, client: call.client.clone() };
+    let asked = Asked { id: id.clone(), method: call.method, revision: call.client.revision };
     let (under_way, cancelled) = session.begin(id)?;
     Ok(Asking { asked, reply: Running::cancellable(front.run(call), under_way, cancelled) })
 }

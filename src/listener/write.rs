@@ -3,11 +3,11 @@
 use bytes::{BufMut as _, Bytes, BytesMut};
 
 use crate::{
-    call::{Answer, Client},
+    call::Answer,
     error::{Error, Result},
     wire::{
         json::Limits,
-        mcp::{Era, INTRODUCTION, Method, code},
+        mcp::{Era, INTRODUCTION, Method, Revision, code},
         message::{LONG, Message},
         older,
         project::{self, Reader},
@@ -20,17 +20,17 @@ pub struct Asked {
     /// The id as the client wrote it.
     pub id: Bytes,
     pub method: Method,
-    pub client: Client,
+    pub revision: Revision,
 }
 
 impl Asked {
     fn era(&self) -> Era {
-        self.client.revision.era()
+        self.revision.era()
     }
 
     fn reader(&self, wrapped: bool) -> Reader<'_> {
         Reader {
-            revision: self.client.revision,
+            revision: self.revision,
             id: &self.id,
             server_info: INTRODUCTION,
             method: self.method,
@@ -54,7 +54,7 @@ impl Asked {
     pub fn response(&self, answer: Result<Answer>) -> (u16, Bytes) {
         match answer {
             Ok(Answer::Result(text)) => {
-                let older = older::result(&text, self.method, self.client.revision);
+                let older = older::result(&text, self.method, self.revision);
                 let text = older.map_or(text, Bytes::from);
                 let mut out = BytesMut::with_capacity(text.len() + self.id.len() + 40);
                 out.put_slice(b"{\"jsonrpc\":\"2.0\",\"id\":");

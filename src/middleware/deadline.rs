@@ -25,6 +25,7 @@ use super::{
     fits,
     heartbeat::beating,
     tasks::{Tasks, may_become_one},
+    timers::Timers,
 };
 use crate::{
     call::{Call, Event, Events, Reply, Replying, Stage, TaskNews},
@@ -161,7 +162,8 @@ impl<S> Layer<S> for DeadlineLayer {
     type Service = Deadline<S>;
 
     fn layer(&self, next: S) -> Deadline<S> {
-        Deadline { settings: Arc::clone(&self.0), tasks: self.1.clone(), next }
+        let timers = Arc::default();
+        Deadline { settings: Arc::clone(&self.0), tasks: self.1.clone(), timers, next }
     }
 }
 
@@ -170,6 +172,7 @@ impl<S> Layer<S> for DeadlineLayer {
 pub struct Deadline<S> {
     settings: Arc<Settings>,
     tasks: Option<Arc<Tasks>>,
+    timers: Arc<Timers>,
     next: S,
 }
 
@@ -189,16 +192,17 @@ impl<S: Stage> Service<Call> for Deadline<S> {
         let clock = Clock::start(&self.settings, self.tasks.as_ref(), &call);
         let every = self.settings.heartbeat.0;
         let hears = call.progress.clone().filter(|_| !every.is_zero());
+        let timers = Arc::clone(&self.timers);
         let mut reply = self.next.call(call);
         Box::pin(async move {
             let begun = clock.alive;
             let patience = if hears.is_some() { PATIENCE.min(every) } else { PATIENCE };
             let soon = clock.due().min(begun + patience);
-            let events = match tokio::time::timeout_at(soon, &mut reply).await {
-                Ok(Ok(Reply::Stream(events))) => watched(events, clock),
-                Ok(other) => return other,
-                Err(_) if soon < clock.due() || clock.outlives.is_some() => watched(late(reply), clock),
-                Err(_) => return Err(clock.over()),
+            let events = match timers.wait(soon, &mut reply).await {
+                Some(Ok(Reply::Stream(events))) => watched(events, clock),
+                Some(other) => return other,
+                None if soon < clock.due() || clock.outlives.is_some() => watched(late(reply), clock),
+                None => return Err(clock.over()),
             };
             Ok(Reply::Stream(match hears {
                 Some(progress) => beating(events, progress, every, begun),

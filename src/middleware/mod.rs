@@ -6,6 +6,7 @@ mod heartbeat; //    what a client hears meanwhile
 pub mod identify; // who asks
 pub mod permit; //   what they may
 pub mod tasks; //    what goes on without its client
+mod timers; //       one timer for many calls
 
 /// Does a name fit a pattern, in which `*` stands for any letters?
 fn fits(pattern: &str, name: &str) -> bool {

@@ -41,12 +41,15 @@ use seal::{Bound, Seals};
 use subscriptions::Subscriptions;
 use view::{Route, View};
 
-/// Routes calls by the catalog.
+/// Routes calls by the catalog. Clones are the same router.
 #[derive(Debug, Clone)]
-pub struct Router {
+pub struct Router(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
     catalog: Arc<Catalog>,
     subscriptions: Arc<Subscriptions>,
-    cursors: Arc<Cursors>,
+    cursors: Cursors,
     seals: Arc<Seals>,
     page_size: usize,
     permit: Option<Arc<dyn Permit>>,
@@ -62,23 +65,18 @@ impl Router {
         page_size: usize,
         permit: Option<Arc<dyn Permit>>,
     ) -> Self {
-        Self {
-            catalog,
-            subscriptions,
-            cursors: Arc::new(Cursors::new(secret)),
-            seals: Arc::new(seals),
-            page_size,
-            permit,
-        }
+        let (cursors, seals) = (Cursors::new(secret), Arc::new(seals));
+        Self(Arc::new(Parts { catalog, subscriptions, cursors, seals, page_size, permit }))
     }
 
     pub fn catalog(&self) -> &Arc<Catalog> {
-        &self.catalog
+        &self.0.catalog
     }
 
     /// `waited` says that no backend is to be waited for any more.
     async fn route(self, call: Box<Call>, waited: bool) -> Result<Reply> {
-        let seen = self.catalog.snapshot().seen(&call.scope, &call.caller, self.permit.as_ref());
+        let parts = &self.0;
+        let seen = parts.catalog.snapshot().seen(&call.scope, &call.caller, parts.permit.as_ref());
         let seen = seen.ok_or(Error::NoEndpoint)?;
         let view = &*seen;
         if let Some(list) = call.method.list() {
@@ -102,7 +100,7 @@ impl Router {
             }
             Method::Complete => Box::pin(self.complete(view, call, waited)).await, // Rare and large.
             Method::Listen => {
-                self.subscriptions.listen(view, &call, self.catalog.changes()).map(Reply::Stream)
+                self.0.subscriptions.listen(view, &call, self.0.catalog.changes()).map(Reply::Stream)
             }
             Method::Discover => Ok(Reply::Whole(self.discover(view))),
             Method::Initialize => Ok(Reply::Whole(initialize(view, &call))),
@@ -127,7 +125,7 @@ impl Router {
     fn not_known_yet(self, call: Box<Call>, waited: bool, of: (Method, String), unknown: Error) -> Replying {
         Box::pin(async move {
             let (method, target) = of;
-            if !waited && self.catalog.first_heard(&call.scope, method, &target).await {
+            if !waited && self.0.catalog.first_heard(&call.scope, method, &target).await {
                 return self.route(call, true).await;
             }
             Err(unknown)
@@ -142,7 +140,7 @@ impl Router {
             if let Some(state) = &given.state {
                 let unknown =
                     || Error::Params("`requestState` is not one of this call, or not any more".into());
-                given.state = match self.seals.open(&bound, state) {
+                given.state = match self.0.seals.open(&bound, state) {
                     Some(inner) => inner,
                     // A task is known by its handle, which no client brings, however old the state.
                     None if given.task.is_some() => None,
@@ -163,7 +161,7 @@ impl Router {
         if apart.is_none() && asked.is_none() {
             return Ok(reply);
         }
-        let seals = Arc::clone(&self.seals);
+        let seals = Arc::clone(&self.0.seals);
         reply.map_answer(move |answer| match (answer, &asked, &apart) {
             (Answer::Asks(message), Some((caller, request)), _) => {
                 let bound = bound(caller, &upstream.name, method, &target, request);
@@ -227,13 +225,13 @@ impl Router {
             Some(cursor) => {
                 let cursor =
                     json::string(cursor).ok_or_else(|| Error::Params("`cursor` must be a text".into()))?;
-                let read = self.cursors.read(&cursor, list, &call.scope, &call.caller);
+                let read = self.0.cursors.read(&cursor, list, &call.scope, &call.caller);
                 Some(read.ok_or(Error::Cursor)?)
             }
         };
         let era = call.client.revision.era();
-        let cursor = |last: &str| self.cursors.after(last, list, &call.scope, &call.caller);
-        let page = view.listing(list, era).page(list, era, after.as_deref(), self.page_size, cursor);
+        let cursor = |last: &str| self.0.cursors.after(last, list, &call.scope, &call.caller);
+        let page = view.listing(list, era).page(list, era, after.as_deref(), self.0.page_size, cursor);
         Ok(Answer::Result(page))
     }
 

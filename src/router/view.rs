@@ -77,14 +77,17 @@ pub struct Note {
     pub why: String,
 }
 
+/// What names stand for.
+type Routes = HashMap<String, Route, foldhash::fast::RandomState>;
+
 /// What is seen at one endpoint.
 #[derive(Debug, Default)]
 pub struct View {
-    tools: HashMap<String, Route>,
-    prompts: HashMap<String, Route>,
-    resources: HashMap<String, Route>,
+    tools: Routes,
+    prompts: Routes,
+    resources: Routes,
     templates: Vec<(String, Route)>,
-    skills: HashMap<String, Route>,
+    skills: Routes,
     /// What the files of each skill begin with, and whose they are.
     skill_folders: Vec<(String, Route)>,
     upstreams: Vec<Arc<Upstream>>,

@@ -76,6 +76,9 @@ impl Capabilities {
 
     /// As a JSON object, for a backend.
     pub fn json(self) -> String {
+        if self == Self::NONE {
+            return "{}".to_owned();
+        }
         let has = |bit| self.0 & bit != 0;
         let object = |members: &[(u8, &str)]| {
             let members = members.iter().filter(|(bit, _)| has(*bit)).map(|(_, text)| *text);

@@ -18,6 +18,11 @@ pub fn encode(value: &str) -> Cow<'_, str> {
     if plain { Cow::Borrowed(value) } else { Cow::Owned(format!("{OPEN}{}{CLOSE}", STANDARD.encode(value))) }
 }
 
+/// Does a header without white space around it stand for its own bytes?
+pub fn is_plain(field: &[u8]) -> bool {
+    field.is_ascii() && !field.starts_with(OPEN.as_bytes())
+}
+
 /// The value a header stands for, or nothing if it stands for none.
 pub fn decode(field: &[u8]) -> Option<Cow<'_, str>> {
     let field = std::str::from_utf8(field).ok()?.trim_matches([' ', '\t']);

@@ -233,6 +233,17 @@ impl Revision {
         }
     }
 
+    /// The name as JSON.
+    pub fn quoted(self) -> &'static str {
+        match self {
+            Self::V2024_11_05 => "\"2024-11-05\"",
+            Self::V2025_03_26 => "\"2025-03-26\"",
+            Self::V2025_06_18 => "\"2025-06-18\"",
+            Self::V2025_11_25 => "\"2025-11-25\"",
+            Self::V2026_07_28 => "\"2026-07-28\"",
+        }
+    }
+
     pub fn era(self) -> Era {
         if self == Self::V2026_07_28 { Era::Modern } else { Era::Legacy }
     }
@@ -277,24 +288,30 @@ pub enum Level {
     Emergency,
 }
 
+/// With their names as JSON.
 const LEVELS: [(Level, &str); 8] = [
-    (Level::Debug, "debug"),
-    (Level::Info, "info"),
-    (Level::Notice, "notice"),
-    (Level::Warning, "warning"),
-    (Level::Error, "error"),
-    (Level::Critical, "critical"),
-    (Level::Alert, "alert"),
-    (Level::Emergency, "emergency"),
+    (Level::Debug, "\"debug\""),
+    (Level::Info, "\"info\""),
+    (Level::Notice, "\"notice\""),
+    (Level::Warning, "\"warning\""),
+    (Level::Error, "\"error\""),
+    (Level::Critical, "\"critical\""),
+    (Level::Alert, "\"alert\""),
+    (Level::Emergency, "\"emergency\""),
 ];
 
 impl Level {
     pub fn parse(name: &str) -> Option<Self> {
-        LEVELS.iter().find(|(_, known)| *known == name).map(|(level, _)| *level)
+        LEVELS.iter().map(|(level, _)| *level).find(|level| level.name() == name)
     }
 
     pub fn name(self) -> &'static str {
-        LEVELS.iter().find(|(level, _)| *level == self).map_or("", |(_, name)| name)
+        self.quoted().trim_matches('"')
+    }
+
+    /// The name as JSON.
+    pub fn quoted(self) -> &'static str {
+        LEVELS.iter().find(|(level, _)| *level == self).map_or("\"\"", |(_, quoted)| quoted)
     }
 }
 
@@ -335,9 +352,13 @@ mod tests {
         }
         for revision in Revision::ALL {
             assert_eq!(Revision::parse(revision.name()), Some(revision));
+            assert_eq!(revision.quoted(), format!("{:?}", revision.name()));
         }
-        for (level, name) in LEVELS {
-            assert_eq!((Level::parse(name), level.name()), (Some(level), name));
+        for (level, quoted) in LEVELS {
+            assert_eq!(
+                (Level::parse(level.name()), format!("{:?}", level.name())),
+                (Some(level), quoted.into())
+            );
         }
     }
 }

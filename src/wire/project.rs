@@ -5,8 +5,6 @@
 //! nothing changes but the id. All of it is plain text in, plain text out, and each rule has a
 //! golden file under `tests/it/golden/`.
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 use smallvec::SmallVec;
 
@@ -40,23 +38,20 @@ pub struct Hop<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct Envelope<'a> {
     pub revision: Revision,
-    /// JSON texts.
+    /// JSON texts, all three.
     pub capabilities: &'a str,
     pub client_info: &'a str,
     pub log_level: Option<&'a str>,
 }
 
-impl Envelope<'_> {
-    /// The members of `_meta`.
-    pub fn members(&self) -> Vec<(&'static str, Cow<'_, str>)> {
-        let mut members = vec![
-            (meta::PROTOCOL_VERSION, Cow::Owned(json::quoted(self.revision.name()))),
-            (meta::CLIENT_INFO, Cow::Borrowed(self.client_info)),
-            (meta::CLIENT_CAPABILITIES, Cow::Borrowed(self.capabilities)),
-        ];
-        if let Some(level) = self.log_level {
-            members.push((meta::LOG_LEVEL, Cow::Owned(json::quoted(level))));
-        }
+impl<'a> Envelope<'a> {
+    /// The members of `_meta`, with room for two more.
+    pub fn members(&self) -> SmallVec<[(&'a str, &'a [u8]); 6]> {
+        let mut members = SmallVec::new();
+        members.push((meta::PROTOCOL_VERSION, self.revision.quoted().as_bytes()));
+        members.push((meta::CLIENT_INFO, self.client_info.as_bytes()));
+        members.push((meta::CLIENT_CAPABILITIES, self.capabilities.as_bytes()));
+        members.extend(self.log_level.map(|level| (meta::LOG_LEVEL, level.as_bytes())));
         members
     }
 }
@@ -77,7 +72,12 @@ pub fn request(message: &Message, method: Method, hop: &Hop<'_>) -> Vec<u8> {
     }
     if let Some(target) = hop.target {
         if let Some(place) = method.target().and_then(|member| message.param(member)) {
-            splice.replace(place, json::quoted(target).into_bytes());
+            let value = place.of(text);
+            if value.starts_with(b"\"") && json::is_plain(target) {
+                splice.replace(Span { start: place.start + 1, end: place.end - 1 }, target.as_bytes());
+            } else {
+                splice.replace(place, json::quoted(target).into_bytes());
+            }
         } else if let Some(place) = message.param("ref") {
             splice.replace(place, reference(place.of(text), target));
         }
@@ -145,9 +145,7 @@ fn request_meta(message: &Message, hop: &Hop<'_>, token: &str) -> Option<Vec<u8>
     if same && trace().next().is_none() {
         return None;
     }
-    let envelope = hop.envelope.as_ref().map(Envelope::members).unwrap_or_default();
-    let mut put: SmallVec<[(&str, &[u8]); 5]> =
-        envelope.iter().map(|(key, value)| (*key, value.as_bytes())).collect();
+    let mut put = hop.envelope.as_ref().map(Envelope::members).unwrap_or_default();
     if hop.progress {
         put.push((meta::PROGRESS_TOKEN, token.as_bytes()));
     }

@@ -55,11 +55,12 @@ impl<'a> Rule<'a> {
         let message = || Message::parse(text.to_owned().into(), &Limits::REPLY).expect("a message");
         match self.what {
             "request" => {
-                let envelope = self.get("envelope").map(|level| Envelope {
+                let level = self.get("envelope").map(|level| format!("\"{level}\""));
+                let envelope = level.as_deref().map(|level| Envelope {
                     revision: Revision::NEWEST,
                     capabilities: "{}",
                     client_info: "{\"name\":\"waystation\"}",
-                    log_level: Some(level).filter(|level| *level != "silent"),
+                    log_level: Some(level).filter(|level| *level != "\"silent\""),
                 });
                 let id = self.get("id").expect("an id").parse().expect("a number");
                 let progress = self.get("progress").is_some();

@@ -60,8 +60,9 @@ class Workers:
             "v1-http": self.listen("v1-http", v1, "streamable"),
             "v1-shared": self.listen("v1-shared", v1, "streamable", "--shared"),
             "v2-http": self.listen("v2-http", v2),
-            # A process for each call: one that was cancelled would leave it open who asks next.
-            "plain-legacy": self.child(v1, "stdio", "--plain", *self.log("plain-legacy"), share="call"),
+            "plain-legacy": self.child(v1, "stdio", "--plain", *self.log("plain-legacy")),
+            # Where calls are cancelled: as long as one has no answer, it would be open who asks there next.
+            "plain-legacy-2": self.child(v1, "stdio", "--plain", *self.log("plain-legacy")),
             "plain-modern": self.listen("plain-modern", v2, "--plain"),
             "everything": self.child(everything, "stdio"),
         }
@@ -69,8 +70,8 @@ class Workers:
     def log(self, name):
         return ["--log", self.folder / f"{name}.jsonl"]
 
-    def child(self, script, *arguments, **more):
-        return {"command": self.node, "args": [script, *arguments], **more}
+    def child(self, script, *arguments):
+        return {"command": self.node, "args": [script, *arguments]}
 
     def listen(self, name, script, *arguments):
         port = lane.free_port()
@@ -127,7 +128,8 @@ class Job(NamedTuple):
         return f"#{self.tag}"
 
     def call(self):
-        return {"name": f"{self.backend}__{TOOLS[self.kind]}", "arguments": self.arguments(), "cancel": self.kind == "cancelled"}
+        apart = "-2" if (self.backend, self.kind) == ("plain-legacy", "cancelled") else ""
+        return {"name": f"{self.backend}{apart}__{TOOLS[self.kind]}", "arguments": self.arguments(), "cancel": self.kind == "cancelled"}
 
     def text(self, secret):
         """What the tool has to return, where it knows no better how to say that it failed."""

@@ -145,7 +145,7 @@ impl Server {
             revision: link.offer.revision,
             capabilities: &capabilities,
             client_info: INTRODUCTION,
-            log_level: level.map(Level::name),
+            log_level: level.map(Level::quoted),
         });
         let progress = call.progress.is_some();
         let (target, trace) = (ask.target.as_deref(), call.trace.as_deref());

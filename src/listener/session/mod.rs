@@ -20,6 +20,7 @@ mod table; //     all sessions
 mod under_way; // requests and questions without an answer yet
 
 pub use table::{Mode, Sessions, Settings};
+use under_way::Id;
 pub use under_way::{Cancelled, Question, UnderWay};
 
 use super::{
@@ -66,7 +67,7 @@ pub struct Session {
 struct State {
     level: Option<Level>,
     /// Requests under way by id, and what ends them until it has been used.
-    in_flight: BTreeMap<Bytes, Option<oneshot::Sender<()>>>,
+    in_flight: BTreeMap<Id, Option<oneshot::Sender<()>>>,
     streams: VecDeque<(u64, Arc<Stream>)>,
     /// What the client was asked, by the ids of our requests.
     questions: HashMap<u64, oneshot::Sender<Message>>,

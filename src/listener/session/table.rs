@@ -53,7 +53,8 @@ impl Default for Settings {
 /// All sessions.
 #[derive(Debug)]
 pub struct Sessions {
-    table: DashMap<String, Arc<Session>>,
+    /// The ids are ours.
+    table: DashMap<String, Arc<Session>, foldhash::fast::RandomState>,
     settings: Settings,
     journal: Option<Journal>,
 }
@@ -63,7 +64,7 @@ const SINGLE: &str = "single";
 
 impl Sessions {
     pub fn new(settings: Settings, journal: Option<Journal>) -> Arc<Self> {
-        Arc::new(Self { table: DashMap::new(), settings, journal })
+        Arc::new(Self { table: DashMap::default(), settings, journal })
     }
 
     /// A session of an earlier run with its streams, unless there are too many.

@@ -1,8 +1,9 @@
 //! What is under way between a client and us: its requests, and our questions to it?
 
-use std::sync::Arc;
+use std::{collections::btree_map::Entry, sync::Arc};
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
 use super::Session;
@@ -17,17 +18,20 @@ pub type Question = oneshot::Receiver<Message>;
 /// Is done, with an error, when the client has cancelled its request.
 pub type Cancelled = oneshot::Receiver<()>;
 
+/// A request's id as the client wrote it: a copy, since the text it was cut from may be large.
+pub type Id = SmallVec<[u8; 24]>;
+
 /// A request under way, until this is dropped.
 #[derive(Debug)]
 pub struct UnderWay {
-    id: Bytes,
+    id: Id,
     session: Arc<Session>,
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.session.touch();
-        self.session.state().in_flight.remove(&self.id);
+        self.session.state().in_flight.remove(&self.id[..]);
     }
 }
 
@@ -35,17 +39,15 @@ impl Session {
     /// Notes that a request is under way, and gives what its client's cancelling ends. Refuses
     /// an id that another has just now.
     pub fn begin(self: &Arc<Self>, id: Bytes) -> Result<(UnderWay, Cancelled)> {
-        let (cancel, cancelled) = oneshot::channel();
+        let own = Id::from_slice(&id);
         let mut state = self.state();
-        if state.in_flight.contains_key(&id) {
+        let Entry::Vacant(place) = state.in_flight.entry(own.clone()) else {
             return Err(Error::NotRpc { what: "a request with this id is under way already", id: Some(id) });
-        }
-        // Its own copy: the text it was cut from may be large.
-        let id = Bytes::copy_from_slice(&id);
-        state.in_flight.insert(id.clone(), Some(cancel));
+        };
+        let (cancel, cancelled) = oneshot::channel();
+        place.insert(Some(cancel));
         drop(state);
-        let session = Arc::clone(self);
-        Ok((UnderWay { id, session }, cancelled))
+        Ok((UnderWay { id: own, session: Arc::clone(self) }, cancelled))
     }
 
     /// How many requests are under way.

@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{Listing, Route, Snapshot, View, instructions};
+use super::{Listing, Route, Routes, Snapshot, View, instructions};
 use crate::{
     call::{Caller, Permit, Profile, Scope, Thing},
     wire::mcp::{Era, List},
@@ -57,7 +57,7 @@ impl Snapshot {
 
 impl View {
     fn permitted(&self, grant: &Grant) -> Self {
-        let keep = |table: &HashMap<String, Route>| -> HashMap<String, Route> {
+        let keep = |table: &Routes| -> Routes {
             let kept = table.iter().filter(|(shown, route)| grant.allows(shown, route));
             kept.map(|(shown, route)| (shown.clone(), route.clone())).collect()
         };

@@ -126,6 +126,9 @@ pub fn outline(text: &[u8], limits: &Limits) -> Result<Members, Fault> {
 ///
 /// Anything else than an object has none.
 pub fn members(object: &[u8]) -> Members {
+    if object == b"{}" {
+        return Members::new();
+    }
     Scan::new(object, &CHECKED, 1).whole().unwrap_or_default()
 }
 
@@ -153,14 +156,12 @@ pub fn member<'a>(object: &'a [u8], name: &str) -> Option<&'a [u8]> {
 pub fn elements(array: &[u8]) -> Vec<Span> {
     let mut scan = Scan::new(array, &CHECKED, 0);
     let mut found = Vec::new();
-    scan.space();
-    if scan.byte() != b'[' {
+    if scan.token() != b'[' {
         return found;
     }
     scan.at += 1;
     loop {
-        scan.space();
-        match scan.byte() {
+        match scan.token() {
             b',' => scan.at += 1,
             b']' => return found,
             _ => {
@@ -183,6 +184,13 @@ pub fn string(value: &[u8]) -> Option<Cow<'_, str>> {
     Some(unescape(inner))
 }
 
+/// The same as bytes, which for most costs nothing.
+pub fn text(value: &[u8]) -> Option<Cow<'_, [u8]>> {
+    let inner = value.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    let escaped = inner.contains(&b'\\');
+    Some(if escaped { unescape(inner).into_owned().into_bytes().into() } else { Cow::Borrowed(inner) })
+}
+
 /// Is this JSON string value (with its quotes) that text?
 pub fn is_string(value: &[u8], text: &str) -> bool {
     let inner = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
@@ -192,9 +200,14 @@ pub fn is_string(value: &[u8], text: &str) -> bool {
     })
 }
 
+/// Does a text stand in JSON as it is?
+pub fn is_plain(text: &str) -> bool {
+    !text.bytes().any(|b| b < b' ' || b == b'"' || b == b'\\')
+}
+
 /// A string as JSON, quotes included.
 pub fn quoted(text: &str) -> String {
-    if text.bytes().any(|b| b < b' ' || b == b'"' || b == b'\\') {
+    if !is_plain(text) {
         return serde_json::to_string(text).expect("a string is always JSON");
     }
     let mut quoted = String::with_capacity(text.len() + 2);

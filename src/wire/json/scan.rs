@@ -17,7 +17,7 @@ struct Frame {
     plain: bool,
     /// The members of this object are recorded.
     recorded: bool,
-    /// The marks of this object's keys; see [`mark`].
+    /// The marks of this object's keys; see [`Scan::mark`].
     marks: u64,
     /// Where this object's keys begin in `Scan::keys`.
     keys: usize,
@@ -65,9 +65,8 @@ impl<'a> Scan<'a> {
     }
 
     pub fn whole(mut self) -> Result<Members, Fault> {
-        self.space();
         self.value()?;
-        self.space();
+        self.token();
         if self.at < self.text.len() {
             return Err(self.fault("something follows the end of the JSON value"));
         }
@@ -86,47 +85,49 @@ impl<'a> Scan<'a> {
         self.text.get(self.at).copied().unwrap_or(END)
     }
 
+    /// The next byte that is no white space, or [`END`]. Mostly there is none to go over.
     #[inline(always)]
-    pub fn space(&mut self) {
-        if self.byte() <= b' ' {
-            self.more_space();
-        }
+    pub fn token(&mut self) -> u8 {
+        let byte = self.byte();
+        if byte > b' ' { byte } else { self.after_space() }
     }
 
     #[inline(never)]
-    fn more_space(&mut self) {
+    fn after_space(&mut self) -> u8 {
         while let b' ' | b'\t' | b'\n' | b'\r' = self.byte() {
             self.at += 1;
         }
+        self.byte()
     }
 
     /// One value with everything in it. Containers are kept on a list, not on the stack, so
     /// that no depth of nesting can overflow it.
     pub fn value(&mut self) -> Result<(), Fault> {
         let mut outer: SmallVec<[Frame; 16]> = SmallVec::new();
+        let mut depth = 0;
         let mut frame =
             Frame { closing: END, plain: true, recorded: false, marks: 0, keys: 0, member: UNRECORDED };
         loop {
             let mut member = UNRECORDED;
             if frame.closing == b'}' {
-                member = self.key(&mut frame, outer.len())?;
+                member = self.key(&mut frame, depth)?;
             }
             self.nodes += 1;
             if self.nodes > self.limits.nodes {
                 return Err(self.fault("too many values"));
             }
-            match self.byte() {
+            match self.token() {
                 b'"' => drop(self.text_string()?),
                 start @ (b'{' | b'[') => {
-                    if outer.len() >= self.limits.depth {
+                    if depth >= self.limits.depth {
                         return Err(self.fault("nested too deeply"));
                     }
                     self.at += 1;
-                    self.space();
-                    let inner = self.frame(start, member, outer.len());
+                    let inner = self.frame(start, member, depth);
                     let closing = inner.closing;
                     outer.push(std::mem::replace(&mut frame, inner));
-                    if self.byte() != closing {
+                    depth += 1;
+                    if self.token() != closing {
                         continue;
                     }
                     member = UNRECORDED; // Its end is noted when its frame is left.
@@ -134,7 +135,7 @@ impl<'a> Scan<'a> {
                 _ => self.scalar()?,
             }
             self.finish(member);
-            if self.next(&mut frame, &mut outer)? {
+            if self.next(&mut frame, &mut outer, &mut depth)? {
                 return Ok(());
             }
         }
@@ -155,13 +156,16 @@ impl<'a> Scan<'a> {
 
     /// Goes on to the next value, closing what closes before it. Was the last one the last?
     #[inline(always)]
-    fn next(&mut self, frame: &mut Frame, outer: &mut SmallVec<[Frame; 16]>) -> Result<bool, Fault> {
+    fn next(
+        &mut self,
+        frame: &mut Frame,
+        outer: &mut SmallVec<[Frame; 16]>,
+        depth: &mut usize,
+    ) -> Result<bool, Fault> {
         while frame.closing != END {
-            self.space();
-            let byte = self.byte();
+            let byte = self.token();
             if byte == b',' {
                 self.at += 1;
-                self.space();
                 return Ok(false);
             }
             if byte != frame.closing {
@@ -171,9 +175,9 @@ impl<'a> Scan<'a> {
             self.keys.truncate(frame.keys);
             self.finish(frame.member);
             if !self.many.is_empty() {
-                let depth = outer.len();
-                self.many.pop_if(|(at, _)| *at == depth);
+                self.many.pop_if(|(at, _)| *at == *depth);
             }
+            *depth -= 1;
             *frame = outer.pop().expect("around a container is another frame");
         }
         Ok(true)
@@ -191,7 +195,7 @@ impl<'a> Scan<'a> {
     /// [`UNRECORDED`].
     #[inline(always)]
     fn key(&mut self, frame: &mut Frame, depth: usize) -> Result<usize, Fault> {
-        if self.byte() != b'"' {
+        if self.token() != b'"' {
             return Err(self.fault("an object key in quotes is missing"));
         }
         let start = self.at + 1;
@@ -204,15 +208,14 @@ impl<'a> Scan<'a> {
         if self.limits.nodes != usize::MAX {
             self.once(key, frame, depth)?; // Else it was checked before.
         }
-        self.space();
-        if self.byte() != b':' {
+        if self.token() != b':' {
             return Err(self.fault("a colon is missing after an object key"));
         }
         self.at += 1;
-        self.space();
         if !frame.recorded {
             return Ok(UNRECORDED);
         }
+        self.token();
         let value = Span { start: self.at, end: self.at };
         let depth = u8::try_from(depth).expect("only the outermost levels are recorded");
         self.found.push(Member { depth, plain, key, value });
@@ -225,13 +228,21 @@ impl<'a> Scan<'a> {
         if !frame.plain || self.keys.len() - frame.keys >= FEW_KEYS {
             return self.once_of_many(key, frame, depth);
         }
-        let mark = mark(key.of(self.text));
+        let mark = self.mark(key);
         if frame.marks & mark != 0 && self.is_among(key, &self.keys[frame.keys..]) {
             return Err(twice(key));
         }
         frame.marks |= mark;
         self.keys.push(key);
         Ok(())
+    }
+
+    /// One bit that equal keys have in common, and different keys of an object mostly have not.
+    #[inline(always)]
+    fn mark(&self, key: Span) -> u64 {
+        // Of an empty key it is the quotes around it that are looked at.
+        let (first, last) = (usize::from(self.text[key.start]), usize::from(self.text[key.end - 1]));
+        1 << ((first + 5 * last + 11 * key.len()) % 64)
     }
 
     #[cold]
@@ -272,11 +283,10 @@ impl<'a> Scan<'a> {
     }
 
     fn digits(&mut self) -> usize {
-        let start = self.at;
-        while self.byte().is_ascii_digit() {
-            self.at += 1;
-        }
-        self.at - start
+        let rest = self.text.get(self.at..).unwrap_or_default();
+        let count = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        self.at += count;
+        count
     }
 
     fn number(&mut self) -> Result<(), Fault> {
@@ -318,17 +328,6 @@ impl<'a> Scan<'a> {
         }
         self.rest_of_string(start)
     }
-}
-
-/// One bit that equal keys have in common, and different keys of an object mostly have not.
-#[inline(always)]
-fn mark(key: &[u8]) -> u64 {
-    let ends = match key {
-        [] => 0,
-        [first, .., last] => usize::from(*first) + 5 * usize::from(*last),
-        [only] => usize::from(*only),
-    };
-    1 << ((ends + 11 * key.len()) % 64)
 }
 
 #[cold]
