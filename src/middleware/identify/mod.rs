@@ -1,7 +1,7 @@
 //! Who asks?
 //!
 //! A request says it with a token, and each request anew: no session and no handle stands for it.
-//! What was verified once is remembered until it ends, so that it costs one look into a table.
+//! What was verified is remembered for a while, so that most requests cost one look into a table.
 //! There is no answer that means "nobody, go on": where identity is configured, a request without
 //! a good token is refused, unless strangers are let in, and then it is a stranger's.
 //! (2026-07-28 "Authorization"; RFC 6750; RFC 9728.)
@@ -44,6 +44,8 @@ pub struct Settings {
 
 /// Verified tokens that are remembered.
 const REMEMBERED: usize = 20_000;
+/// How long, in seconds: then the key may be none of its issuer's any more.
+const AGAIN: u64 = 300;
 
 /// Knows callers by their tokens.
 #[derive(Debug)]
@@ -52,7 +54,7 @@ pub struct Identify {
     issuers: Vec<Issuer>,
     anonymous: bool,
     http: reqwest::Client,
-    /// By the whole token, with when it ends.
+    /// By the whole token, with until when that holds.
     remembered: DashMap<Box<str>, (Arc<Identity>, u64)>,
 }
 
@@ -124,10 +126,11 @@ impl Identify {
         let expires = claims.expires;
         let identity = Arc::new(identity(claims, &issuer.groups));
         if self.remembered.len() >= REMEMBERED {
-            self.remembered.retain(|_, (_, end)| *end > now);
+            self.remembered.retain(|_, (_, until)| *until > now);
         }
         if self.remembered.len() < REMEMBERED {
-            self.remembered.insert(token.into(), (Arc::clone(&identity), expires));
+            let until = (expires + LEEWAY).min(now + AGAIN);
+            self.remembered.insert(token.into(), (Arc::clone(&identity), until));
         }
         Ok(identity)
     }
@@ -141,8 +144,8 @@ impl crate::call::Identify for Identify {
         };
         let Some(token) = bearer(authorization) else { return Some(Err(Denied::Invalid)) };
         let remembered = self.remembered.get(token)?;
-        let (identity, expires) = &*remembered;
-        (expires + LEEWAY > now()).then(|| Ok(Caller::Known(Arc::clone(identity))))
+        let (identity, until) = &*remembered;
+        (*until > now()).then(|| Ok(Caller::Known(Arc::clone(identity))))
     }
 
     fn ask<'a>(&'a self, authorization: &'a [u8]) -> BoxFuture<'a, Result<Caller, Denied>> {
