@@ -121,8 +121,7 @@ impl Plan {
         if !faults.is_empty() {
             return Err(faults);
         }
-        let keeps_sessions = true;
-        let plan = Self {
+        Ok(Self {
             sources,
             own,
             updates,
@@ -133,9 +132,8 @@ impl Plan {
             tasks,
             identify,
             rules,
-            keeps_sessions,
-        };
-        Ok(plan)
+            keeps_sessions: true,
+        })
     }
 
     /// The same, which leaves the sessions and tasks on disk alone: for a gateway that serves one

@@ -96,8 +96,7 @@ fn pages(message: &Message, call: &Call) -> Option<Message> {
         return None;
     }
     let data = message.in_error("data")?;
-    let list = json::members(data).into_iter().find(|member| member.is("elicitations", data))?;
-    let list = list.value.of(data);
+    let list = json::member(data, "elicitations")?;
     let mut requests = Vec::new();
     for (index, place) in json::elements(list).into_iter().enumerate() {
         let params = object_with(place.of(list), |key| key == "elicitationId", &[]);

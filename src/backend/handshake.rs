@@ -96,18 +96,15 @@ fn verdict(response: &Message, transport: &dyn Transport) -> Result<Option<Offer
 }
 
 fn versions_in(data: &[u8]) -> Vec<String> {
-    let found = json::members(data).into_iter().find(|member| member.key_in(data) == "supported");
-    found.and_then(|member| serde_json::from_slice(member.value.of(data)).ok()).unwrap_or_default()
+    json::member(data, "supported").and_then(|list| serde_json::from_slice(list).ok()).unwrap_or_default()
 }
 
 fn discovered(response: &Message) -> Option<Offer> {
     let found: Discovered<'_> = serde_json::from_slice(response.result()?).ok()?;
     let revision = found.supported_versions.iter().filter_map(Revision::parse).max()?;
     let meta = found.meta.map_or("{}", RawValue::get).as_bytes();
-    let info = json::members(meta)
-        .into_iter()
-        .find(|member| member.key_in(meta) == crate::wire::mcp::meta::SERVER_INFO)
-        .map(|member| String::from_utf8_lossy(member.value.of(meta)).into_owned());
+    let info = json::member(meta, crate::wire::mcp::meta::SERVER_INFO)
+        .map(|info| String::from_utf8_lossy(info).into_owned());
     (revision.era() == Era::Modern).then(|| Offer {
         era: Era::Modern,
         revision,

@@ -72,13 +72,9 @@ impl Visits {
         }
         let Some(session) = listener(call) else { return };
         let data = response.in_error("data").unwrap_or_default();
-        let member = |object, name: &str| {
-            let found = json::members(object).into_iter().find(|member| member.is(name, object))?;
-            Some(found.value.of(object))
-        };
-        let pages = member(data, "elicitations").unwrap_or_default();
+        let pages = json::member(data, "elicitations").unwrap_or_default();
         let ids = json::elements(pages).into_iter().filter_map(|page| {
-            let id = member(page.of(pages), "elicitationId").and_then(json::string)?;
+            let id = json::member(page.of(pages), "elicitationId").and_then(json::string)?;
             Some(id.into_owned())
         });
         ids.for_each(|id| self.note(id.clone(), id, session.clone()));

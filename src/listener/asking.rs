@@ -231,7 +231,5 @@ impl Asked {
 
 /// Does an answer say yes?
 fn accepts(answer: &[u8]) -> bool {
-    json::members(answer)
-        .iter()
-        .any(|member| member.is("action", answer) && json::is_string(member.value.of(answer), "accept"))
+    json::member(answer, "action").is_some_and(|action| json::is_string(action, "accept"))
 }

@@ -215,7 +215,7 @@ fn resource(message: &Message) -> Result<String> {
 /// Does an acknowledgement say that resources are watched?
 fn is_watched(acknowledgement: &Message) -> bool {
     let filter = acknowledgement.in_params("notifications").unwrap_or_default();
-    json::members(filter).iter().any(|member| member.is("resourceSubscriptions", filter))
+    json::member(filter, "resourceSubscriptions").is_some()
 }
 
 /// A notification of the client's.

@@ -176,10 +176,9 @@ impl Router {
     /// has none to offer, which is no error.
     async fn complete(&self, view: &View, call: Box<Call>, waited: bool) -> Result<Reply> {
         let reference = call.message.in_params("ref").unwrap_or_default();
-        let member = |name: &str| {
-            let found =
-                json::members(reference).into_iter().find(|member| member.key_in(reference) == name)?;
-            json::string(found.value.of(reference)).map(|text| text.into_owned())
+        let member = |name| {
+            let text = json::member(reference, name).and_then(json::string)?;
+            Some(text.into_owned())
         };
         let (route, of, unknown) = match member("type").as_deref() {
             Some("ref/prompt") => {
@@ -202,8 +201,7 @@ impl Router {
         let completes = offer.is_none_or(|offer| {
             let text = offer.capabilities.as_bytes();
             // Revision 2024-11-05 had the method before there was a capability to declare.
-            offer.revision == Revision::V2024_11_05
-                || json::members(text).iter().any(|member| member.key_in(text) == "completions")
+            offer.revision == Revision::V2024_11_05 || json::member(text, "completions").is_some()
         });
         if !completes {
             let nothing = match call.client.revision.era() {

@@ -5,7 +5,7 @@
 //! an error; a cursor that a server has forgotten begins the reading anew, once. Either a list
 //! is read whole or there is an error that says why not; half a list is never taken for one.
 
-use std::{collections::HashSet, time::Duration};
+use std::{borrow::Cow, collections::HashSet, time::Duration};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -107,10 +107,9 @@ pub async fn read(backend: &dyn Backend, name: &str) -> Result<Offering> {
 }
 
 fn declares(capabilities: &str, capability: &str) -> bool {
-    let has = |text: &[u8]| json::members(text).iter().any(|member| member.key_in(text) == capability);
-    let text = capabilities.as_bytes();
-    let extensions = json::members(text).into_iter().find(|member| member.is("extensions", text));
-    has(text) || extensions.is_some_and(|extensions| has(extensions.value.of(text)))
+    let has = |object: &[u8]| json::member(object, capability).is_some();
+    let all = capabilities.as_bytes();
+    has(all) || json::member(all, "extensions").is_some_and(has)
 }
 
 async fn read_list(backend: &dyn Backend, name: &str, list: List) -> Result<(Vec<Entry>, Vec<String>)> {
@@ -240,8 +239,7 @@ fn page(
 }
 
 fn entry(list: List, text: Bytes) -> Result<Entry, String> {
-    let found = json::members(&text).into_iter().find(|member| member.key_in(&text) == list.key());
-    let key = found.and_then(|member| json::string(member.value.of(&text)).map(|key| key.into_owned()));
+    let key = json::member(&text, list.key()).and_then(json::string).map(Cow::into_owned);
     match key {
         Some(key) => Ok(Entry { key, text }),
         None => Err(format!("it has no text {:?}", list.key())),

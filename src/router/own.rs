@@ -137,11 +137,7 @@ impl Own {
             "status" => self.status(),
             "backends" => self.backends(),
             "explain" => {
-                let tool =
-                    json::members(arguments).into_iter().find(|member| member.key_in(arguments) == "tool");
-                let tool = tool.and_then(|member| {
-                    json::string(member.value.of(arguments)).map(|text| text.into_owned())
-                });
+                let tool = json::member(arguments, "tool").and_then(json::string);
                 let missing = || Error::Params("explain wants the argument `tool`, a tool's name".into());
                 self.explain(&tool.ok_or_else(missing)?)
             }

@@ -182,14 +182,8 @@ const FILTERS: [(&str, List); 3] = [
 /// Does a backend have subscriptions, as far as it is known?
 fn tells_of_updates(upstream: &Upstream) -> bool {
     let Some(offer) = upstream.backend.offer() else { return true };
-    let text = offer.capabilities.as_bytes();
-    let resources = json::members(text).into_iter().find(|member| member.is("resources", text));
-    resources.is_some_and(|resources| {
-        let inner = resources.value.of(text);
-        json::members(inner)
-            .iter()
-            .any(|member| member.is("subscribe", inner) && member.value.of(inner) == b"true")
-    })
+    let resources = json::member(offer.capabilities.as_bytes(), "resources");
+    resources.is_some_and(|resources| json::member(resources, "subscribe") == Some(b"true"))
 }
 
 impl Listening {

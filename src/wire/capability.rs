@@ -115,13 +115,13 @@ impl Capabilities {
     pub fn allow(self, request: &str, params: &[u8]) -> bool {
         let needed = match request {
             ELICIT => {
-                let members = json::members(params);
-                let mode = members.iter().find(|member| member.is("mode", params));
-                if mode.is_some_and(|mode| mode.value.of(params) == b"\"url\"") { URL } else { FORM }
+                if json::member(params, "mode") == Some(b"\"url\"") {
+                    URL
+                } else {
+                    FORM
+                }
             }
-            SAMPLE if json::members(params).iter().any(|member| member.is("tools", params)) => {
-                SAMPLING | SAMPLING_TOOLS
-            }
+            SAMPLE if json::member(params, "tools").is_some() => SAMPLING | SAMPLING_TOOLS,
             SAMPLE => SAMPLING,
             LIST_ROOTS => ROOTS,
             _ => return false,

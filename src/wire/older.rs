@@ -18,13 +18,13 @@ pub fn result(result: &[u8], method: Method, revision: Revision) -> Option<Vec<u
         Method::ToolsCall if revision < Revision::V2025_06_18 => Some(tool_result(result, revision)),
         Method::PromptsGet if revision < Revision::V2025_06_18 => {
             let message = |message: &[u8]| {
-                let content = member(message, "content").and_then(|content| block(content, revision));
+                let content = json::member(message, "content").and_then(|content| block(content, revision));
                 content.map(|content| object_with(message, |_| false, &[("content", &content)]))
             };
             Some(object_with(
                 result,
                 |_| false,
-                &[("messages", &mapped(member(result, "messages")?, message))],
+                &[("messages", &mapped(json::member(result, "messages")?, message))],
             ))
         }
         _ if revision < Revision::V2025_11_25 => {
@@ -33,7 +33,7 @@ pub fn result(result: &[u8], method: Method, revision: Revision) -> Option<Vec<u
             Some(object_with(
                 result,
                 |_| false,
-                &[(list.member(), &mapped(member(result, list.member())?, entry))],
+                &[(list.member(), &mapped(json::member(result, list.member())?, entry))],
             ))
         }
         _ => None,
@@ -42,10 +42,12 @@ pub fn result(result: &[u8], method: Method, revision: Revision) -> Option<Vec<u
 
 /// No links, no structured content, and before 2025-03-26 no sound.
 fn tool_result(result: &[u8], revision: Revision) -> Vec<u8> {
-    let content = member(result, "content").unwrap_or(b"[]");
+    let content = json::member(result, "content").unwrap_or(b"[]");
     let mut blocks = mapped(content, |one| block(one, revision));
-    if let Some(structured) = member(result, "structuredContent")
-        && !json::elements(content).iter().any(|place| member(place.of(content), "type") == Some(b"\"text\""))
+    if let Some(structured) = json::member(result, "structuredContent")
+        && !json::elements(content)
+            .iter()
+            .any(|place| json::member(place.of(content), "type") == Some(b"\"text\""))
     {
         let said = json!({ "type": "text", "text": String::from_utf8_lossy(structured) }).to_string();
         let comma = if json::elements(content).is_empty() { "" } else { "," };
@@ -77,7 +79,7 @@ fn listed(entry: &[u8], method: Method, revision: Revision) -> Vec<u8> {
         "annotations" => method == Method::ToolsList && revision < Revision::V2025_03_26,
         _ => false,
     };
-    let arguments = member(entry, "arguments").filter(|_| method == Method::PromptsList);
+    let arguments = json::member(entry, "arguments").filter(|_| method == Method::PromptsList);
     let arguments = arguments.map(|list| mapped(list, |argument| Some(object_with(argument, later, &[]))));
     let put: Vec<(&str, &[u8])> = arguments.iter().map(|list| ("arguments", list.as_slice())).collect();
     object_with(entry, later, &put)
@@ -89,11 +91,4 @@ fn mapped(array: &[u8], change: impl Fn(&[u8]) -> Option<Vec<u8>>) -> Vec<u8> {
     let changed: Vec<_> =
         elements.map(|element| change(element).unwrap_or_else(|| element.to_vec())).collect();
     [b"[", &changed.join(&b',')[..], b"]"].concat()
-}
-
-fn member<'a>(object: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    json::members(object)
-        .into_iter()
-        .find(|member| member.is(name, object))
-        .map(|member| member.value.of(object))
 }

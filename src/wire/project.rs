@@ -99,8 +99,7 @@ pub fn request(message: &Message, method: Method, hop: &Hop<'_>) -> Vec<u8> {
 
 /// A completion without what came with 2025-06-18, if it has any of that.
 fn older_completion(message: &Message) -> Option<Message> {
-    let titled =
-        |reference: &[u8]| json::members(reference).iter().any(|member| member.is("title", reference));
+    let titled = |reference: &[u8]| json::member(reference, "title").is_some();
     let reference = message.in_params("ref").filter(|reference| titled(reference));
     if reference.is_none() && message.param("context").is_none() {
         return None;
@@ -155,7 +154,7 @@ fn request_meta(message: &Message, hop: &Hop<'_>, token: &str) -> Option<Vec<u8>
 
 /// A completion's `ref` with the name or URI the backend knows.
 fn reference(old: &[u8], target: &str) -> Vec<u8> {
-    let is_prompt = json::members(old).iter().any(|member| member.key_in(old) == "name");
+    let is_prompt = json::member(old, "name").is_some();
     let quoted = json::quoted(target);
     object_with(old, |_| false, &[(if is_prompt { "name" } else { "uri" }, quoted.as_bytes())])
 }
@@ -345,7 +344,7 @@ fn error_code(message: &Message, written_in: Era, reader: &Reader<'_>) -> Option
 
 fn names_uri(message: &Message) -> bool {
     let data = message.in_error("data").unwrap_or_default();
-    json::members(data).iter().any(|member| member.key_in(data) == "uri")
+    json::member(data, "uri").is_some()
 }
 
 /// A tool's list entry under another name, as an era has it, and whether a result of the tool
@@ -361,8 +360,7 @@ pub fn tool(entry: &[u8], name: &str, era: Era) -> (Vec<u8>, bool) {
     if era == Era::Modern {
         return (object_with(entry, |key| key == "execution", &put), false);
     }
-    let found = json::members(entry).into_iter().find(|member| member.key_in(entry) == "outputSchema");
-    let schema = found.map(|member| member.value.of(entry)).filter(|schema| !describes_object(schema));
+    let schema = json::member(entry, "outputSchema").filter(|schema| !describes_object(schema));
     let wrapped = schema.map(|schema| {
         let inner = lead_references(schema);
         format!("{{\"type\":\"object\",\"properties\":{{\"result\":{inner}}},\"required\":[\"result\"]}}")
@@ -375,8 +373,7 @@ pub fn tool(entry: &[u8], name: &str, era: Era) -> (Vec<u8>, bool) {
 }
 
 fn describes_object(schema: &[u8]) -> bool {
-    let kind = json::members(schema).into_iter().find(|member| member.key_in(schema) == "type");
-    kind.is_some_and(|member| member.value.of(schema) == b"\"object\"")
+    json::member(schema, "type") == Some(b"\"object\"")
 }
 
 /// A schema one level further down: `#/…` points into `#/properties/result/…` now.

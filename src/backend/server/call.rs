@@ -60,8 +60,7 @@ impl Server {
             let refused = given.answers.iter().find_map(|(_, answer)| answer.as_ref().err());
             if let Some(error) = refused {
                 // There is no word for a refusal in the modern era: the call ends here.
-                let why = json::members(error).into_iter().find(|member| member.is("message", error));
-                let why = why.and_then(|member| json::string(member.value.of(error)));
+                let why = json::member(error, "message").and_then(json::string);
                 let why = format!("the client refused what it asks for: {}", why.unwrap_or_default());
                 return Err(Error::backend(&*self.name, why));
             }
@@ -227,9 +226,7 @@ impl Server {
         if link.offer.era == Era::Modern || link.level.fetch_min(number, Ordering::Relaxed) <= number {
             return;
         }
-        let has_logging = json::members(link.offer.capabilities.as_bytes())
-            .iter()
-            .any(|member| member.key_in(link.offer.capabilities.as_bytes()) == "logging");
+        let has_logging = json::member(link.offer.capabilities.as_bytes(), "logging").is_some();
         if has_logging {
             let params = format!("{{\"level\":{}}}", json::quoted(level.name()));
             let _ = handshake::ask(&*link.transport, self.id(), Method::SetLevel, &params, None).await;

@@ -142,7 +142,7 @@ pub fn unmarked(message: Message) -> Message {
     const MARK: &str = crate::wire::mcp::meta::RELATED_TASK;
     let Some(place) = message.field("_meta") else { return message };
     let meta = place.of(message.text());
-    if !json::members(meta).iter().any(|member| member.is(MARK, meta)) {
+    if json::member(meta, MARK).is_none() {
         return message;
     }
     let text = {

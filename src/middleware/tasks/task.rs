@@ -84,7 +84,7 @@ impl Asks {
 
     pub fn is_open(&self, key: &str) -> bool {
         let open = self.open();
-        json::members(&open).iter().any(|member| member.key_in(&open) == key)
+        json::member(&open, key).is_some()
     }
 
     /// May a client that can do this be asked all that is open?

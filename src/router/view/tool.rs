@@ -29,7 +29,6 @@ pub fn mirrored(tool: &[u8]) -> Result<Vec<Mirrored>, String> {
     if memchr::memmem::find(tool, b"x-mcp-header").is_none() {
         return Ok(Vec::new());
     }
-    let schema = json::members(tool).into_iter().find(|member| member.key_in(tool) == "inputSchema");
-    let schema = schema.and_then(|member| serde_json::from_slice(member.value.of(tool)).ok());
+    let schema = json::member(tool, "inputSchema").and_then(|schema| serde_json::from_slice(schema).ok());
     schema.map_or_else(|| Ok(Vec::new()), |schema| Mirrored::all(&schema))
 }

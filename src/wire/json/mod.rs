@@ -145,9 +145,13 @@ pub fn member_of(text: &[u8], object: Span, name: &str) -> Option<Span> {
     Some(Span { start: found.value.start + object.start, end: found.value.end + object.start })
 }
 
-/// The value of one member of an object in a text that was checked before.
+/// The value of one member of an object in a text that was checked before, however its key is
+/// written.
 pub fn member<'a>(object: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    members(object).into_iter().find(|member| member.is(name, object)).map(|member| member.value.of(object))
+    members(object)
+        .into_iter()
+        .find(|member| member.stands_for(name, object))
+        .map(|member| member.value.of(object))
 }
 
 /// The elements of an array in a text that was checked before.
