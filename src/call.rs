@@ -59,6 +59,30 @@ pub struct Call {
     pub mirrored: Option<Vec<(String, String)>>,
     /// What the client gives in answer to what a backend asked in an earlier round of the call.
     pub given: Option<Given>,
+    /// Whose it is, once the router was asked. None if it is nobody's: the gateway answers itself,
+    /// or refuses.
+    pub aim: Option<Arc<Aim>>,
+}
+
+/// What a call is for, for the stages that decide by it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Aim {
+    pub backend: Arc<str>,
+    /// What the backend calls the tool, prompt or resource.
+    pub own: Arc<str>,
+    pub hints: Hints,
+}
+
+/// What a tool says of itself (`annotations`). To be believed as far as its server is. What is no
+/// tool only reads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Hints {
+    pub read_only: bool,
+    pub idempotent: bool,
+    /// None where nothing is said, which the specification takes for yes.
+    pub destructive: Option<bool>,
+    /// None where nothing is said, which the specification takes for yes.
+    pub open_world: Option<bool>,
 }
 
 /// The client's part of one round of a call that takes several (revision 2026-07-28, "Multi
@@ -122,6 +146,9 @@ pub struct Identity {
     pub subject: String,
     pub groups: Vec<String>,
     pub scopes: Vec<String>,
+    /// All that the token says, for rules.
+    #[serde(default)]
+    pub claims: serde_json::Map<String, serde_json::Value>,
 }
 
 impl PartialEq for Identity {
@@ -158,6 +185,7 @@ pub struct Thing<'a> {
     pub own: &'a str,
     /// What it is called here.
     pub shown: &'a str,
+    pub hints: Hints,
 }
 
 /// The rules that speak of a caller, by their numbers. Callers of one profile see the same.

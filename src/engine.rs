@@ -43,13 +43,17 @@ use crate::{
         stdio,
     },
     middleware::{
+        audit::{self, AuditLayer, Audited},
+        cache::{self, CacheLayer, Cached},
         deadline::{self, Deadline, DeadlineLayer},
         identify::Identify,
+        limit::{self, LimitLayer, Limited},
         permit,
         tasks::{self, Tasked, Tasks as TaskTable, TasksLayer},
     },
     router::{
         Router,
+        aim::{AimLayer, Aimed},
         catalog::{Catalog, Source},
         own::{self, Own},
         seal::Seals,
@@ -64,12 +68,29 @@ use crate::{
 const UPDATES: usize = 1024;
 
 /// What a call passes on its way to a backend, first to last.
-type Stack = Tasked<Deadline<Router>>;
+type Stack = Aimed<Audited<Limited<Cached<Tasked<Deadline<Router>>>>>>;
 
-fn stack(deadline: deadline::Settings, tasks: &Arc<TaskTable>, router: Router) -> Stack {
-    // Around all but what outlives it, so that the time spent anywhere counts.
-    let deadline = DeadlineLayer::new(deadline, Some(Arc::clone(tasks))).layer(router);
-    TasksLayer(Arc::clone(tasks)).layer(deadline)
+/// What decides about calls, each where it is configured.
+#[derive(Debug)]
+struct Policy {
+    limit: Option<Arc<limit::Limits>>,
+    cache: Option<Arc<cache::Replies>>,
+    audit: Option<Arc<audit::Trail>>,
+}
+
+fn stack(policy: Policy, deadline: deadline::Settings, tasks: &Arc<TaskTable>, router: Router) -> Stack {
+    let Policy { limit, cache, audit } = policy;
+    let wanted = limit.is_some() || cache.is_some() || audit.is_some();
+    let aim = AimLayer { router: router.clone(), wanted };
+    // Around all but what outlives it, so that the time spent at a backend counts.
+    let next = DeadlineLayer::new(deadline, Some(Arc::clone(tasks))).layer(router);
+    let next = TasksLayer(Arc::clone(tasks)).layer(next);
+    // A reply that is there already costs nothing but the right to ask.
+    let next = CacheLayer(cache).layer(next);
+    let next = LimitLayer(limit).layer(next);
+    // What is refused is noted as well.
+    let next = AuditLayer(audit).layer(next);
+    aim.layer(next)
 }
 
 /// What is wrong with a part, and in which table.
@@ -92,6 +113,7 @@ pub struct Plan {
     tasks: tasks::Settings,
     identify: Option<Identify>,
     rules: Vec<permit::Rule>,
+    policy: Policy,
     keeps_sessions: bool,
 }
 
@@ -99,16 +121,30 @@ impl Plan {
     /// Builds every part before giving up on any, so that all that is wrong comes at once.
     /// Nothing is opened, connected or started.
     pub fn build(config: Config) -> Result<Self, Vec<Fault>> {
-        let Config { listen, identify, permit: rules, session, deadline, tasks, store, log: _, backends } =
-            config;
+        let Config {
+            listen,
+            identify,
+            permit: rules,
+            limit,
+            cache,
+            audit,
+            session,
+            deadline,
+            tasks,
+            store,
+            log: _,
+            backends,
+        } = config;
         let own = Own::new(listen.address.to_string());
         let mut sources = vec![built_in(&own)];
         let updates = Updates::new(UPDATES);
         let mut faults = Vec::new();
-        let identify = Identify::new(&identify).unwrap_or_else(|whys| {
-            faults.extend(whys.into_iter().map(|why| Fault { at: "identify".into(), why }));
-            None
-        });
+        let identify = part("identify", Identify::new(&identify), &mut faults);
+        let policy = Policy {
+            limit: part("limit", limit::Limits::new(&limit), &mut faults),
+            cache: part("cache", cache::Replies::new(&cache), &mut faults),
+            audit: part("audit", audit::Trail::new(&audit), &mut faults),
+        };
         for (name, settings) in backends {
             if settings.enabled == Some(false) {
                 continue;
@@ -132,6 +168,7 @@ impl Plan {
             tasks,
             identify,
             rules,
+            policy,
             keeps_sessions: true,
         })
     }
@@ -155,6 +192,7 @@ impl Plan {
             tasks,
             identify,
             rules,
+            policy,
             keeps_sessions,
         } = self;
         let store = open(&store).await;
@@ -175,7 +213,7 @@ impl Plan {
         tasks.start(move |call| runner.clone().call(call), keeps_sessions).await;
         let (journal, noted) = saved::journal();
         let sessions = Sessions::new(session, keeps_sessions.then_some(journal));
-        let front = Front::new(stack(deadline, &tasks, router), Arc::clone(&sessions));
+        let front = Front::new(stack(policy, deadline, &tasks, router), Arc::clone(&sessions));
         if keeps_sessions {
             keep::restore(&store, &front).await;
         }
@@ -194,6 +232,14 @@ impl Plan {
         let tasks = Arc::new(Tasks(tasks));
         Waystation { http, front, catalog, subscriptions, own, strangers, listen: Arc::new(listen), tasks }
     }
+}
+
+/// A part, where it is configured; what is wrong with it is added to the faults.
+fn part<T>(table: &str, made: Result<Option<T>, Vec<String>>, faults: &mut Vec<Fault>) -> Option<T> {
+    made.unwrap_or_else(|whys| {
+        faults.extend(whys.into_iter().map(|why| Fault { at: table.to_owned(), why }));
+        None
+    })
 }
 
 /// The store, or one that keeps nothing where no file can be had: the gateway is of use

@@ -13,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod weaken; //     what is switched off, to see a test fail
 pub mod wire; //       MCP as data
 pub mod settings; //   how durations, sizes and secrets are written
 pub mod error; //      why the gateway says no

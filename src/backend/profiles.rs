@@ -430,6 +430,7 @@ mod tests {
             trace: None,
             mirrored: None,
             given: None,
+            aim: None,
         })
     }
 

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     backend, listener,
-    middleware::{deadline, identify, permit, tasks},
+    middleware::{audit, cache, deadline, identify, limit, permit, tasks},
     store, telemetry,
 };
 
@@ -57,6 +57,9 @@ pub struct Config {
     pub identify: identify::Settings,
     /// Who may use what. The first rule that fits decides; without any, everybody may use all.
     pub permit: Vec<permit::Rule>,
+    pub limit: limit::Settings,
+    pub cache: cache::Settings,
+    pub audit: audit::Settings,
     pub session: listener::session::Settings,
     pub deadline: deadline::Settings,
     pub tasks: tasks::Settings,

@@ -116,7 +116,21 @@ pub fn call(
     let progress = envelope.progress.map(Progress::new);
     let session = None;
     let trace = headers.and_then(|(heads, headers)| trace(heads, headers));
-    Ok(Call { caller, session, scope, method, message, client, log_level, progress, trace, mirrored, given })
+    let aim = None;
+    Ok(Call {
+        caller,
+        session,
+        scope,
+        method,
+        message,
+        client,
+        log_level,
+        progress,
+        trace,
+        mirrored,
+        given,
+        aim,
+    })
 }
 
 /// The trace that the headers of a request speak of.

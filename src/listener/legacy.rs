@@ -129,6 +129,7 @@ impl<S: Stage> Front<S> {
             trace,
             mirrored: None,
             given: None,
+            aim: None,
         };
         let reply = Running::cancellable(self.run_asking(session, call), under_way, cancelled);
         Ok(Asking { asked, reply })
@@ -158,6 +159,7 @@ impl<S: Stage> Front<S> {
             trace: None,
             mirrored: None,
             given: None,
+            aim: None,
         });
         let run = call.map(|call| self.run(call));
         let session = Arc::clone(session);
@@ -192,6 +194,7 @@ impl<S: Stage> Front<S> {
             trace: None,
             mirrored: None,
             given: None,
+            aim: None,
         };
         let (run, session) = (self.run(call), Arc::clone(session));
         let reply = async move {

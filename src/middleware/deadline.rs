@@ -353,6 +353,7 @@ mod tests {
             trace: None,
             mirrored: None,
             given: None,
+            aim: None,
         }
     }
 

@@ -105,7 +105,8 @@ mod tests {
     fn known(subject: &str, groups: &[&str]) -> Caller {
         let groups = groups.iter().map(|group| (*group).to_owned()).collect();
         let (issuer, scopes) = ("https://a.example".to_owned(), vec!["read".to_owned()]);
-        Caller::Known(Arc::new(Identity { issuer, subject: subject.to_owned(), groups, scopes }))
+        let (subject, claims) = (subject.to_owned(), serde_json::Map::new());
+        Caller::Known(Arc::new(Identity { issuer, subject, groups, scopes, claims }))
     }
 
     fn rule(who: Who, allow: &[&str], deny: &[&str]) -> Rule {
@@ -116,9 +117,9 @@ mod tests {
     #[track_caller]
     fn check(rules: &Rules, caller: &Caller, shown: &str, expected: bool) {
         let (backend, own) = shown.split_once("__").unwrap();
-        let allowed = rules
-            .profile(caller)
-            .is_none_or(|profile| rules.allows(&profile, &Thing { backend, own, shown }));
+        let allowed = rules.profile(caller).is_none_or(|profile| {
+            rules.allows(&profile, &Thing { backend, own, shown, hints: Default::default() })
+        });
         assert_eq!(allowed, expected, "{caller:?} {shown}");
     }
 

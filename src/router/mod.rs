@@ -14,6 +14,7 @@ use bytes::Bytes;
 use serde_json::json;
 use tower::Service;
 
+pub mod aim; //     whose a call is, said beforehand
 pub mod catalog; // what all backends offer, kept fresh
 mod cursor; //      where the next page begins
 pub mod names; //   backend__tool, both ways
@@ -133,7 +134,8 @@ impl Router {
     }
 
     async fn forward(&self, route: Route, mut call: Box<Call>, view: &View) -> Result<Reply> {
-        let Route { upstream, target, mirrored, wrapped, task_support, repeatable } = route;
+        let Route { upstream, target, mirrored, wrapped, task_support, hints } = route;
+        let repeatable = hints.read_only || hints.idempotent;
         let method = call.method;
         if let Some(given) = &mut call.given {
             let bound = bound(&call.caller, &upstream.name, method, &target, &call.message);

@@ -185,6 +185,7 @@ async fn ask(backend: &dyn Backend, list: List, cursor: Option<&str>) -> Result<
         trace: None,
         mirrored: None,
         given: None,
+        aim: None,
     };
     let mut answer = match backend.answer(Ask::as_is(call)).await? {
         Reply::Whole(answer) => Some(answer),

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     backend::{Backend, Mirrored, TaskSupport},
-    call::{Profile, Scope},
+    call::{Hints, Profile, Scope},
     wire::{
         icon::safe_icons,
         json,
@@ -53,9 +53,11 @@ pub struct Route {
     /// The output schema is wrapped in lists for the legacy era, and so must results be.
     pub wrapped: bool,
     pub task_support: TaskSupport,
-    /// It does no harm to run it a second time.
-    pub repeatable: bool,
+    pub hints: Hints,
 }
+
+/// What only reads, as all do that are no tools.
+const READS: Hints = Hints { read_only: true, idempotent: true, destructive: Some(false), open_world: None };
 
 /// Everything clients can see at one moment.
 #[derive(Debug)]
@@ -196,14 +198,14 @@ impl View {
             mirrored: Arc::default(),
             wrapped: false,
             task_support: TaskSupport::None,
-            repeatable: list != List::Tools,
+            hints: READS,
         };
         let text = safe_icons(&entry.text).map_or_else(|| entry.text.clone(), Bytes::from);
         match list {
             List::Tools => {
                 route.mirrored = tool::mirrored(&entry.text)?.into();
                 route.task_support = tool::task_support(&entry.text);
-                route.repeatable = tool::is_repeatable(&entry.text);
+                route.hints = tool::hints(&entry.text);
                 let (old, wrapped) = project::tool(&text, shown, Era::Legacy);
                 let (new, _) = project::tool(&text, shown, Era::Modern);
                 route.wrapped = wrapped;
@@ -351,7 +353,7 @@ fn to(upstream: &Arc<Upstream>, target: String) -> Route {
         mirrored: Arc::default(),
         wrapped: false,
         task_support: TaskSupport::None,
-        repeatable: true,
+        hints: READS,
     }
 }
 

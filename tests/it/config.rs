@@ -38,7 +38,7 @@ fn a_key_that_does_not_exist_is_told_with_the_one_that_was_meant() {
     check("[lisen]\naddress = \"127.0.0.1:1\"", 1, &["there is no table [lisen]", "did you mean `listen`?"]);
     check("[listen]\nport = 80", 2, &["`address` holds the host and the port"]);
     check(&backend("disabled = true"), 3, &["enabled = false"]);
-    check("[limit]\nper_caller = \"x\"", 1, &["there is no table [limit]"]);
+    check("[consle]\nfoo = \"x\"", 1, &["there is no table [consle]"]);
     check("[identify]\naudience = \"x\"", 1, &["nobody could come in"]);
 }
 

@@ -7,6 +7,7 @@
 
 #![allow(dead_code, reason = "a test uses the part of the harness that it needs")]
 
+pub mod battery;
 pub mod http;
 pub mod pipe;
 pub mod session;

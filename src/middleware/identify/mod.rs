@@ -169,7 +169,8 @@ fn identity(claims: Claims, groups: &str) -> Identity {
         Some(Value::Array(all)) => all.iter().filter_map(|one| Some(one.as_str()?.to_owned())).collect(),
         _ => Vec::new(),
     };
-    Identity { issuer: claims.issuer, subject: claims.subject, groups, scopes: claims.scopes }
+    let Claims { issuer, subject, scopes, all, .. } = claims;
+    Identity { issuer, subject, groups, scopes, claims: all }
 }
 
 fn now() -> u64 {

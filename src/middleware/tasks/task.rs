@@ -239,6 +239,7 @@ impl Record {
             trace: None,
             mirrored: None,
             given: None,
+            aim: None,
         };
         let state = State {
             status: self.status,

@@ -23,7 +23,7 @@ pub(super) struct Grant {
 
 impl Grant {
     pub(super) fn allows(&self, shown: &str, route: &Route) -> bool {
-        let thing = Thing { backend: &route.upstream.name, own: &route.target, shown };
+        let thing = Thing { backend: &route.upstream.name, own: &route.target, shown, hints: route.hints };
         self.permit.allows(&self.profile, &thing)
     }
 }

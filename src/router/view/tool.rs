@@ -2,14 +2,24 @@
 
 use crate::{
     backend::{Mirrored, TaskSupport},
+    call::Hints,
     wire::json,
 };
 
-/// Does a tool say that a second call changes nothing?
-pub fn is_repeatable(tool: &[u8]) -> bool {
+/// What a tool says of what calling it does.
+pub fn hints(tool: &[u8]) -> Hints {
     let annotations = json::member(tool, "annotations").unwrap_or_default();
-    let has = |hint| json::member(annotations, hint) == Some(b"true");
-    has("readOnlyHint") || has("idempotentHint")
+    let said = |hint| match json::member(annotations, hint) {
+        Some(b"true") => Some(true),
+        Some(b"false") => Some(false),
+        _ => None,
+    };
+    Hints {
+        read_only: said("readOnlyHint") == Some(true),
+        idempotent: said("idempotentHint") == Some(true),
+        destructive: said("destructiveHint"),
+        open_world: said("openWorldHint"),
+    }
 }
 
 /// What a tool of 2025-11-25 says of tasks.
