@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -60,10 +61,17 @@ impl Sockets {
 }
 
 /// Serves until `stop` is done and the requests then under way have been answered.
-pub async fn serve_on(gateway: Waystation, sockets: Sockets, stop: impl Future<Output = ()>) {
+pub async fn serve_on(
+    gateway: Waystation,
+    sockets: Sockets,
+    reread: Option<Reread>,
+    stop: impl Future<Output = ()>,
+) {
     let Sockets { public, admin } = sockets;
     let doors = admin.local_addr().ok().map(|address| Doors::new(address, &[], &[]));
-    let admin = tokio::spawn(serve_admin(gateway.clone(), admin, Arc::new(doors)));
+    let operator = Arc::new(Operator { gateway: gateway.clone(), doors, reread });
+    let hang_ups = tokio::spawn(reload_on_hang_up(Arc::clone(&operator)));
+    let admin = tokio::spawn(serve_admin(operator, admin));
     let (closing, connections) = (Arc::new(Closing::default()), TaskTracker::new());
     let shared = Arc::new(gateway.clone());
     tokio::pin!(stop);
@@ -103,27 +111,84 @@ pub async fn serve_on(gateway: Waystation, sockets: Sockets, stop: impl Future<O
         tracing::warn!("some requests were still under way and have been cut off");
     }
     admin.abort();
+    hang_ups.abort();
     gateway.close().await;
 }
 
-async fn serve_admin(gateway: Waystation, socket: TcpListener, doors: Arc<Option<Doors>>) {
-    while let Ok((stream, _)) = socket.accept().await {
-        tokio::spawn(answer_admin(gateway.clone(), stream, Arc::clone(&doors)));
+/// Reads the configuration again.
+pub type Reread = Arc<dyn Fn() -> Result<Config, Complaints> + Send + Sync>;
+
+/// What operators deal with.
+struct Operator {
+    gateway: Waystation,
+    doors: Option<Doors>,
+    reread: Option<Reread>,
+}
+
+impl console::Operated for Operator {
+    fn status(&self) -> serde_json::Value {
+        self.gateway.status()
+    }
+
+    fn reload(&self) -> BoxFuture<'_, Result<serde_json::Value, String>> {
+        Box::pin(async move {
+            let Some(reread) = self.reread.clone() else {
+                return Err("this gateway was not started from a configuration that could be read again".into());
+            };
+            // Files and the environment are read without waiting, so elsewhere.
+            let read = tokio::task::spawn_blocking(move || reread()).await.map_err(|why| why.to_string())?;
+            let reloaded = read.and_then(|config| self.gateway.reload(config).map_err(faulty));
+            match reloaded {
+                Ok(reloaded) => {
+                    let (changed, later) = (&reloaded.changed, &reloaded.needs_restart);
+                    tracing::info!(?changed, needs_restart = ?later, "the configuration was read again");
+                    Ok(serde_json::json!(reloaded))
+                }
+                Err(complaints) => {
+                    let why = complaints.to_string();
+                    tracing::warn!(why, "the new configuration is not obeyed; the old one is");
+                    Err(why)
+                }
+            }
+        })
     }
 }
 
-async fn answer_admin(gateway: Waystation, stream: TcpStream, doors: Arc<Option<Doors>>) {
-    let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
-        let known = doors
-            .as_ref()
-            .as_ref()
-            .is_some_and(|doors| doors.check(request.uri(), request.headers()).is_ok());
-        let mut response = console::handle(&request, || gateway.status());
-        if !known {
-            response = http::Response::new("This address does not go by that name.\n".into());
-            *response.status_mut() = http::StatusCode::FORBIDDEN;
+/// The signal by which services are told to read their configuration again.
+async fn reload_on_hang_up(operator: Arc<Operator>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::hangup()) {
+        Ok(mut hang_ups) => {
+            while hang_ups.recv().await.is_some() {
+                let _ = console::Operated::reload(&*operator).await; // It is in the log.
+            }
         }
-        async move { Ok::<_, std::convert::Infallible>(response) }
+        Err(why) => tracing::warn!(%why, "SIGHUP cannot be listened to"),
+    }
+}
+
+async fn serve_admin(operator: Arc<Operator>, socket: TcpListener) {
+    while let Ok((stream, _)) = socket.accept().await {
+        tokio::spawn(answer_admin(Arc::clone(&operator), stream));
+    }
+}
+
+async fn answer_admin(operator: Arc<Operator>, stream: TcpStream) {
+    let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+        let operator = Arc::clone(&operator);
+        async move {
+            let doors = operator.doors.as_ref();
+            let known = doors.is_some_and(|doors| doors.check(request.uri(), request.headers()).is_ok());
+            Ok::<_, std::convert::Infallible>(match known {
+                true => console::handle(&request, &*operator).await,
+                false => {
+                    let mut response =
+                        http::Response::new("This address does not go by that name.\n".into());
+                    *response.status_mut() = http::StatusCode::FORBIDDEN;
+                    response
+                }
+            })
+        }
     });
     let mut server = hyper::server::conn::http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEAD);
@@ -138,19 +203,19 @@ pub fn check(config: &Config) -> Result<(), Complaints> {
 }
 
 fn plan(config: Config) -> Result<Plan, Complaints> {
+    Plan::build(config).map_err(faulty)
+}
+
+fn faulty(faults: Vec<Fault>) -> Complaints {
     let mut complaints = Complaints::default();
-    let faults = match Plan::build(config) {
-        Ok(plan) => return Ok(plan),
-        Err(faults) => faults,
-    };
     for Fault { at, why } in faults {
         complaints.push(Complaint::new(at, why, ""));
     }
-    Err(complaints)
+    complaints
 }
 
 /// Serves over HTTP until `stop`, and then until the requests under way are answered.
-pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), Complaints> {
+pub async fn serve(config: Config, reread: Reread, stop: CancellationToken) -> Result<(), Complaints> {
     telemetry::start(&config.log);
     let plan = plan(config.clone())?;
     let sockets = Sockets::bind(&config.listen).await.map_err(|why| {
@@ -160,7 +225,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), Compla
     guard();
     let gateway = plan.start().await;
     let greeting = tokio::spawn(greet(gateway.clone(), sockets.address(), sockets.admin.local_addr()));
-    serve_on(gateway, sockets, stop.cancelled_owned()).await;
+    serve_on(gateway, sockets, Some(reread), stop.cancelled_owned()).await;
     greeting.abort();
     Ok(())
 }
@@ -217,7 +282,7 @@ pub async fn ephemeral(mut config: Config) -> Result<(Running, String), Complain
     let gateway = plan.start().await;
     gateway.settle(ALL_BACKENDS).await;
     let stop = CancellationToken::new();
-    let serving = tokio::spawn(serve_on(gateway, sockets, stop.clone().cancelled_owned()));
+    let serving = tokio::spawn(serve_on(gateway, sockets, None, stop.clone().cancelled_owned()));
     Ok((Running { stop, serving }, format!("http://{address}")))
 }
 

@@ -13,7 +13,7 @@
 
 use std::{
     convert::Infallible,
-    sync::Arc,
+    sync::{Arc, Mutex},
     task::{Context, Poll},
     time::Duration,
 };
@@ -28,7 +28,12 @@ use tokio::{
 };
 use tower::{Layer as _, Service};
 
-mod keep; // what is noted goes to disk
+mod keep; //   what is noted goes to disk
+mod reload; // what changes while it runs
+
+pub use reload::Reloaded;
+
+use reload::Live;
 
 use crate::{
     backend::{self, Notice, Notices},
@@ -36,7 +41,7 @@ use crate::{
     listener::{
         self, Front,
         body::Body,
-        guard::Guard,
+        guard::{Guard, Inner},
         http::Http,
         saved,
         session::{self, Sessions},
@@ -115,12 +120,15 @@ pub struct Plan {
     rules: Vec<permit::Rule>,
     policy: Policy,
     keeps_sessions: bool,
+    /// What all of this was made of.
+    config: Config,
 }
 
 impl Plan {
     /// Builds every part before giving up on any, so that all that is wrong comes at once.
     /// Nothing is opened, connected or started.
     pub fn build(config: Config) -> Result<Self, Vec<Fault>> {
+        let made_of = config.clone();
         let Config {
             listen,
             identify,
@@ -170,6 +178,7 @@ impl Plan {
             rules,
             policy,
             keeps_sessions: true,
+            config: made_of,
         })
     }
 
@@ -194,6 +203,7 @@ impl Plan {
             rules,
             policy,
             keeps_sessions,
+            config,
         } = self;
         let store = open(&store).await;
         let key = store.cursor_key().await.unwrap_or_else(|why| {
@@ -222,16 +232,19 @@ impl Plan {
             tokio::spawn(sweep(Arc::clone(&sessions))).abort_handle(),
             tokio::spawn(tell(Arc::clone(&catalog), Arc::clone(&sessions))).abort_handle(),
         ];
-        let strangers = identify.as_ref().is_some_and(Identify::lets_strangers_in);
-        let guard = identify.map_or_else(Guard::default, |identify| {
-            let issuers: Vec<_> = identify.issuers().map(str::to_owned).collect();
-            let audience = identify.audience().to_owned();
-            Guard::new(Arc::new(identify), &audience, &issuers)
-        });
-        let http = Http::new(front.clone(), guard, &listen);
+        let guard = Guard::new(identify.map(guarding));
+        let http = Http::new(front.clone(), guard.clone(), &listen);
+        let live = Arc::new(Live { guard, config: Mutex::new(config) });
         let tasks = Arc::new(Tasks(tasks));
-        Waystation { http, front, catalog, subscriptions, own, strangers, listen: Arc::new(listen), tasks }
+        Waystation { http, front, catalog, subscriptions, own, live, listen: Arc::new(listen), tasks }
     }
+}
+
+/// What stands at the door where identity is configured.
+fn guarding(identify: Identify) -> Inner {
+    let issuers: Vec<_> = identify.issuers().map(str::to_owned).collect();
+    let (audience, strangers) = (identify.audience().to_owned(), identify.lets_strangers_in());
+    Inner::new(Arc::new(identify), &audience, &issuers, strangers)
 }
 
 /// A part, where it is configured; what is wrong with it is added to the faults.
@@ -342,8 +355,7 @@ pub struct Waystation {
     catalog: Arc<Catalog>,
     subscriptions: Arc<Subscriptions>,
     own: Arc<Own>,
-    /// Strangers are let in.
-    strangers: bool,
+    live: Arc<Live>,
     listen: Arc<listener::Settings>,
     #[expect(dead_code, reason = "held for its end")]
     tasks: Arc<Tasks>,
@@ -357,7 +369,7 @@ impl Waystation {
 
     /// Must a request have its sender's `SocketAddr` among its extensions?
     pub fn tells_strangers_apart(&self) -> bool {
-        self.strangers
+        self.live.guard.lets_strangers_in()
     }
 
     /// Answers one HTTP request.

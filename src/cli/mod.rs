@@ -20,6 +20,7 @@ mod client; //    requests to a gateway
 mod gateway; //   the one that is asked
 mod import; //    other programs' files
 mod list; //      tools, prompts and resources
+mod reload; //    a configuration, into a gateway that runs
 mod serve; //     a gateway, over HTTP or a pipe
 mod status; //    how the backends are
 mod stop; //      signals
@@ -96,6 +97,9 @@ enum Command {
     /// Say how each backend is.
     #[command(after_help = status::EXAMPLES)]
     Status(status::Arguments),
+    /// Have the running gateway read its configuration again.
+    #[command(after_help = reload::EXAMPLES)]
+    Reload(Sources),
     /// Turn another program's file into a routes.toml.
     #[command(after_help = import::EXAMPLES)]
     Import(import::Arguments),
@@ -127,6 +131,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Outcome {
         Some(Command::List(arguments)) => list::list(&arguments, common, environment),
         Some(Command::Call(arguments)) => call::call(&arguments, common, environment),
         Some(Command::Status(arguments)) => status::status(&arguments, common, environment),
+        Some(Command::Reload(sources)) => reload::reload(&sources.or(common), &environment),
         Some(Command::Import(arguments)) => import::import(&arguments, &environment),
         Some(Command::Schema { markdown: false }) => print(&crate::config::schema::text()),
         Some(Command::Schema { markdown: true }) => print(&crate::config::manual::text()),
@@ -142,14 +147,18 @@ impl Sources {
 
     /// The configuration, with a note of what was changed on the way. What is wrong is told.
     fn load(&self, environment: &Environment) -> Result<Loaded, Outcome> {
-        let named = environment.get(CONFIG_FILE).filter(|name| !name.is_empty()).map(PathBuf::from);
-        let file = self.config.clone().or(named);
-        let loaded = Config::load_with(file.as_deref(), &self.mcp_json, environment);
-        let loaded = loaded.map_err(|complaints| complain(&complaints))?;
+        let loaded = self.read(environment).map_err(|complaints| complain(&complaints))?;
         for remark in &loaded.remarks {
             note(remark);
         }
         Ok(loaded)
+    }
+
+    /// The same, told to nobody.
+    fn read(&self, environment: &Environment) -> Result<Loaded, Complaints> {
+        let named = environment.get(CONFIG_FILE).filter(|name| !name.is_empty()).map(PathBuf::from);
+        let file = self.config.clone().or(named);
+        Config::load_with(file.as_deref(), &self.mcp_json, environment)
     }
 }
 

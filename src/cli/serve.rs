@@ -1,5 +1,7 @@
 //! `waystation serve` and `waystation stdio`: a gateway.
 
+use std::sync::Arc;
+
 use super::{Outcome, Sources, complain, stop};
 use crate::{app, config::Environment};
 
@@ -22,8 +24,10 @@ pub fn serve(sources: &Sources, environment: &Environment) -> Outcome {
         Ok(loaded) => loaded,
         Err(outcome) => return outcome,
     };
+    let (sources, environment) = (sources.clone(), environment.clone());
+    let reread = Arc::new(move || sources.read(&environment).map(|loaded| loaded.config));
     stop::run(|stop| async move {
-        match app::serve(loaded.config, stop).await {
+        match app::serve(loaded.config, reread, stop).await {
             Ok(()) => Outcome::Done,
             Err(complaints) => complain(&complaints.located(&loaded.source)),
         }

@@ -1,22 +1,44 @@
 //! What does the admin address answer? How the gateway is, for operators and the command line.
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
+use serde_json::{Value, json};
 
-/// Answers one request. `status` is asked only when it is wanted.
-pub fn handle<B>(request: &Request<B>, status: impl FnOnce() -> serde_json::Value) -> Response<Full<Bytes>> {
+/// What operators can ask of the gateway.
+pub trait Operated: Send + Sync + 'static {
+    /// How it is.
+    fn status(&self) -> Value;
+
+    /// Reads its configuration again. What came of it, or all that is wrong with it.
+    fn reload(&self) -> BoxFuture<'_, Result<Value, String>>;
+}
+
+type Answer = (StatusCode, &'static str, String);
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+
+/// Answers one request.
+pub async fn handle<B>(request: &Request<B>, gateway: &impl Operated) -> Response<Full<Bytes>> {
     let (code, kind, text) = match (request.method(), request.uri().path()) {
-        (&Method::GET, "/health") => (StatusCode::OK, "text/plain; charset=utf-8", "ok\n".to_owned()),
-        (&Method::GET, "/status") => (StatusCode::OK, "application/json", status().to_string()),
-        _ => (
-            StatusCode::NOT_FOUND,
-            "text/plain; charset=utf-8",
-            "There are /health and /status here.\n".into(),
-        ),
+        (&Method::GET, "/health") => (StatusCode::OK, TEXT, "ok\n".to_owned()),
+        (&Method::GET, "/status") => (StatusCode::OK, JSON, gateway.status().to_string()),
+        (&Method::POST, "/reload") => reload(gateway).await,
+        (_, "/reload") => (StatusCode::METHOD_NOT_ALLOWED, TEXT, "POST this, please.\n".to_owned()),
+        _ => (StatusCode::NOT_FOUND, TEXT, "There are /health, /status and /reload here.\n".to_owned()),
     };
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = code;
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
     response
+}
+
+async fn reload(gateway: &impl Operated) -> Answer {
+    match gateway.reload().await {
+        Ok(came) => (StatusCode::OK, JSON, came.to_string()),
+        // The configuration that is obeyed is still right; the one in the file is not.
+        Err(why) => (StatusCode::UNPROCESSABLE_ENTITY, JSON, json!({ "error": why }).to_string()),
+    }
 }

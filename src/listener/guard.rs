@@ -6,6 +6,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use arc_swap::ArcSwapOption;
 use http::{HeaderValue, Response, StatusCode, header, request::Parts};
 use serde_json::json;
 
@@ -16,20 +17,23 @@ use crate::call::{Caller, Denied, Identify};
 pub const METADATA: &str = "/.well-known/oauth-protected-resource";
 
 /// Lets requests in, each as somebody's.
-#[derive(Debug, Clone, Default)]
-pub struct Guard(Option<Arc<Inner>>);
+#[derive(Debug, Clone)]
+pub struct Guard(Arc<ArcSwapOption<Inner>>);
 
+/// By what requests are let in, where identity is configured.
 #[derive(Debug)]
-struct Inner {
+pub struct Inner {
     identify: Arc<dyn Identify>,
     metadata: Option<String>,
     /// Where the metadata is, for clients without a token.
     at: Option<String>,
+    /// Requests without a token come in.
+    strangers: bool,
 }
 
-impl Guard {
+impl Inner {
     /// `resource` is the address that clients use for the gateway, and `issuers` give tokens for it.
-    pub fn new(identify: Arc<dyn Identify>, resource: &str, issuers: &[String]) -> Self {
+    pub fn new(identify: Arc<dyn Identify>, resource: &str, issuers: &[String], strangers: bool) -> Self {
         let document = json!({
             "resource": resource,
             "authorization_servers": issuers,
@@ -40,13 +44,31 @@ impl Guard {
             Some(format!("{}://{}{METADATA}{path}", uri.scheme_str()?, uri.authority()?))
         });
         let metadata = (!issuers.is_empty()).then(|| document.to_string());
-        Self(Some(Arc::new(Inner { identify, metadata, at })))
+        Self { identify, metadata, at, strangers }
+    }
+}
+
+impl Guard {
+    /// Without anything, whoever can reach the gateway comes in.
+    pub fn new(inner: Option<Inner>) -> Self {
+        Self(Arc::new(ArcSwapOption::from_pointee(inner)))
+    }
+
+    /// Lets the next request in, or not, by something else.
+    pub fn replace(&self, inner: Option<Inner>) {
+        self.0.store(inner.map(Arc::new));
+    }
+
+    /// Must a request have its sender's address?
+    pub fn lets_strangers_in(&self) -> bool {
+        self.0.load().as_ref().is_some_and(|inner| inner.strangers)
     }
 
     /// Whose request this is. Without identity, whoever can reach a loopback address may do what
     /// the gateway's owner may.
     pub async fn who(&self, parts: &Parts) -> Result<Caller, Denied> {
-        let Some(inner) = &self.0 else { return Ok(Caller::Local) };
+        let inner = self.0.load();
+        let Some(inner) = &*inner else { return Ok(Caller::Local) };
         let mut tokens = parts.headers.get_all(header::AUTHORIZATION).iter();
         let token = match (tokens.next(), tokens.next()) {
             (Some(_), Some(_)) => return Err(Denied::Invalid),
@@ -62,7 +84,7 @@ impl Guard {
 
     /// What the gateway says of itself as a protected resource; nothing where it is none.
     pub fn metadata(&self) -> Option<Response<Body>> {
-        let metadata = self.0.as_ref()?.metadata.clone()?;
+        let metadata = self.0.load().as_ref()?.metadata.clone()?;
         Some(body::json(200, metadata.into_bytes()))
     }
 
@@ -84,7 +106,7 @@ impl Guard {
         if why == Denied::Invalid {
             parts.push("error=\"invalid_token\"".to_owned());
         }
-        if let Some(at) = self.0.as_ref().and_then(|inner| inner.at.as_ref()) {
+        if let Some(at) = self.0.load().as_ref().and_then(|inner| inner.at.clone()) {
             parts.push(format!("resource_metadata=\"{at}\""));
         }
         let challenge = format!("Bearer {}", parts.join(", "));

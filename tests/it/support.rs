@@ -126,7 +126,7 @@ impl Setup {
         let address = sockets.address().expect("a bound socket has an address");
         let waystation = Waystation::from_config(config).await.expect("the test's own routes.toml");
         let (stop, stopped) = oneshot::channel::<()>();
-        let served = tokio::spawn(app::serve_on(waystation.clone(), sockets, async {
+        let served = tokio::spawn(app::serve_on(waystation.clone(), sockets, None, async {
             let _ = stopped.await; // Dropped, it stops as well.
         }));
         Gateway { waystation, address, folder, stop, served, last_id: AtomicU64::new(0) }
