@@ -31,6 +31,11 @@ pub struct Reloaded {
 }
 
 impl Waystation {
+    /// The configuration that is obeyed now.
+    pub fn config(&self) -> Config {
+        self.live.config.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Obeys a new configuration from the next request on, as far as that can be done while it runs.
     pub fn reload(&self, new: Config) -> Result<Reloaded, Vec<Fault>> {
         let mut old = self.live.config.lock().unwrap_or_else(PoisonError::into_inner);

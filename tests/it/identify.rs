@@ -20,14 +20,14 @@ const ISSUER: &str = "https://login.example.com";
 const AUDIENCE: &str = "https://mcp.example.com/mcp";
 
 /// Issues tokens, with an Ed25519 key and a P-256 one.
-struct Issuer {
+pub struct Issuer {
     edwards: Ed25519KeyPair,
     p256: EcdsaKeyPair,
     folder: TempDir,
 }
 
 impl Issuer {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
         let edwards = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap();
         let pkcs8 =
@@ -61,14 +61,14 @@ impl Issuer {
     }
 
     /// A good token of somebody's.
-    fn of(&self, subject: &str, groups: &[&str]) -> String {
+    pub fn of(&self, subject: &str, groups: &[&str]) -> String {
         let mut claims = claims();
         (claims["sub"], claims["groups"]) = (json!(subject), json!(groups));
         self.token(r#"{"alg":"EdDSA","kid":"ed","typ":"at+jwt"}"#, &claims.to_string())
     }
 
     /// The tables of routes.toml that believe it.
-    fn tables(&self) -> String {
+    pub fn tables(&self) -> String {
         let file = self.file();
         format!(
             "[identify]\naudience = \"{AUDIENCE}\"\n[[identify.issuer]]\nissuer = \"{ISSUER}\"\njwks_file = {file:?}\n"
@@ -84,7 +84,7 @@ fn claims() -> Value {
     json!({ "iss": ISSUER, "aud": AUDIENCE, "sub": "ada", "iat": now(), "exp": now() + 600 })
 }
 
-fn with(post: Post, token: &str) -> Post {
+pub fn with(post: Post, token: &str) -> Post {
     post.header("authorization", format!("Bearer {token}"))
 }
 

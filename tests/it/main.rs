@@ -24,6 +24,7 @@ mod json {
 mod killed;
 mod listeners;
 mod polling;
+mod reload;
 mod replay;
 mod sessions;
 mod share;
