@@ -154,7 +154,8 @@ impl Issuer {
         key: Option<&str>,
         algorithm: Algorithm,
     ) -> Result<Arc<Known>, Unavailable> {
-        let sufficient = |known: &Arc<Known>| known.keys.find(key, algorithm).is_some();
+        let old = |known: &Known| is("identify-impatience") && known.fetched.elapsed() > FRESH;
+        let sufficient = |known: &Arc<Known>| known.keys.find(key, algorithm).is_some() && !old(known);
         if let Some(known) = self.held().filter(sufficient) {
             return Ok(known);
         }
