@@ -396,12 +396,12 @@ async fn places(gateway: &Gateway, good: &str) -> Vec<(String, u16, Post)> {
     }
     let events = |path: &str| gateway.get(path).header("accept", "text/event-stream");
     let more = [
-        ("stream", 401, events("/mcp").header("mcp-session-id", 401, &session)),
-        ("end-of-session", 401, gateway.delete("/mcp").header("mcp-session-id", 401, &session)),
+        ("stream", 401, events("/mcp").header("mcp-session-id", &session)),
+        ("end-of-session", 401, gateway.delete("/mcp").header("mcp-session-id", &session)),
         ("options", 401, modern().verb("OPTIONS")),
         ("head", 401, modern().verb("HEAD")),
         ("put", 401, modern().verb("PUT")),
-        ("batch", 401, gateway.post("/mcp", format!("[{list}]")).header("mcp-session-id", 401, &session)),
+        ("batch", 401, gateway.post("/mcp", format!("[{list}]")).header("mcp-session-id", &session)),
         ("slash", 401, gateway.modern_at("/mcp/", "tools/list", json!({}))),
         ("two-slashes", 404, gateway.modern_at("//mcp", "tools/list", json!({}))),
         ("encoded", 404, gateway.modern_at("/%6dcp", "tools/list", json!({}))),
@@ -455,4 +455,39 @@ async fn there_is_no_way_around_a_token() {
         assert_eq!(asked.send().await.status, 200);
     }
     battery.end(20);
+}
+
+fn config(toml: &str) -> Config {
+    Config::parse("routes.toml", toml, &Environment::default()).unwrap().0
+}
+
+#[tokio::test]
+async fn a_reload_goes_on_with_what_is_known_of_an_issuer() {
+    let key = Key::edwards();
+    let login = Login::start(set(&[key.jwk("a")])).await;
+    let gateway = Gateway::with(&login.tables()).start().await;
+    let token = || of(&login.name(), &key, "EdDSA", "a");
+    assert_eq!(ask(&gateway.waystation, &token()).await.status, 200);
+    login.becomes(Manner::Away);
+    let changed = login.tables().replace("[identify]\n", "[identify]\nanonymous = true\n");
+    gateway.waystation.reload(config(&changed)).await.expect("nothing is wrong with it");
+    assert_eq!((ask(&gateway.waystation, &token()).await.status, login.asked()), (200, 1));
+    let other = login.tables().replace(AUDIENCE, "https://other.example.com/mcp");
+    let remembered = token();
+    assert_eq!(ask(&gateway.waystation, &remembered).await.status, 200);
+    gateway.waystation.reload(config(&other)).await.expect("nothing is wrong with it");
+    assert_eq!(ask(&gateway.waystation, &remembered).await.status, 401, "it was for the audience of before");
+}
+
+#[tokio::test]
+async fn a_reload_reads_key_files_again() {
+    let (folder, a, b) = (tempfile::tempdir().unwrap(), Key::edwards(), Key::edwards());
+    let toml =
+        |key: &Key| format!("{}{}", audience(), tables(ISSUER, &json!({ "keys": [key.jwk("a")] }), &folder));
+    let gateway = Gateway::with(&toml(&a)).start().await;
+    let (old, new) = (of(ISSUER, &a, "EdDSA", "a"), of(ISSUER, &b, "EdDSA", "a"));
+    assert_eq!(ask(&gateway.waystation, &old).await.status, 200);
+    gateway.waystation.reload(config(&toml(&b))).await.expect("nothing is wrong with it");
+    let seen = (ask(&gateway.waystation, &old).await.status, ask(&gateway.waystation, &new).await.status);
+    assert_eq!(seen, (401, 200));
 }
