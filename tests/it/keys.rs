@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::{Value, json};
 use waystation::{
-    config::{Config, Environment},
+    config::Config,
     store::{self, CallerKey, Store},
 };
 
@@ -66,10 +66,6 @@ impl Place {
     fn gateway(&self) -> crate::support::Setup {
         Gateway::with(&self.toml).store(self.database())
     }
-
-    fn config(&self) -> Config {
-        Config::parse("routes.toml", &self.toml, &Environment::default()).unwrap().0
-    }
 }
 
 fn told(output: &Output) -> String {
@@ -125,7 +121,7 @@ async fn a_revoked_key_is_refused_at_once_after_a_reload() {
     let gateway = place.gateway().start().await;
     assert_eq!(status(&gateway, &key).await, 200);
     place.does(&["key", "revoke", "ci"]);
-    gateway.waystation.reload(place.config()).await.expect("the same configuration");
+    gateway.waystation.reload(gateway.waystation.config()).await.expect("the same configuration");
     assert_eq!(status(&gateway, &key).await, 401);
 }
 
