@@ -262,6 +262,10 @@ impl Client {
         }
         match serde_json::from_slice(&text) {
             Ok(message) => outcome(message),
+            Err(_) if status == 503 => Err(Fault::Rubbish(format!(
+                "{} cannot say just now who asks (HTTP 503); try again in a while",
+                self.url
+            ))),
             Err(_) => {
                 Err(Fault::Rubbish(format!("what answers at {} is no MCP server (HTTP {status})", self.url)))
             }

@@ -15,8 +15,7 @@ use serde_json::json;
 
 use crate::{
     call::Identity,
-    store::{CallerKey, Digest, KEY_PREFIX, Store, digest_of},
-    weaken::is,
+    store::{self, CallerKey, Digest, KEY_PREFIX, Store, digest_of},
 };
 
 /// Who gives out such keys, as rules name it. No issuer of tokens may go by this name.
@@ -39,9 +38,9 @@ impl Held {
     /// Reads them, and reads them again whenever they change.
     pub async fn start(store: &Store) -> Arc<Self> {
         let held = Arc::new(Self::default());
-        let version = store.version().await.ok();
-        held.read(store).await;
-        tokio::spawn(watch(Arc::downgrade(&held), store.clone(), version));
+        let mut seen = None;
+        let failing = complained(held.look(store, &mut seen).await, false);
+        tokio::spawn(watch(Arc::downgrade(&held), store.clone(), seen, failing));
         held
     }
 
@@ -49,18 +48,21 @@ impl Held {
     pub fn find(&self, key: &str, now: u64) -> Option<Arc<Identity>> {
         let keys = self.0.load();
         let key = keys.get(&digest_of(key))?;
-        let good = key.expires.is_none_or(|expires| now < expires) || is("identify-lifetime");
+        let good = key.expires.is_none_or(|expires| now < expires);
         good.then(|| Arc::clone(&key.identity))
     }
 
-    async fn read(&self, store: &Store) {
-        match store.caller_keys().await {
-            Ok(keys) => {
-                let keys = keys.into_iter().map(|(digest, key)| (digest, Key::of(key)));
-                self.0.store(Arc::new(keys.collect()));
-            }
-            Err(why) => tracing::warn!(%why, "keys of callers cannot be read; those known go on"),
+    /// Reads them if the file is another than was seen last.
+    async fn look(&self, store: &Store, seen: &mut Option<i64>) -> Result<(), store::Error> {
+        // First, so that what changes meanwhile is noticed the next time.
+        let version = store.version().await?;
+        if *seen != Some(version) {
+            let keys = store.caller_keys().await?;
+            let keys = keys.into_iter().map(|(digest, key)| (digest, Key::of(key)));
+            self.0.store(Arc::new(keys.collect()));
+            *seen = Some(version);
         }
+        Ok(())
     }
 }
 
@@ -81,14 +83,20 @@ pub fn is_key(text: &str) -> bool {
 }
 
 /// Reads the keys again when another process has changed the file, as long as they are wanted.
-async fn watch(held: Weak<Held>, store: Store, mut seen: Option<i64>) {
+async fn watch(held: Weak<Held>, store: Store, mut seen: Option<i64>, mut failing: bool) {
     loop {
         tokio::time::sleep(EVERY).await;
         let Some(held) = held.upgrade().filter(|_| !store.is_closed()) else { return };
-        let version = store.version().await.ok();
-        if version != seen && !is("identify-revocation") {
-            held.read(&store).await;
-            seen = version;
-        }
+        failing = complained(held.look(&store, &mut seen).await, failing);
     }
+}
+
+/// Tells the log of a failure, once for those in a row. Is it one?
+fn complained(looked: Result<(), store::Error>, failing: bool) -> bool {
+    if let Err(why) = &looked
+        && !failing
+    {
+        tracing::warn!(%why, "keys of callers cannot be read; those that are known hold");
+    }
+    looked.is_err()
 }

@@ -96,9 +96,7 @@ impl Key {
             return None;
         }
         let kind = match &jwk.algorithm {
-            AlgorithmParameters::RSA(rsa) => {
-                (modulus_bits(&rsa.n) >= LEAST_RSA || is("identify-small")).then_some(Kind::Rsa)
-            }
+            AlgorithmParameters::RSA(rsa) => (modulus_bits(&rsa.n) >= LEAST_RSA).then_some(Kind::Rsa),
             AlgorithmParameters::EllipticCurve(curve) => match curve.curve {
                 EllipticCurve::P256 => Some(Kind::P256),
                 EllipticCurve::P384 => Some(Kind::P384),

@@ -1,14 +1,17 @@
 //! Who asks?
 //!
-//! A request says it with a token, and each request anew: no session and no handle stands for it.
-//! What was verified is remembered for a while, so that most requests cost one look into a table.
-//! There is no answer that means "nobody, go on": where identity is configured, a request without
-//! a good token is refused, unless strangers are let in, and then it is a stranger's.
-//! (2026-07-28 "Authorization"; RFC 6750; RFC 9728.)
+//! A request says it with a token of an issuer's, or with a key of the gateway's own, and each
+//! request anew: no session and no handle stands for it. What was verified is remembered for a
+//! while, so that most requests cost one look into a table. There is no answer that means "nobody,
+//! go on": where identity is configured, a request without a good token is refused, unless strangers
+//! are let in, and then it is a stranger's. (2026-07-28 "Authorization"; RFC 6750; RFC 9728.)
 
 use std::{
     net::IpAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -67,6 +70,8 @@ pub struct Identify {
     http: reqwest::Client,
     /// By the whole token.
     remembered: DashMap<Box<str>, Verified>,
+    /// When those that hold no more were last taken out, in seconds since 1970.
+    swept: AtomicU64,
 }
 
 /// Whom a token was found to be of.
@@ -125,6 +130,7 @@ impl Identify {
                 anonymous: *anonymous,
                 http,
                 remembered: DashMap::new(),
+                swept: AtomicU64::new(0),
             })),
             Ok(_) => Err(faults),
             Err(why) => Err(vec![why]),
@@ -178,7 +184,7 @@ impl Identify {
         }
         let until = claims.expires + LEEWAY;
         let identity = Arc::new(identity(claims, &issuer.groups));
-        if self.remembered.len() >= REMEMBERED {
+        if self.remembered.len() >= REMEMBERED && self.swept.swap(now, Ordering::Relaxed) != now {
             self.remembered.retain(|_, one| one.holds(now));
         }
         if self.remembered.len() < REMEMBERED {

@@ -279,7 +279,8 @@ impl Table {
         let good = self.with(json!({ "jti": "shape" }));
         let parts: Vec<_> = good.split('.').collect();
         let [header, payload, signature] = parts[..] else { panic!("three parts") };
-        let flipped = payload.replacen('a', "b", 1);
+        let flipped = String::from_utf8(B64.decode(payload).unwrap()).unwrap().replace("shape", "shapd");
+        let flipped = B64.encode(flipped);
         // The last letter of 2,048 bits in base64 has four bits that say nothing.
         let trailing =
             signature.chars().last().map(|last| if last == 'A' { 'B' } else { next(last) }).unwrap();
