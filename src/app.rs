@@ -133,11 +133,16 @@ impl console::Operated for Operator {
     fn reload(&self) -> BoxFuture<'_, Result<serde_json::Value, String>> {
         Box::pin(async move {
             let Some(reread) = self.reread.clone() else {
-                return Err("this gateway was not started from a configuration that could be read again".into());
+                return Err(
+                    "this gateway was not started from a configuration that could be read again".into()
+                );
             };
             // Files and the environment are read without waiting, so elsewhere.
             let read = tokio::task::spawn_blocking(move || reread()).await.map_err(|why| why.to_string())?;
-            let reloaded = read.and_then(|config| self.gateway.reload(config).map_err(faulty));
+            let reloaded = match read {
+                Ok(config) => self.gateway.reload(config).await.map_err(faulty),
+                Err(complaints) => Err(complaints),
+            };
             match reloaded {
                 Ok(reloaded) => {
                     let (changed, later) = (&reloaded.changed, &reloaded.needs_restart);
@@ -182,8 +187,7 @@ async fn answer_admin(operator: Arc<Operator>, stream: TcpStream) {
             Ok::<_, std::convert::Infallible>(match known {
                 true => console::handle(&request, &*operator).await,
                 false => {
-                    let mut response =
-                        http::Response::new("This address does not go by that name.\n".into());
+                    let mut response = http::Response::new("This address does not go by that name.\n".into());
                     *response.status_mut() = http::StatusCode::FORBIDDEN;
                     response
                 }

@@ -13,7 +13,7 @@
 
 use std::{
     convert::Infallible,
-    sync::{Arc, Mutex},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -41,7 +41,6 @@ use crate::{
     listener::{
         self, Front,
         body::Body,
-        guard::{Guard, Inner},
         http::Http,
         saved,
         session::{self, Sessions},
@@ -228,23 +227,15 @@ impl Plan {
             keep::restore(&store, &front).await;
         }
         let tasks = vec![
-            tokio::spawn(keep::keep(store, noted, noted_used)).abort_handle(),
+            tokio::spawn(keep::keep(store.clone(), noted, noted_used)).abort_handle(),
             tokio::spawn(sweep(Arc::clone(&sessions))).abort_handle(),
             tokio::spawn(tell(Arc::clone(&catalog), Arc::clone(&sessions))).abort_handle(),
         ];
-        let guard = Guard::new(identify.map(guarding));
-        let http = Http::new(front.clone(), guard.clone(), &listen);
-        let live = Arc::new(Live { guard, config: Mutex::new(config) });
+        let live = Live::start(identify, store, config).await;
+        let http = Http::new(front.clone(), live.guard.clone(), &listen);
         let tasks = Arc::new(Tasks(tasks));
         Waystation { http, front, catalog, subscriptions, own, live, listen: Arc::new(listen), tasks }
     }
-}
-
-/// What stands at the door where identity is configured.
-fn guarding(identify: Identify) -> Inner {
-    let issuers: Vec<_> = identify.issuers().map(str::to_owned).collect();
-    let (audience, strangers) = (identify.audience().to_owned(), identify.lets_strangers_in());
-    Inner::new(Arc::new(identify), &audience, &issuers, strangers)
 }
 
 /// A part, where it is configured; what is wrong with it is added to the faults.

@@ -72,7 +72,7 @@ pub fn call(arguments: &Arguments, common: Sources, environment: Environment) ->
 }
 
 async fn called(asked: &Asked, arguments: &Arguments) -> Result<Box<RawValue>, String> {
-    let client = Client::new(asked.url.clone()).map_err(|fault| fault.to_string())?;
+    let client = Client::new(asked.url.clone(), asked.token.clone()).map_err(|fault| fault.to_string())?;
     let schema = schema(&client, &arguments.tool).await?;
     let given = match &arguments.json {
         Some(text) => arguments::from_json(text)?,

@@ -25,11 +25,28 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// No gateway has so many pages; one that gives new cursors for ever must not keep us.
 const MOST_PAGES: usize = 10_000;
 
+/// Says who asks. Nothing shows it.
+#[derive(Clone)]
+pub struct Token(String);
+
+impl From<String> for Token {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
 /// A gateway, by its address.
 #[derive(Debug)]
 pub struct Client {
     http: reqwest::Client,
     url: String,
+    token: Option<Token>,
 }
 
 /// Why a request has no result.
@@ -37,6 +54,8 @@ pub struct Client {
 pub enum Fault {
     /// Nobody answers at the address.
     Away(String),
+    /// The gateway does not know who asks.
+    Unknown { url: String, token: bool },
     /// The gateway says no.
     Refused { code: i64, message: String },
     /// What came is no answer.
@@ -48,6 +67,16 @@ impl fmt::Display for Fault {
         match self {
             Self::Away(why) | Self::Rubbish(why) => f.write_str(why),
             Self::Refused { message, .. } => f.write_str(message),
+            Self::Unknown { url, token: false } => write!(
+                f,
+                "{url} wants to know who asks; set WAYSTATION_TOKEN, or give --token, with a token of its issuer \
+                 or a key (`waystation key new NAME`, where the gateway runs)"
+            ),
+            Self::Unknown { url, token: true } => write!(
+                f,
+                "{url} does not take this token; it may be over or revoked, or made for another address: ask its \
+                 issuer for a new one, or make a key (`waystation key new NAME`, where the gateway runs)"
+            ),
         }
     }
 }
@@ -105,7 +134,7 @@ pub struct ToolCall<'a> {
 }
 
 impl Client {
-    pub fn new(url: String) -> Result<Self, Fault> {
+    pub fn new(url: String, token: Option<Token>) -> Result<Self, Fault> {
         let mut builder = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
@@ -116,7 +145,7 @@ impl Client {
             builder = builder.no_proxy();
         }
         let http = builder.build().map_err(|why| Fault::Rubbish(cause(&why)))?;
-        Ok(Self { http, url })
+        Ok(Self { http, url, token })
     }
 
     /// A whole list, page after page.
@@ -199,7 +228,14 @@ impl Client {
             .header("accept", "application/json, text/event-stream")
             .header("mcp-protocol-version", Revision::NEWEST.name())
             .header("mcp-method", method.name());
+        let post = match &self.token {
+            Some(Token(token)) => post.bearer_auth(token),
+            None => post,
+        };
         let response = post.send().await.map_err(|why| self.unanswered(&why))?;
+        if response.status() == 401 {
+            return Err(Fault::Unknown { url: self.url.clone(), token: self.token.is_some() });
+        }
         let kind =
             response.headers().get("content-type").and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         if kind.starts_with("text/event-stream") {
@@ -226,6 +262,10 @@ impl Client {
         }
         match serde_json::from_slice(&text) {
             Ok(message) => outcome(message),
+            Err(_) if status == 503 => Err(Fault::Rubbish(format!(
+                "{} cannot say just now who asks (HTTP 503); try again in a while",
+                self.url
+            ))),
             Err(_) => {
                 Err(Fault::Rubbish(format!("what answers at {} is no MCP server (HTTP {status})", self.url)))
             }

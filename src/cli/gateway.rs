@@ -6,12 +6,18 @@ use clap::Args;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use super::{Outcome, Sources, client::Client, complain, fail, note, stop};
+use super::{
+    Outcome, Sources,
+    client::{Client, Token},
+    complain, fail, note, stop,
+};
 use crate::{
     app,
     config::{Config, Environment},
 };
 
+/// The variable that holds the caller's token.
+const TOKEN: &str = "WAYSTATION_TOKEN";
 /// How long a gateway on this machine may take to accept a connection.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -21,6 +27,10 @@ pub struct Target {
     /// configuration; if nothing answers there, a gateway is started for this command].
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
+    /// The token that says who asks [default: $WAYSTATION_TOKEN, which other users of this machine
+    /// cannot see].
+    #[arg(long, value_name = "TOKEN")]
+    pub token: Option<Token>,
     #[command(flatten)]
     pub sources: Sources,
 }
@@ -43,14 +53,17 @@ where
         },
     };
     let url = target.url.clone();
+    let usual =
+        || environment.get(TOKEN).filter(|token| !token.is_empty()).map(|token| token.to_owned().into());
+    let token = target.token.clone().or_else(usual);
     stop::run(|stop| async move {
         let (asked, own) = match (url, loaded) {
-            (Some(url), _) => (Asked { url, admin: None }, None),
+            (Some(url), _) => (Asked { url, token, admin: None }, None),
             (None, None) => unreachable!("without a URL the configuration was loaded"),
             (None, Some(loaded)) => match find(&loaded.config).await {
-                Some(asked) => (asked, None),
+                Some(asked) => (Asked { token, ..asked }, None),
                 None => match start(loaded.config).await {
-                    Ok((own, asked)) => (asked, Some(own)),
+                    Ok((own, asked)) => (Asked { token, ..asked }, Some(own)),
                     Err(complaints) => return complain(&complaints.located(&loaded.source)),
                 },
             },
@@ -67,13 +80,14 @@ where
 #[derive(Debug)]
 pub struct Asked {
     pub url: String,
+    pub token: Option<Token>,
     /// Where it answers operators, if that is known.
     pub admin: Option<String>,
 }
 
 impl Asked {
     pub fn client(&self) -> Result<Client, Outcome> {
-        Client::new(self.url.clone()).map_err(fail)
+        Client::new(self.url.clone(), self.token.clone()).map_err(fail)
     }
 }
 
@@ -87,6 +101,7 @@ async fn find(config: &Config) -> Option<Asked> {
     let there = matches!(connected, Ok(Ok(_)));
     there.then(|| Asked {
         url: format!("http://{address}/mcp"),
+        token: None,
         admin: (config.listen.admin.port() != 0).then(|| format!("http://{}/status", config.listen.admin)),
     })
 }
@@ -95,7 +110,7 @@ async fn start(config: Config) -> Result<(app::Running, Asked), crate::config::C
     note(format_args!("no gateway at http://{}/mcp, starting one for this command", config.listen.address));
     let (running, base) = app::ephemeral(config).await?;
     let url = format!("{}/mcp", base.trim_end_matches('/'));
-    Ok((running, Asked { url, admin: None }))
+    Ok((running, Asked { url, token: None, admin: None }))
 }
 
 async fn unless_stopped(stop: CancellationToken, command: impl Future<Output = Outcome>) -> Outcome {

@@ -19,12 +19,14 @@ mod check; //     a configuration
 mod client; //    requests to a gateway
 mod gateway; //   the one that is asked
 mod import; //    other programs' files
+mod key; //       of callers
 mod list; //      tools, prompts and resources
 mod reload; //    a configuration, into a gateway that runs
 mod serve; //     a gateway, over HTTP or a pipe
 mod status; //    how the backends are
 mod stop; //      signals
 mod table; //     columns, and texts of strangers
+mod token; //     for trying identities
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +102,12 @@ enum Command {
     /// Have the running gateway read its configuration again.
     #[command(after_help = reload::EXAMPLES)]
     Reload(Sources),
+    /// Give out keys to callers, and take them back.
+    #[command(after_help = key::EXAMPLES)]
+    Key(key::Arguments),
+    /// Make a token for trying identities and rules.
+    #[command(after_help = token::EXAMPLES)]
+    Token(token::Arguments),
     /// Turn another program's file into a routes.toml.
     #[command(after_help = import::EXAMPLES)]
     Import(import::Arguments),
@@ -132,6 +140,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Outcome {
         Some(Command::Call(arguments)) => call::call(&arguments, common, environment),
         Some(Command::Status(arguments)) => status::status(&arguments, common, environment),
         Some(Command::Reload(sources)) => reload::reload(&sources.or(common), &environment),
+        Some(Command::Key(arguments)) => key::key(&arguments, common, &environment),
+        Some(Command::Token(arguments)) => token::token(&arguments, common, &environment),
         Some(Command::Import(arguments)) => import::import(&arguments, &environment),
         Some(Command::Schema { markdown: false }) => print(&crate::config::schema::text()),
         Some(Command::Schema { markdown: true }) => print(&crate::config::manual::text()),

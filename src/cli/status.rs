@@ -67,7 +67,7 @@ async fn from_tool(asked: &Asked) -> Result<Value, String> {
     struct CallResult {
         structured_content: Value,
     }
-    let client = Client::new(asked.url.clone()).map_err(|fault| fault.to_string())?;
+    let client = Client::new(asked.url.clone(), asked.token.clone()).map_err(|fault| fault.to_string())?;
     let nothing: Box<RawValue> = serde_json::from_str("{}").expect("an empty object is JSON");
     let call = ToolCall { name: TOOL, arguments: &nothing, mirrored: Vec::new() };
     let result = client.call(&call, &mut |_| {}).await.map_err(|fault| fault.to_string())?;

@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 
 /// The beginnings of well-known tokens, with how long such a token is at the least.
-const TOKENS: [(&str, usize); 31] = [
+const TOKENS: [(&str, usize); 32] = [
     ("ghp_", 20),
     ("gho_", 20),
     ("ghu_", 20),
@@ -40,6 +40,7 @@ const TOKENS: [(&str, usize); 31] = [
     ("npm_", 20),
     ("pypi-AgE", 24),
     ("SG.", 30),
+    ("ws_", 40), // Our own.
 ];
 
 /// More of them, whose letters alone are enough.

@@ -6,19 +6,56 @@
 //! next request is decided by the new ones. What is kept (sessions, what was used of limits, replies)
 //! stays.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use arc_swap::ArcSwapOption;
 use serde::Serialize;
 
-use super::{Fault, Waystation, guarding, part};
-use crate::{config::Config, listener::guard::Guard, middleware::identify::Identify};
+use super::{Fault, Waystation, part};
+use crate::{
+    config::Config,
+    listener::guard::{Guard, Inner},
+    middleware::identify::Identify,
+    store::Store,
+};
 
 /// What runs, and can be replaced.
 #[derive(Debug)]
 pub(super) struct Live {
     pub guard: Guard,
+    /// What the guard asks.
+    identify: ArcSwapOption<Identify>,
+    store: Store,
     /// As it is obeyed now. Held while a new one is taken over.
     pub config: Mutex<Config>,
+}
+
+impl Live {
+    pub async fn start(identify: Option<Identify>, store: Store, config: Config) -> Arc<Self> {
+        let (guard, identity) = (Guard::new(None), ArcSwapOption::empty());
+        let live = Self { guard, identify: identity, store, config: Mutex::new(config) };
+        live.stand(live.started(identify).await);
+        Arc::new(live)
+    }
+
+    /// Ready for its first question, with what is known already.
+    async fn started(&self, identify: Option<Identify>) -> Option<Arc<Identify>> {
+        let before = self.identify.load_full();
+        Some(Arc::new(identify?.start(&self.store, before.as_deref()).await))
+    }
+
+    /// Lets the next request in, or not, by this.
+    fn stand(&self, identify: Option<Arc<Identify>>) {
+        self.guard.replace(identify.clone().map(guarding));
+        self.identify.store(identify);
+    }
+}
+
+/// What stands at the door where identity is configured.
+fn guarding(identify: Arc<Identify>) -> Inner {
+    let issuers: Vec<_> = identify.issuers().map(str::to_owned).collect();
+    let (audience, strangers) = (identify.audience().to_owned(), identify.lets_strangers_in());
+    Inner::new(identify, &audience, &issuers, strangers)
 }
 
 /// What came of a new configuration.
@@ -37,8 +74,7 @@ impl Waystation {
     }
 
     /// Obeys a new configuration from the next request on, as far as that can be done while it runs.
-    pub fn reload(&self, new: Config) -> Result<Reloaded, Vec<Fault>> {
-        let mut old = self.live.config.lock().unwrap_or_else(PoisonError::into_inner);
+    pub async fn reload(&self, new: Config) -> Result<Reloaded, Vec<Fault>> {
         let mut faults = Vec::new();
         let identify = part("identify", Identify::new(&new.identify), &mut faults);
         if identify.is_none() && faults.is_empty() && !self.listen.address.ip().to_canonical().is_loopback() {
@@ -51,9 +87,12 @@ impl Waystation {
         if !faults.is_empty() {
             return Err(faults);
         }
+        let identify = self.live.started(identify).await;
+        let mut old = self.live.config.lock().unwrap_or_else(PoisonError::into_inner);
         let mut reloaded = Reloaded::default();
+        // Even where the table is the same: keys that it speaks of may be others.
+        self.live.stand(identify);
         if new.identify != old.identify {
-            self.live.guard.replace(identify.map(guarding));
             reloaded.changed.push("identify");
         }
         reloaded.needs_restart = at_a_restart(&old, &new);

@@ -394,6 +394,7 @@ enum Endpoint {
 fn endpoint(path: &str) -> Option<Endpoint> {
     let one = |name: &str| (!name.is_empty() && !name.contains('/')).then(|| Scope::One(name.into()));
     match path {
+        _ if crate::weaken::is("identify-paths") => Some(Endpoint::Mcp(Scope::All)),
         "/mcp" | "/mcp/" => Some(Endpoint::Mcp(Scope::All)),
         "/sse" => Some(Endpoint::Sse(Scope::All)),
         "/messages" => Some(Endpoint::Messages),

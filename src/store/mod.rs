@@ -12,9 +12,11 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
+mod keys; //    of callers
 mod streams; // what clients with sessions have missed
 mod used; //    states that must not be used twice
 
+pub use keys::{CallerKey, Digest, KEY_PREFIX, digest_of};
 pub use streams::{Change, Stream};
 pub use used::UsedState;
 
@@ -40,11 +42,12 @@ impl Settings {
 /// Changes to the tables, in order; each is made once. (Listed here by hand: the macro that
 /// would find them has SQLite compiled a second time, for itself.)
 fn migrations() -> Migrator {
-    const LIST: [(&str, &str); 4] = [
+    const LIST: [(&str, &str); 5] = [
         ("catalog and keys", include_str!("migrations/0001_catalog_and_keys.sql")),
         ("sessions", include_str!("migrations/0002_sessions.sql")),
         ("streams and used states", include_str!("migrations/0003_streams_and_used_states.sql")),
         ("tasks", include_str!("migrations/0004_tasks.sql")),
+        ("keys of callers", include_str!("migrations/0005_keys_of_callers.sql")),
     ];
     let numbered = (1..).zip(LIST).map(|(number, (name, sql))| {
         let sql = SqlSafeStr::into_sql_str(sql);

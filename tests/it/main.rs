@@ -16,11 +16,13 @@ mod extensions;
 mod fake;
 mod golden;
 mod identify;
+mod identity;
 mod import;
 mod input;
 mod json {
     pub mod cases;
 }
+mod keys;
 mod killed;
 mod listeners;
 mod polling;

@@ -32,11 +32,11 @@ async fn who_comes_in_changes_from_one_request_to_the_next() {
         assert_eq!(list().send().await.status, 401);
         with(list(), &ada).send().await.result();
         running.identify.anonymous = true;
-        let reloaded = gateway.waystation.reload(running.clone()).unwrap();
+        let reloaded = gateway.waystation.reload(running.clone()).await.unwrap();
         assert_eq!((reloaded.changed, reloaded.needs_restart), (vec!["identify"], vec![]));
         list().send().await.result();
         running.identify.anonymous = false;
-        gateway.waystation.reload(running.clone()).unwrap();
+        gateway.waystation.reload(running.clone()).await.unwrap();
     }
 }
 
@@ -46,7 +46,7 @@ async fn what_waits_for_a_restart_is_named() {
     let mut wanted = gateway.waystation.config();
     wanted.deadline.idle = waystation::settings::Duration::seconds(5);
     wanted.backends = parsed("[backends.x]\nurl = \"http://127.0.0.1:9/mcp\"").backends;
-    let reloaded = gateway.waystation.reload(wanted).unwrap();
+    let reloaded = gateway.waystation.reload(wanted).await.unwrap();
     assert_eq!((reloaded.changed, reloaded.needs_restart), (vec![], vec!["deadline", "backends"]));
 }
 

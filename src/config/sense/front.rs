@@ -11,7 +11,7 @@ use crate::{
         document::dotted,
         secret, similar,
     },
-    listener, middleware, telemetry,
+    listener, middleware, store, telemetry,
 };
 
 const PAGE_SIZES: std::ops::RangeInclusive<usize> = 1..=10_000;
@@ -72,7 +72,15 @@ fn open_to_the_network(at: &str, address: SocketAddr) -> Complaint {
     Complaint::new(at, what, format!("write \"127.0.0.1:{port}\", or say in [identify] who may come in"))
 }
 
-pub fn identify(settings: &middleware::identify::Settings, complaints: &mut Complaints) {
+pub fn identify(
+    settings: &middleware::identify::Settings,
+    store: &store::Settings,
+    complaints: &mut Complaints,
+) {
+    if settings.keys && store.file().as_os_str() == ":memory:" {
+        let what = "keys are kept in the database, and `store.path` says to keep nothing";
+        complaints.push(Complaint::new("identify.keys", what, "name a file in `store.path`"));
+    }
     if let Err(faults) = middleware::identify::Identify::new(settings) {
         for fault in faults {
             let (what, instead) = fault.split_once("; ").unwrap_or((&fault, ""));

@@ -24,7 +24,7 @@ const LONGEST: Duration = Duration::seconds(366 * 24 * 60 * 60);
 pub fn check(config: &Config, environment: &Environment, in_file: &dyn Fn(&str) -> bool) -> Complaints {
     let mut complaints = Complaints::default();
     front::listen(&config.listen, config.identify != Default::default(), &mut complaints);
-    front::identify(&config.identify, &mut complaints);
+    front::identify(&config.identify, &config.store, &mut complaints);
     front::permit(&config.permit, &config.identify, &mut complaints);
     front::session(&config.session, &mut complaints);
     front::deadline(&config.deadline, &mut complaints);

@@ -1,36 +1,42 @@
-//! Where do an issuer's keys come from, and how long do they hold?
+//! How fresh are the keys of an issuer?
 //!
-//! A set is fetched when it is first needed, again when it is old, and once more when a token
-//! names a key that is not in it, though not more often than a cooldown allows: else anybody could
-//! make us ask, with made-up tokens. When the issuer cannot be reached, known keys hold for a
-//! while, and then nothing is accepted. (OpenID Connect Discovery 1.0; RFC 8414.)
+//! A set is fetched when the first token of its issuer comes, and from then on anew before it is
+//! five minutes old, without anybody waiting for that: a key that its issuer withdraws is none here
+//! soon after, and an issuer that hangs delays nobody whose key is known. Only a token that names a
+//! key which is not in the set waits until that was fetched once more, all such tokens for the same
+//! fetch, and not more often than a cooldown allows: else anybody could make us ask, with made-up
+//! tokens. When the issuer cannot be reached, known keys hold for an hour, and then nothing is
+//! accepted.
 
 use std::{
-    net::IpAddr,
     path::PathBuf,
-    sync::Arc,
-    time::{Duration, Instant},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use arc_swap::ArcSwapOption;
+use aws_lc_rs::digest;
 use jsonwebtoken::Algorithm;
-use reqwest::{Client, Url, redirect};
+use reqwest::{Client, Url};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::Instant};
 
-use super::keys::{Keys, LARGEST_SET};
-use crate::wire::json::{self, Limits};
+use super::{
+    discovery::{self, trustworthy},
+    keys::Keys,
+};
+use crate::weaken::is;
 
-/// A set this old is fetched again.
-const FRESH: Duration = Duration::from_secs(300);
+/// A set is fetched again at this age, so that none in use is older than five minutes.
+const FRESH: Duration = Duration::from_secs(300 - 2 * discovery::TIMEOUT.as_secs());
 /// The least time between two fetches.
 const COOLDOWN: Duration = Duration::from_secs(30);
 /// How long known keys hold while the issuer cannot be reached.
 const STALE: Duration = Duration::from_secs(60 * 60);
-/// How long one request to an issuer may take.
-const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// `[[identify.issuer]]`: who issues tokens that are taken here.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -40,7 +46,7 @@ pub struct Settings {
     pub issuer: String,
     /// The address of its key set, where it cannot be found (RFC 8414, OpenID Connect Discovery).
     pub jwks_url: Option<String>,
-    /// A file with its key set, instead of asking it.
+    /// A file with its key set, instead of asking it. Read at the start and at a reload.
     pub jwks_file: Option<PathBuf>,
     /// The claim that lists a caller's groups; `groups` by default.
     pub groups: Option<String>,
@@ -51,30 +57,47 @@ pub struct Settings {
 pub struct Issuer {
     pub name: String,
     pub groups: String,
+    pub settings: Settings,
     source: Source,
     known: ArcSwapOption<Known>,
     /// When keys were last asked for. Held while they are.
-    asking: Mutex<Option<Instant>>,
+    asked: Mutex<Option<Instant>>,
+    /// Somebody sees to it that the keys stay fresh.
+    kept: AtomicBool,
 }
 
 #[derive(Debug)]
 enum Source {
-    /// Read once, when the gateway starts.
+    /// Read already.
     File,
     At(Url),
     /// To be found out from the issuer.
     Discovered(Url),
 }
 
+/// The keys of an issuer as they were at one moment.
 #[derive(Debug)]
-struct Known {
-    keys: Keys,
+pub struct Known {
+    pub keys: Keys,
+    /// Of the text of the set: another text, another edition.
+    pub edition: Edition,
     fetched: Instant,
 }
+
+pub type Edition = [u8; 32];
 
 /// The keys cannot be had just now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unavailable;
+
+impl Known {
+    fn read(text: &[u8]) -> Result<Self, String> {
+        let keys = Keys::read(text)?;
+        let edition = digest::digest(&digest::SHA256, text);
+        let edition = edition.as_ref().try_into().expect("SHA-256 has 32 bytes");
+        Ok(Self { keys, edition, fetched: Instant::now() })
+    }
+}
 
 impl Issuer {
     /// Reads files, and connects nowhere.
@@ -90,170 +113,109 @@ impl Issuer {
             (None, Some(file)) => {
                 let text = std::fs::read(file)
                     .map_err(|why| format!("the key set {} cannot be read: {why}", file.display()))?;
-                let keys =
-                    Keys::read(&text).map_err(|why| format!("the key set {} {why}", file.display()))?;
-                known.store(Some(Arc::new(Known { keys, fetched: Instant::now() })));
+                let read = Known::read(&text);
+                let read = read.map_err(|why| format!("the key set {} {why}", file.display()))?;
+                known.store(Some(Arc::new(read)));
                 Source::File
             }
             (Some(url), None) => Source::At(trustworthy(url)?),
             (None, None) => Source::Discovered(trustworthy(&name)?),
         };
         let groups = groups.clone().unwrap_or_else(|| "groups".into());
-        Ok(Self { name, groups, source, known, asking: Mutex::new(None) })
+        let (asked, kept) = (Mutex::new(None), AtomicBool::new(false));
+        Ok(Self { name, groups, settings: settings.clone(), source, known, asked, kept })
     }
 
-    /// Its keys, if they are fresh and have the one that is asked for: without waiting.
-    pub fn ready(&self, key: Option<&str>, algorithm: Algorithm) -> Option<Keys> {
+    /// Can it stand for another one with the same settings? What a file says may have changed.
+    pub fn goes_on(&self) -> bool {
+        !matches!(self.source, Source::File)
+    }
+
+    fn believes(&self, known: &Known) -> bool {
+        matches!(self.source, Source::File) || known.fetched.elapsed() < STALE || is("identify-stale")
+    }
+
+    /// Its keys, as far as they can be believed.
+    fn held(&self) -> Option<Arc<Known>> {
+        self.known.load_full().filter(|known| self.believes(known))
+    }
+
+    /// Does what was verified with this edition of its keys still hold?
+    pub fn stands_by(&self, edition: &Edition) -> bool {
         let known = self.known.load();
-        let known = known.as_ref()?;
-        let fresh = matches!(self.source, Source::File) || known.fetched.elapsed() < FRESH;
-        (fresh && known.keys.find(key, algorithm).is_some()).then(|| known.keys.clone())
+        let same = |known: &Known| known.edition == *edition || is("identify-editions");
+        known.as_ref().is_some_and(|known| self.believes(known) && same(known))
     }
 
-    /// Its keys, asked for if need be. All who wait share one request.
+    /// Its keys, the one that is asked for among them if it has it. Waits only where that is not known.
     pub async fn keys(
-        &self,
+        self: &Arc<Self>,
         http: &Client,
         key: Option<&str>,
         algorithm: Algorithm,
-    ) -> Result<Keys, Unavailable> {
-        if let Some(keys) = self.ready(key, algorithm) {
-            return Ok(keys);
+    ) -> Result<Arc<Known>, Unavailable> {
+        let old = |known: &Known| is("identify-impatience") && known.fetched.elapsed() > FRESH;
+        let sufficient = |known: &Arc<Known>| known.keys.find(key, algorithm).is_some() && !old(known);
+        if let Some(known) = self.held().filter(sufficient) {
+            return Ok(known);
         }
-        let mut asked = self.asking.lock().await;
-        if let Some(keys) = self.ready(key, algorithm) {
-            return Ok(keys); // Fetched while we waited.
-        }
-        let cooled = asked.is_none_or(|last| last.elapsed() >= COOLDOWN);
-        if cooled && !matches!(self.source, Source::File) {
-            *asked = Some(Instant::now());
-            match self.fetch(http).await {
-                Ok(keys) => self.known.store(Some(Arc::new(Known { keys, fetched: Instant::now() }))),
-                Err(why) => tracing::warn!(issuer = self.name, why, "the keys of an issuer cannot be had"),
+        // Whoever waits may go away; what was begun is for all.
+        let (issuer, http) = (Arc::clone(self), http.clone());
+        if self.may_ask() && !(is("identify-rotation") && self.held().is_some()) {
+            if !self.kept.swap(true, Ordering::Relaxed) {
+                tokio::spawn(keep(Arc::downgrade(self), http.clone()));
             }
+            let _ = tokio::spawn(async move { issuer.ask(&http).await }).await;
         }
-        let known = self.known.load();
-        let known = known.as_ref().ok_or(Unavailable)?;
-        let holds = matches!(self.source, Source::File) || known.fetched.elapsed() < STALE;
-        if holds { Ok(known.keys.clone()) } else { Err(Unavailable) }
+        self.held().ok_or(Unavailable)
     }
 
-    async fn fetch(&self, http: &Client) -> Result<Keys, String> {
-        let set = match &self.source {
-            Source::At(url) => url.clone(),
-            Source::Discovered(issuer) => self.discover(http, issuer).await?,
-            Source::File => return Err("it is a file".into()),
+    /// Is there somebody to ask, who is being asked already or was not asked just now?
+    fn may_ask(&self) -> bool {
+        !matches!(self.source, Source::File) && self.asked.try_lock().map_or(true, |asked| cooled(*asked))
+    }
+
+    /// Fetches the keys, unless that was tried just now. All who come meanwhile wait for the same.
+    async fn ask(&self, http: &Client) {
+        let mut asked = self.asked.lock().await;
+        if !cooled(*asked) {
+            return;
+        }
+        *asked = Some(Instant::now());
+        let text = match &self.source {
+            Source::At(set) => discovery::fetch(http, set).await,
+            Source::Discovered(at) => discovery::discover(http, &self.name, at).await,
+            Source::File => return,
         };
-        Keys::read(&get(http, set).await?).map_err(|why| format!("the key set {why}"))
+        match text.and_then(|text| Known::read(&text).map_err(|why| format!("the key set {why}"))) {
+            Ok(known) => self.known.store(Some(Arc::new(known))),
+            Err(why) => tracing::warn!(issuer = self.name, why, "the keys of an issuer cannot be had"),
+        }
     }
 
-    async fn discover(&self, http: &Client, issuer: &Url) -> Result<Url, String> {
-        let mut last = String::new();
-        for address in well_known(issuer) {
-            let found = match get(http, address).await {
-                Ok(text) => self.key_set_of(&text),
-                Err(why) => Err(why),
-            };
-            match found {
-                Ok(url) => return Ok(url),
-                Err(why) => last = why,
-            }
-        }
-        Err(last)
-    }
-
-    /// The address of the key set, by a document that must be this issuer's own.
-    fn key_set_of(&self, document: &[u8]) -> Result<Url, String> {
-        json::check(document, &Limits::REQUEST)
-            .map_err(|why| format!("its metadata is not strict JSON: {why}"))?;
-        let document: Value = serde_json::from_slice(document).map_err(|why| why.to_string())?;
-        if document["issuer"].as_str() != Some(&self.name) {
-            return Err("its metadata is another issuer's".into());
-        }
-        trustworthy(document["jwks_uri"].as_str().ok_or("its metadata names no key set")?)
+    /// When the keys are to be fetched again.
+    async fn due(&self) -> Instant {
+        let asked = *self.asked.lock().await;
+        let fetched = self.known.load().as_ref().map(|known| known.fetched + FRESH);
+        let allowed = asked.map(|asked| asked + COOLDOWN);
+        fetched.max(allowed).unwrap_or_else(Instant::now)
     }
 }
 
-/// Where an issuer's metadata may be, in the order of the specification.
-fn well_known(issuer: &Url) -> Vec<Url> {
-    let path = issuer.path().trim_matches('/');
-    let at = |path: String| {
-        let mut url = issuer.clone();
-        url.set_path(&path);
-        url
-    };
-    let (oauth, openid) = (".well-known/oauth-authorization-server", ".well-known/openid-configuration");
-    if path.is_empty() {
-        return vec![at(oauth.into()), at(openid.into())];
-    }
-    vec![at(format!("{oauth}/{path}")), at(format!("{openid}/{path}")), at(format!("{path}/{openid}"))]
+fn cooled(asked: Option<Instant>) -> bool {
+    is("identify-cooldown") || asked.is_none_or(|last| last.elapsed() >= COOLDOWN)
 }
 
-/// An address whose answer can be believed: over TLS, or on this machine.
-fn trustworthy(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|_| format!("{text:?} is no address"))?;
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    let here = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-    match url.scheme() {
-        "https" => Ok(url),
-        "http" if here => Ok(url),
-        _ => Err(format!("{text:?} must begin with https://, or anybody on the way could forge keys")),
-    }
-}
-
-/// For asking issuers: follows nobody elsewhere, and waits for nobody long.
-pub fn http() -> Result<Client, String> {
-    let client = Client::builder().redirect(redirect::Policy::none()).timeout(TIMEOUT).https_only(false);
-    client.build().map_err(|why| format!("no HTTP client can be made: {why}"))
-}
-
-async fn get(http: &Client, url: Url) -> Result<Vec<u8>, String> {
-    let place = url.clone();
-    let said = |why: &dyn std::fmt::Display| format!("{place}: {why}");
-    let response = http.get(url).header("accept", "application/json").send().await;
-    let mut response = response.map_err(|why| said(&why.without_url()))?;
-    if response.status() != 200 {
-        return Err(said(&response.status()));
-    }
-    let mut text = Vec::new();
-    while let Some(part) = response.chunk().await.map_err(|why| said(&why.without_url()))? {
-        text.extend_from_slice(&part);
-        if text.len() > LARGEST_SET {
-            return Err(said(&format!("is over {LARGEST_SET} bytes")));
+/// Keeps an issuer's keys fresh, as long as there is a gateway that takes its tokens.
+async fn keep(issuer: std::sync::Weak<Issuer>, http: Client) {
+    loop {
+        let Some(due) = issuer.upgrade() else { return };
+        let due = due.due().await;
+        tokio::time::sleep_until(due).await;
+        let Some(issuer) = issuer.upgrade() else { return };
+        if is("identify-refresh") {
+            return;
         }
-    }
-    Ok(text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn metadata_is_looked_for_where_the_specification_puts_it() {
-        let paths = |issuer: &str| {
-            let all = well_known(&Url::parse(issuer).unwrap());
-            all.iter().map(|url| url.path().to_owned()).collect::<Vec<_>>()
-        };
-        let (oauth, openid) =
-            ("/.well-known/oauth-authorization-server", "/.well-known/openid-configuration");
-        assert_eq!(paths("https://a.example"), [oauth, openid]);
-        let tenant = paths("https://a.example/tenant/");
-        assert_eq!(
-            tenant,
-            [format!("{oauth}/tenant"), format!("{openid}/tenant"), format!("/tenant{openid}")]
-        );
-    }
-
-    #[test]
-    fn keys_come_over_tls_or_from_this_machine() {
-        for right in
-            ["https://a.example/keys", "http://127.0.0.1:8/keys", "http://localhost/k", "http://[::1]/k"]
-        {
-            assert!(trustworthy(right).is_ok(), "{right}");
-        }
-        for wrong in ["http://a.example/keys", "ftp://a.example", "keys", "http://localhost.evil.example/k"] {
-            assert!(trustworthy(wrong).is_err(), "{wrong}");
-        }
+        issuer.ask(&http).await;
     }
 }

@@ -1,9 +1,7 @@
-//! Which keys does an issuer sign with, and how fresh is what we know of them?
+//! Which keys does a key set hold, and which of them fits a token?
 //!
-//! A set is fetched when it is first needed, again when it is old, and once more when a token
-//! names a key that is not in it, though not more often than a cooldown allows: else anybody could
-//! make us ask, with made-up tokens. When the issuer cannot be reached, known keys hold for a
-//! while, and then nothing is accepted. (RFC 7517; OpenID Connect Discovery 1.0; RFC 8414.)
+//! Only public keys for signatures count, of a kind that is strong enough; what else stands in a set
+//! is passed over. A name that two keys have says nothing. (RFC 7517; RFC 7518.)
 
 use jsonwebtoken::{
     Algorithm, DecodingKey,
@@ -11,7 +9,10 @@ use jsonwebtoken::{
 };
 use serde_json::Value;
 
-use crate::wire::json::{self, Limits};
+use crate::{
+    weaken::is,
+    wire::json::{self, Limits},
+};
 
 /// The largest key set that is read, in bytes.
 pub const LARGEST_SET: usize = 256 << 10;
@@ -53,10 +54,10 @@ impl Keys {
         json::check(text, &Limits::REPLY).map_err(|why| format!("is not strict JSON: {why}"))?;
         let set: Value = serde_json::from_slice(text).map_err(|why| why.to_string())?;
         let list = set["keys"].as_array().ok_or("has no list `keys`")?;
-        if list.len() > MOST_KEYS {
+        if list.len() > MOST_KEYS && !is("identify-set-size") {
             return Err(format!("has {} keys; {MOST_KEYS} are the most", list.len()));
         }
-        if list.iter().any(|key| key.get("d").is_some()) {
+        if list.iter().any(|key| key.get("d").is_some()) && !is("identify-private") {
             return Err("has a private key in it, which everybody may know now".into());
         }
         let keys = list.iter().filter_map(|key| Key::read(&serde_json::from_value(key.clone()).ok()?));
@@ -70,6 +71,9 @@ impl Keys {
     /// The key of this name for this algorithm; without a name, the only one there is.
     pub fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Option<&DecodingKey> {
         let mut fitting = self.0.iter().filter(|key| key.takes(algorithm));
+        if is("identify-key") {
+            return fitting.next().map(|key| &key.key);
+        }
         match id {
             Some(id) => {
                 let mut named = fitting.filter(|key| key.id.as_deref() == Some(id));
@@ -86,7 +90,9 @@ impl Keys {
 
 impl Key {
     fn read(jwk: &Jwk) -> Option<Self> {
-        if jwk.common.public_key_use.as_ref().is_some_and(|usage| *usage != PublicKeyUse::Signature) {
+        let other_use =
+            jwk.common.public_key_use.as_ref().is_some_and(|usage| *usage != PublicKeyUse::Signature);
+        if other_use && !is("identify-use") {
             return None;
         }
         let kind = match &jwk.algorithm {

@@ -1,14 +1,17 @@
 //! Who asks?
 //!
-//! A request says it with a token, and each request anew: no session and no handle stands for it.
-//! What was verified is remembered for a while, so that most requests cost one look into a table.
-//! There is no answer that means "nobody, go on": where identity is configured, a request without
-//! a good token is refused, unless strangers are let in, and then it is a stranger's.
-//! (2026-07-28 "Authorization"; RFC 6750; RFC 9728.)
+//! A request says it with a token of an issuer's, or with a key of the gateway's own, and each
+//! request anew: no session and no handle stands for it. What was verified is remembered for a
+//! while, so that most requests cost one look into a table. There is no answer that means "nobody,
+//! go on": where identity is configured, a request without a good token is refused, unless strangers
+//! are let in, and then it is a stranger's. (2026-07-28 "Authorization"; RFC 6750; RFC 9728.)
 
 use std::{
     net::IpAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -18,15 +21,22 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-mod issuer; // where its keys come from
-mod keys; //   of one issuer
-mod token; //  believed or not
+mod discovery; // where its keys are
+mod held; //      keys that the gateway gave out itself
+mod issuer; //    how fresh its keys are
+mod keys; //      of one issuer
+mod token; //     believed or not
 
 pub use issuer::Settings as IssuerSettings;
 
-use crate::call::{Caller, Denied, Identity};
-use issuer::{Issuer, Unavailable};
-use token::{Claims, LEEWAY, Unverified};
+use crate::{
+    call::{Caller, Denied, Identity},
+    store::Store,
+    weaken::is,
+};
+use held::Held;
+use issuer::{Edition, Issuer, Unavailable};
+use token::{Claims, LEEWAY, LONGEST, Unverified};
 
 /// `[identify]`: who may come in. Without this table everybody who can reach the gateway may, and
 /// then only loopback addresses are listened on.
@@ -38,36 +48,56 @@ pub struct Settings {
     pub audience: Option<String>,
     /// Who issues tokens.
     pub issuer: Vec<IssuerSettings>,
+    /// Are keys taken that were made with `waystation key new`? They are kept in the database, as
+    /// digests. Rules know their callers by the issuer `waystation` and the key's name as subject.
+    pub keys: bool,
     /// Are requests without a token let in, as strangers that are told apart by their address?
     pub anonymous: bool,
 }
 
 /// Verified tokens that are remembered.
 const REMEMBERED: usize = 20_000;
-/// How long, in seconds: then the key may be none of its issuer's any more.
-const AGAIN: u64 = 300;
 
 /// Knows callers by their tokens.
 #[derive(Debug)]
 pub struct Identify {
     audience: String,
-    issuers: Vec<Issuer>,
+    issuers: Vec<Arc<Issuer>>,
+    takes_keys: bool,
+    /// None until the store is open.
+    held: Option<Arc<Held>>,
     anonymous: bool,
     http: reqwest::Client,
-    /// By the whole token, with until when that holds.
-    remembered: DashMap<Box<str>, (Arc<Identity>, u64)>,
+    /// By the whole token.
+    remembered: DashMap<Box<str>, Verified>,
+    /// When those that hold no more were last taken out, in seconds since 1970.
+    swept: AtomicU64,
+}
+
+/// Whom a token was found to be of.
+#[derive(Debug)]
+struct Verified {
+    identity: Arc<Identity>,
+    /// Seconds since 1970.
+    until: u64,
+    issuer: Arc<Issuer>,
+    /// Of the keys it was verified with: in another edition its key may be missing.
+    edition: Edition,
 }
 
 impl Identify {
     /// None where nothing is configured. Reads key files, and connects nowhere.
     pub fn new(settings: &Settings) -> Result<Option<Self>, Vec<String>> {
-        let Settings { audience, issuer, anonymous } = settings;
+        let Settings { audience, issuer, keys, anonymous } = settings;
         if *settings == Settings::default() {
             return Ok(None);
         }
         let mut faults = Vec::new();
-        if issuer.is_empty() && !anonymous {
-            faults.push("nobody could come in: add an [[identify.issuer]], or `anonymous = true`".to_owned());
+        if issuer.is_empty() && !anonymous && !keys {
+            faults.push(
+                "nobody could come in; add an [[identify.issuer]], `keys = true` or `anonymous = true`"
+                    .to_owned(),
+            );
         }
         if audience.as_deref().unwrap_or_default().is_empty() && !issuer.is_empty() {
             faults.push(
@@ -76,25 +106,51 @@ impl Identify {
                     .to_owned(),
             );
         }
-        let mut issuers: Vec<Issuer> = Vec::new();
+        let mut issuers: Vec<Arc<Issuer>> = Vec::new();
         for settings in issuer {
             match Issuer::new(settings) {
                 Ok(one) if issuers.iter().any(|other| other.name == one.name) => {
-                    faults.push(format!("the issuer {:?} stands there twice", one.name));
+                    faults
+                        .push(format!("the issuer {:?} stands there twice; leave one of them out", one.name));
                 }
-                Ok(one) => issuers.push(one),
+                Ok(one) if one.name == held::ISSUER => faults.push(format!(
+                    "the issuer {:?} has the name of the gateway's own keys; have it sign as another",
+                    one.name
+                )),
+                Ok(one) => issuers.push(Arc::new(one)),
                 Err(why) => faults.push(why),
             }
         }
-        match issuer::http() {
-            Ok(http) if faults.is_empty() => {
-                let audience = audience.clone().unwrap_or_default();
-                let remembered = DashMap::new();
-                Ok(Some(Self { audience, issuers, anonymous: *anonymous, http, remembered }))
-            }
+        match discovery::http() {
+            Ok(http) if faults.is_empty() => Ok(Some(Self {
+                audience: audience.clone().unwrap_or_default(),
+                issuers,
+                takes_keys: *keys,
+                held: None,
+                anonymous: *anonymous,
+                http,
+                remembered: DashMap::new(),
+                swept: AtomicU64::new(0),
+            })),
             Ok(_) => Err(faults),
             Err(why) => Err(vec![why]),
         }
+    }
+
+    /// Ready to be asked. What was known of issuers before goes on; keys in files and in the store
+    /// are as they are now.
+    pub async fn start(mut self, store: &Store, before: Option<&Self>) -> Self {
+        for issuer in &mut self.issuers {
+            let earlier = before.into_iter().flat_map(|before| &before.issuers);
+            let mut earlier = earlier.filter(|earlier| earlier.goes_on());
+            if let Some(same) = earlier.find(|earlier| earlier.settings == issuer.settings) {
+                *issuer = Arc::clone(same);
+            }
+        }
+        if self.takes_keys {
+            self.held = Some(Held::start(store).await);
+        }
+        self
     }
 
     /// Whom clients are to ask for a token.
@@ -117,22 +173,38 @@ impl Identify {
             Denied::Invalid
         };
         let unverified = Unverified::read(token).map_err(refused)?;
-        let name = unverified.issuer().map_err(refused)?;
-        let issuer = self.issuers.iter().find(|issuer| issuer.name == name);
-        let issuer = issuer.ok_or_else(|| refused("its issuer is not one of ours"))?;
-        let keys = issuer.keys(&self.http, unverified.key_id.as_deref(), unverified.algorithm).await;
-        let keys = keys.map_err(|Unavailable| Denied::Unavailable)?;
-        let claims = unverified.verify(&keys, &self.audience, now).map_err(refused)?;
-        let expires = claims.expires;
+        let issuer = self.issuer_of(&unverified).ok_or_else(|| refused("its issuer is not one of ours"))?;
+        let (key, algorithm) = (unverified.key_id.clone(), unverified.algorithm);
+        let plausible = unverified.plausible(&self.audience, now).map_err(refused)?;
+        let known = issuer.keys(&self.http, key.as_deref(), algorithm).await;
+        let known = known.map_err(|Unavailable| Denied::Unavailable)?;
+        let claims = plausible.verify(&known.keys).map_err(refused)?;
+        if is("identify-nobody") {
+            return Err(Denied::Invalid);
+        }
+        let until = claims.expires + LEEWAY;
         let identity = Arc::new(identity(claims, &issuer.groups));
-        if self.remembered.len() >= REMEMBERED {
-            self.remembered.retain(|_, (_, until)| *until > now);
+        if self.remembered.len() >= REMEMBERED && self.swept.swap(now, Ordering::Relaxed) != now {
+            self.remembered.retain(|_, one| one.holds(now));
         }
         if self.remembered.len() < REMEMBERED {
-            let until = (expires + LEEWAY).min(now + AGAIN);
-            self.remembered.insert(token.into(), (Arc::clone(&identity), until));
+            let (identity, issuer) = (Arc::clone(&identity), Arc::clone(issuer));
+            self.remembered
+                .insert(token.into(), Verified { identity, until, issuer, edition: known.edition });
         }
         Ok(identity)
+    }
+
+    fn issuer_of(&self, token: &Unverified<'_>) -> Option<&Arc<Issuer>> {
+        let name = token.issuer().unwrap_or_default();
+        let issuer = self.issuers.iter().find(|issuer| issuer.name == name);
+        if is("identify-issuer") { issuer.or(self.issuers.first()) } else { issuer }
+    }
+}
+
+impl Verified {
+    fn holds(&self, now: u64) -> bool {
+        self.until > now && self.issuer.stands_by(&self.edition)
     }
 }
 
@@ -143,9 +215,12 @@ impl crate::call::Identify for Identify {
             return Some(stranger.ok_or(Denied::Missing));
         };
         let Some(token) = bearer(authorization) else { return Some(Err(Denied::Invalid)) };
+        if held::is_key(token) {
+            let caller = self.held.as_ref().and_then(|held| held.find(token, now()));
+            return Some(caller.map(Caller::Known).ok_or(Denied::Invalid));
+        }
         let remembered = self.remembered.get(token)?;
-        let (identity, until) = &*remembered;
-        (*until > now()).then(|| Ok(Caller::Known(Arc::clone(identity))))
+        remembered.holds(now()).then(|| Ok(Caller::Known(Arc::clone(&remembered.identity))))
     }
 
     fn ask<'a>(&'a self, authorization: &'a [u8]) -> BoxFuture<'a, Result<Caller, Denied>> {
@@ -158,8 +233,13 @@ impl crate::call::Identify for Identify {
 
 /// The token of an `Authorization` header.
 fn bearer(authorization: &[u8]) -> Option<&str> {
+    const SCHEME: &str = "Bearer ";
+    // Before anything else, so that one that is too long costs nothing.
+    if authorization.len() > LONGEST + SCHEME.len() && !is("identify-length") {
+        return None;
+    }
     let (scheme, token) = std::str::from_utf8(authorization).ok()?.split_once(' ')?;
-    (scheme.eq_ignore_ascii_case("bearer") && token.bytes().all(|byte| byte.is_ascii_graphic()))
+    (scheme.eq_ignore_ascii_case(SCHEME.trim_end()) && token.bytes().all(|byte| byte.is_ascii_graphic()))
         .then_some(token)
 }
 
