@@ -80,12 +80,12 @@ type Stack = Aimed<Audited<Limited<Cached<Tasked<Deadline<Router>>>>>>;
 struct Policy {
     limit: Option<Arc<limit::Limits>>,
     cache: Option<Arc<cache::Replies>>,
-    audit: Option<Arc<audit::Trail>>,
+    audit: Arc<audit::Trail>,
 }
 
 fn stack(policy: Policy, deadline: deadline::Settings, tasks: &Arc<TaskTable>, router: Router) -> Stack {
     let Policy { limit, cache, audit } = policy;
-    let wanted = limit.is_some() || cache.is_some() || audit.is_some();
+    let wanted = limit.is_some() || cache.is_some() || audit.is_on();
     let aim = AimLayer { router: router.clone(), wanted };
     // Around all but what outlives it, so that the time spent at a backend counts.
     let next = DeadlineLayer::new(deadline, Some(Arc::clone(tasks))).layer(router);
@@ -148,11 +148,10 @@ impl Plan {
         let updates = Updates::new(UPDATES);
         let mut faults = Vec::new();
         let identify = part("identify", Identify::new(&identify), &mut faults);
-        let policy = Policy {
-            limit: part("limit", limit::Limits::new(&limit), &mut faults),
-            cache: part("cache", cache::Replies::new(&cache), &mut faults),
-            audit: part("audit", audit::Trail::new(&audit), &mut faults),
-        };
+        let guarded = identify.is_some();
+        let audit = part("audit", audit::Trail::new(&audit, guarded).map(Some), &mut faults);
+        let limit = part("limit", limit::Limits::new(&limit), &mut faults);
+        let cache = part("cache", cache::Replies::new(&cache), &mut faults);
         for (name, settings) in backends {
             if settings.enabled == Some(false) {
                 continue;
@@ -162,9 +161,8 @@ impl Plan {
                 Err(why) => faults.push(Fault { at: format!("backends.{name}"), why }),
             }
         }
-        if !faults.is_empty() {
-            return Err(faults);
-        }
+        let Some(audit) = audit.filter(|_| faults.is_empty()) else { return Err(faults) };
+        let policy = Policy { limit, cache, audit };
         Ok(Self {
             sources,
             own,
@@ -223,20 +221,23 @@ impl Plan {
         tasks.start(move |call| runner.clone().call(call), keeps_sessions).await;
         let (journal, noted) = saved::journal();
         let sessions = Sessions::new(session, keeps_sessions.then_some(journal));
+        let trail = Arc::clone(&policy.audit);
+        let writer = trail.start(&store);
         let front = Front::new(stack(policy, deadline, &tasks, router), Arc::clone(&sessions));
         if keeps_sessions {
             keep::restore(&store, &front).await;
         }
-        let tasks = vec![
+        let mut tasks = vec![
             tokio::spawn(keep::keep(store, noted, noted_used)).abort_handle(),
             tokio::spawn(sweep(Arc::clone(&sessions))).abort_handle(),
             tokio::spawn(tell(Arc::clone(&catalog), Arc::clone(&sessions))).abort_handle(),
         ];
+        tasks.extend(writer);
         let guard = Guard::new(identify.map(guarding));
-        let http = Http::new(front.clone(), guard.clone(), &listen);
+        let http = Http::new(front.clone(), guard.clone(), Arc::clone(&trail) as _, &listen);
         let live = Arc::new(Live { guard, config: Mutex::new(config) });
-        let tasks = Arc::new(Tasks(tasks));
-        Waystation { http, front, catalog, subscriptions, own, live, listen: Arc::new(listen), tasks }
+        let (listen, tasks) = (Arc::new(listen), Arc::new(Tasks(tasks)));
+        Waystation { http, front, catalog, subscriptions, own, trail, live, listen, tasks }
     }
 }
 
@@ -355,6 +356,7 @@ pub struct Waystation {
     catalog: Arc<Catalog>,
     subscriptions: Arc<Subscriptions>,
     own: Arc<Own>,
+    trail: Arc<audit::Trail>,
     live: Arc<Live>,
     listen: Arc<listener::Settings>,
     #[expect(dead_code, reason = "held for its end")]
@@ -413,7 +415,8 @@ impl Waystation {
     /// Ends connections to backends, and children, in good order.
     pub async fn close(&self) {
         self.end_streams();
-        self.front.sessions.kept().await; // The catalog closes the store.
+        self.front.sessions.kept().await;
+        self.trail.flush().await; // The catalog closes the store.
         self.catalog.close().await;
     }
 }

@@ -48,6 +48,10 @@ impl Waystation {
             );
             faults.push(Fault { at: "identify".to_owned(), why });
         }
+        // All is built by now, but for what cannot fail.
+        let guarded = identify.is_some();
+        let noting = if faults.is_empty() { self.trail.replace(&new.audit, guarded).map(Some) } else { Ok(None) };
+        part("audit", noting, &mut faults);
         if !faults.is_empty() {
             return Err(faults);
         }
@@ -56,9 +60,12 @@ impl Waystation {
             self.live.guard.replace(identify.map(guarding));
             reloaded.changed.push("identify");
         }
+        if new.audit != old.audit {
+            reloaded.changed.push("audit");
+        }
         reloaded.needs_restart = at_a_restart(&old, &new);
-        let Config { identify, .. } = new;
-        old.identify = identify;
+        let Config { identify, audit, .. } = new;
+        (old.identify, old.audit) = (identify, audit);
         Ok(reloaded)
     }
 }
