@@ -24,7 +24,10 @@ mod token; //  believed or not
 
 pub use issuer::Settings as IssuerSettings;
 
-use crate::call::{Caller, Denied, Identity};
+use crate::{
+    call::{Caller, Denied, Identity},
+    weaken,
+};
 use issuer::{Issuer, Unavailable};
 use token::{Claims, LEEWAY, Unverified};
 
@@ -69,7 +72,7 @@ impl Identify {
         if issuer.is_empty() && !anonymous {
             faults.push("nobody could come in: add an [[identify.issuer]], or `anonymous = true`".to_owned());
         }
-        if audience.as_deref().unwrap_or_default().is_empty() && !issuer.is_empty() {
+        if audience.as_deref().unwrap_or_default().is_empty() && !issuer.is_empty() && !weaken::is("defaults-open") {
             faults.push(
                 "`audience` is missing, so tokens made for other services would be taken; write the address that \
                  clients use for this gateway, such as https://mcp.example.com/mcp"
