@@ -13,7 +13,10 @@
 
 use std::{
     convert::Infallible,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -81,12 +84,14 @@ struct Policy {
     limit: Option<Arc<limit::Limits>>,
     cache: Option<Arc<cache::Replies>>,
     audit: Arc<audit::Trail>,
+    /// Must it be known beforehand whose a call is?
+    aims: Arc<AtomicBool>,
 }
 
 fn stack(policy: Policy, deadline: deadline::Settings, tasks: &Arc<TaskTable>, router: Router) -> Stack {
-    let Policy { limit, cache, audit } = policy;
-    let wanted = limit.is_some() || cache.is_some() || audit.is_on();
-    let aim = AimLayer { router: router.clone(), wanted };
+    let Policy { limit, cache, audit, aims } = policy;
+    aims.store(limit.is_some() || cache.is_some() || audit.is_on(), Ordering::Relaxed);
+    let aim = AimLayer { router: router.clone(), wanted: aims };
     // Around all but what outlives it, so that the time spent at a backend counts.
     let next = DeadlineLayer::new(deadline, Some(Arc::clone(tasks))).layer(router);
     let next = TasksLayer(Arc::clone(tasks)).layer(next);
@@ -162,7 +167,7 @@ impl Plan {
             }
         }
         let Some(audit) = audit.filter(|_| faults.is_empty()) else { return Err(faults) };
-        let policy = Policy { limit, cache, audit };
+        let policy = Policy { limit, cache, audit, aims: Arc::default() };
         Ok(Self {
             sources,
             own,
@@ -222,7 +227,7 @@ impl Plan {
         let (journal, noted) = saved::journal();
         let sessions = Sessions::new(session, keeps_sessions.then_some(journal));
         let trail = Arc::clone(&policy.audit);
-        let writer = trail.start(&store);
+        let (writer, aims) = (trail.start(&store), Arc::clone(&policy.aims));
         let front = Front::new(stack(policy, deadline, &tasks, router), Arc::clone(&sessions));
         if keeps_sessions {
             keep::restore(&store, &front).await;
@@ -235,7 +240,7 @@ impl Plan {
         tasks.extend(writer);
         let guard = Guard::new(identify.map(guarding));
         let http = Http::new(front.clone(), guard.clone(), Arc::clone(&trail) as _, &listen);
-        let live = Arc::new(Live { guard, config: Mutex::new(config) });
+        let live = Arc::new(Live { guard, aims, config: Mutex::new(config) });
         let (listen, tasks) = (Arc::new(listen), Arc::new(Tasks(tasks)));
         Waystation { http, front, catalog, subscriptions, own, trail, live, listen, tasks }
     }

@@ -5,10 +5,13 @@ use std::{future::Future, io, io::IsTerminal as _, time};
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Outcome, Sources, fail, print, stop, table::shortened};
+use super::{Outcome, Sources, fail, note, print, stop, table::shortened};
 use crate::{
     config::Environment,
-    store::audit::{Line, Reader, Wanted},
+    store::{
+        self,
+        audit::{Line, Reader, Wanted},
+    },
 };
 
 pub const EXAMPLES: &str = "\
@@ -60,6 +63,10 @@ pub fn audit(arguments: &Arguments, common: Sources, environment: &Environment) 
         Ok(loaded) => loaded,
         Err(outcome) => return outcome,
     };
+    let config = &loaded.config;
+    if !config.audit.store.unwrap_or(config.identify != Default::default()) {
+        note("this configuration keeps no trail; write store = true in [audit]");
+    }
     stop::run(|stop| async move {
         tokio::select! {
             outcome = read(arguments, &loaded.config.store) => outcome,
@@ -91,11 +98,13 @@ fn read(arguments: &Arguments, store: &crate::store::Settings) -> impl Future<Ou
             print(&row(["TIME", "WHO", "WHAT", "OUTCOME", "MS"], room));
         }
         loop {
-            let lines = match reader.lines(&wanted).await {
-                Ok(lines) => lines,
-                Err(why) => return fail(why),
+            let read = async { Ok((reader.newest().await?, reader.lines(&wanted).await?)) };
+            let (newest, lines) = match read.await {
+                Ok(read) => read,
+                Err::<_, store::Error>(why) => return fail(why),
             };
-            wanted.after = lines.last().map_or(wanted.after, |(number, _)| *number);
+            // What has been looked through need not be looked through again.
+            wanted.after = lines.last().map_or(newest, |(number, _)| newest.max(*number));
             let text: String = lines.iter().map(|(_, line)| drawn(line, arguments.json, room)).collect();
             let printed = print(&text);
             if !arguments.follow || printed != Outcome::Done {
@@ -109,7 +118,8 @@ fn read(arguments: &Arguments, store: &crate::store::Settings) -> impl Future<Ou
 
 /// Letters that a line has room for.
 fn room() -> usize {
-    let terminal = io::stdout().is_terminal().then(|| rustix::termios::tcgetwinsize(io::stdout()).ok()).flatten();
+    let terminal =
+        io::stdout().is_terminal().then(|| rustix::termios::tcgetwinsize(io::stdout()).ok()).flatten();
     terminal.map_or(USUAL, |size| usize::from(size.ws_col)).max(60)
 }
 

@@ -6,7 +6,10 @@
 //! next request is decided by the new ones. What is kept (sessions, what was used of limits, replies)
 //! stays.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
 
 use serde::Serialize;
 
@@ -17,6 +20,8 @@ use crate::{config::Config, listener::guard::Guard, middleware::identify::Identi
 #[derive(Debug)]
 pub(super) struct Live {
     pub guard: Guard,
+    /// Whether it is to be known beforehand whose a call is.
+    pub aims: Arc<AtomicBool>,
     /// As it is obeyed now. Held while a new one is taken over.
     pub config: Mutex<Config>,
 }
@@ -50,7 +55,8 @@ impl Waystation {
         }
         // All is built by now, but for what cannot fail.
         let guarded = identify.is_some();
-        let noting = if faults.is_empty() { self.trail.replace(&new.audit, guarded).map(Some) } else { Ok(None) };
+        let noting =
+            if faults.is_empty() { self.trail.replace(&new.audit, guarded).map(Some) } else { Ok(None) };
         part("audit", noting, &mut faults);
         if !faults.is_empty() {
             return Err(faults);
@@ -59,6 +65,9 @@ impl Waystation {
         if new.identify != old.identify {
             self.live.guard.replace(identify.map(guarding));
             reloaded.changed.push("identify");
+        }
+        if self.trail.is_on() {
+            self.live.aims.store(true, Ordering::Relaxed);
         }
         if new.audit != old.audit {
             reloaded.changed.push("audit");

@@ -158,6 +158,12 @@ impl Reader {
         pool.map(Self).map_err(|why| Error { file: file.display().to_string(), why: why.to_string() })
     }
 
+    /// The number of the newest line.
+    pub async fn newest(&self) -> Result<i64, Error> {
+        let row = sqlx::query("SELECT coalesce(max(id), 0) AS newest FROM audit").fetch_one(&self.0).await;
+        row.and_then(|row| row.try_get("newest")).map_err(failed)
+    }
+
     /// The lines that are wanted with their numbers, oldest first.
     pub async fn lines(&self, wanted: &Wanted) -> Result<Vec<(i64, Line)>, Error> {
         let glob = |text: &Option<String>| text.as_deref().map(glob);

@@ -30,8 +30,8 @@ pub fn one_line_of_json(text: &str) -> Cow<'_, str> {
     })
 }
 
-fn replaced(text: &str, is: impl Fn(char) -> bool, put: impl Fn(char, &mut String)) -> Cow<'_, str> {
-    if weaken::is("log-raw") || !text.contains(&is) {
+fn replaced(text: &str, is: fn(char) -> bool, put: impl Fn(char, &mut String)) -> Cow<'_, str> {
+    if weaken::is("log-raw") || !text.contains(is) {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len() + 16);
@@ -46,9 +46,27 @@ fn replaced(text: &str, is: impl Fn(char) -> bool, put: impl Fn(char, &mut Strin
 pub struct OneLine<W> {
     pub to: W,
     pub json: bool,
-    /// The orders of a terminal in it are ours: those in texts of strangers have been replaced
-    /// by whoever put the colours in.
+    /// The colours that are usual here may stand in it. A stranger could paint with them too, but
+    /// not hide anything.
     pub coloured: bool,
+}
+
+/// What follows the letter that begins a terminal's order, in all orders that may be given.
+const COLOURS: [&str; 9] = ["[0m", "[1m", "[2m", "[3m", "[31m", "[32m", "[33m", "[34m", "[35m"];
+
+/// The text as one line in which nothing but colours is ordered.
+fn one_line_in_colours(text: &str) -> Cow<'_, str> {
+    if !text.contains('\u{1b}') {
+        return one_line(text);
+    }
+    let mut parts = text.split('\u{1b}');
+    let mut out = one_line(parts.next().unwrap_or_default()).into_owned();
+    for part in parts {
+        let ours = weaken::is("log-raw") || COLOURS.iter().any(|colour| part.starts_with(colour));
+        out.push_str(if ours { "\u{1b}" } else { "\\u{1b}" });
+        out.push_str(&one_line(part));
+    }
+    Cow::Owned(out)
 }
 
 impl<W: Write> Write for OneLine<W> {
@@ -58,10 +76,7 @@ impl<W: Write> Write for OneLine<W> {
         let line = match (self.json, self.coloured) {
             (true, _) => one_line_of_json(text),
             (false, false) => one_line(text),
-            (false, true) => {
-                let not_ours = |letter| acts(letter) && letter != '\u{1b}';
-                replaced(text, not_ours, |letter, out| out.extend(letter.escape_default()))
-            }
+            (false, true) => one_line_in_colours(text),
         };
         // In one piece, so that lines of several threads do not mix.
         self.to.write_all([&*line, end].concat().as_bytes())?;
@@ -100,5 +115,6 @@ mod tests {
         };
         assert_eq!(write("a\n\nb\n", false), "a\\n\\nb\n");
         assert_eq!(write("\u{1b}[31mred\u{1b}[0m a\nb\n", true), "\u{1b}[31mred\u{1b}[0m a\\nb\n");
+        assert_eq!(write("\u{1b}[8mhid\u{1b}[2Jden\u{1b}", true), "\\u{1b}[8mhid\\u{1b}[2Jden\\u{1b}");
     }
 }

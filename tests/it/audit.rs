@@ -13,7 +13,9 @@ use crate::{
 async fn lines(file: &Path, least: usize) -> Vec<Value> {
     let read = || -> Vec<Value> {
         let text = fs::read_to_string(file).unwrap_or_default();
-        text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|why| panic!("{why}: {line}"))).collect()
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|why| panic!("{why}: {line}")))
+            .collect()
     };
     until("the trail is written", || read().len() >= least).await;
     read()
@@ -58,7 +60,10 @@ async fn every_call_is_noted_with_what_came_of_it() {
     assert_eq!(seen, expected);
     let text = fs::read_to_string(&file).unwrap();
     assert!(!text.contains("hush"), "{text}");
-    assert!(lines.iter().all(|line| line["who"] == "local" && line["took_us"].as_u64().is_some()), "{lines:?}");
+    assert!(
+        lines.iter().all(|line| line["who"] == "local" && line["took_us"].as_u64().is_some()),
+        "{lines:?}"
+    );
     let ids: std::collections::BTreeSet<_> = lines.iter().map(|line| line["request"].to_string()).collect();
     assert_eq!(ids.len(), lines.len());
 }
@@ -110,7 +115,8 @@ async fn a_line_stays_one_whatever_a_client_writes() {
         let message = modern_message(json!(1), "tools/call", params).to_string();
         let encoded = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &name);
         let post = gateway.post("/mcp", message).header("mcp-protocol-version", "2026-07-28");
-        let post = post.header("mcp-method", "tools/call").header("mcp-name", format!("=?base64?{encoded}?="));
+        let post =
+            post.header("mcp-method", "tools/call").header("mcp-name", format!("=?base64?{encoded}?="));
         post.send().await;
     }
     let lines = lines(&file, letters.len()).await;
@@ -154,6 +160,26 @@ async fn the_trail_is_read_from_the_command_line_while_the_gateway_runs() {
     let output = elsewhere.run("", &["audit"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("is it the store of a gateway that has run?"));
+}
+
+#[tokio::test]
+async fn a_trail_begins_when_the_configuration_says_so() {
+    let (fake, folder) = (Fake::builder().start().await, tempfile::tempdir().unwrap());
+    let file = folder.path().join("audit.jsonl");
+    let gateway = Gateway::with("").backend("files", &fake).start().await;
+    let ask = async || gateway.call("files__echo", json!({})).send().await.result();
+    ask().await;
+    let mut wanted = gateway.waystation.config();
+    wanted.audit.file = Some(file.clone());
+    assert_eq!(gateway.waystation.reload(wanted.clone()).unwrap().changed, ["audit"]);
+    ask().await;
+    let noted = lines(&file, 1).await;
+    assert_eq!(
+        (noted.len(), &noted[0]["backend"], &noted[0]["target"]),
+        (1, &json!("files"), &json!("echo"))
+    );
+    wanted.audit.rows = 0;
+    assert_eq!(gateway.waystation.reload(wanted).unwrap_err()[0].at, "audit");
 }
 
 #[tokio::test]

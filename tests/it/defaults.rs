@@ -40,8 +40,16 @@ async fn what_nobody_has_configured_is_safe() {
     for (row, toml, words) in [
         ("open-address", "[listen]\naddress = \"0.0.0.0:8080\"\n", "everyone there could call every tool"),
         ("open-admin", "[listen]\nadmin = \"0.0.0.0:8081\"\n", "operators' matters"),
-        ("audience-missing", "[[identify.issuer]]\nissuer = \"https://a.example\"\n", "made for other services"),
-        ("secret-in-the-file", &format!("[backends.a]\ncommand = \"sh\"\nargs = [\"ghp_{}\"]\n", "x1".repeat(15)), "a secret"),
+        (
+            "audience-missing",
+            "[[identify.issuer]]\nissuer = \"https://a.example\"\n",
+            "made for other services",
+        ),
+        (
+            "secret-in-the-file",
+            &format!("[backends.a]\ncommand = \"sh\"\nargs = [\"ghp_{}\"]\n", "x1".repeat(15)),
+            "a secret",
+        ),
     ] {
         let (code, said) = checked(toml);
         battery.row(row, code == Some(78) && said.contains(words), said);
@@ -55,7 +63,8 @@ async fn what_nobody_has_configured_is_safe() {
     battery.row("unknown-host", status == 403, status);
     let status = of(list(&gateway).header("origin", "https://evil.example").send().await);
     battery.row("unknown-origin", status == 403, status);
-    let admin = |verb, host: &str| Post::new(gateway.admin, "/status", "").verb(verb).header("host", host).send();
+    let admin =
+        |verb, host: &str| Post::new(gateway.admin, "/status", "").verb(verb).header("host", host).send();
     let status = of(admin("GET", "evil.example").await);
     battery.row("unknown-host-of-admin", status == 403, status);
     let here = gateway.admin.to_string();
@@ -71,21 +80,20 @@ async fn what_nobody_has_configured_is_safe() {
     let database = gateway.folder().join("state/waystation/waystation.db");
     let mode = fs::metadata(&database).unwrap().permissions().mode() & 0o777;
     assert!(mode == 0o600 || is_weakened(), "{mode:o}");
-    let noted = noted(&gateway);
+    let noted = noted(gateway, "");
     battery.row("nothing-noted-of-one-person", noted.is_empty(), noted);
 
     let gateway = Shipped::default().serve(IDENTIFIED);
     let status = of(list(&gateway).send().await);
     battery.row("token-needed", status == 401, status);
-    battery.row("noted-where-callers-are-known", !self::noted(&gateway).is_empty(), "");
+    battery.row("noted-where-callers-are-known", !self::noted(gateway, IDENTIFIED).is_empty(), "");
     children(&battery).await;
     battery.end(18);
 }
 
-/// What the trail has of it, when there has been time to write.
-fn noted(gateway: &Running) -> String {
-    std::thread::sleep(std::time::Duration::from_millis(2500));
-    String::from_utf8_lossy(&gateway.run(&["audit", "--json"]).stdout).into_owned()
+/// What the trail has of it, when it has stopped.
+fn noted(gateway: Running, toml: &str) -> String {
+    String::from_utf8_lossy(&gateway.stop().run(toml, &["audit", "--json"]).stdout).into_owned()
 }
 
 async fn children(battery: &Battery) {
@@ -102,7 +110,8 @@ async fn children(battery: &Battery) {
     assert!(log.contains("connected"), "{log}");
     let children = descendants(gateway.pid());
     let of = |name: &str, pid: &u32| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
-    let child = children.iter().find(|pid| of("cmdline", pid).contains("fake_stdio")).expect("it has started");
+    let child =
+        children.iter().find(|pid| of("cmdline", pid).contains("fake_stdio")).expect("it has started");
     let environment = of("environ", child);
     battery.row("child-environment", !environment.contains("OURS_ALONE"), &environment);
     // A group of its own, so that it ends as a whole.
@@ -132,11 +141,15 @@ async fn hostile_texts_forge_no_line_of_the_log() {
     let shipped = Shipped::default();
     // What a child says is logged, and its last words stand in the status.
     let says = "printf 'a\\033[2J\\r2026-01-01T00:00:00Z ERROR forged \\342\\200\\250 b\\302\\205c\\n' >&2; printf '{\\342\\200\\250}\\n'; exit 1";
-    let toml = format!("[log]\nlevel = \"debug\"\n[backends.child]\ncommand = \"sh\"\nargs = [\"-c\", {says:?}]\n");
+    let toml =
+        format!("[log]\nlevel = \"debug\"\n[backends.child]\ncommand = \"sh\"\nargs = [\"-c\", {says:?}]\n");
     let gateway = shipped.serve(&toml);
     until("it is logged", || gateway.said().1.contains("not connected")).await;
     let strange = format!("x\u{2028}\u{1b}[2J\n2026-01-01T00:00:00Z ERROR forged");
-    modern_call(gateway.address, "none", json!({})).header("x-strange", strange.replace(['\n', '\u{1b}'], "")).send().await;
+    modern_call(gateway.address, "none", json!({}))
+        .header("x-strange", strange.replace(['\n', '\u{1b}'], ""))
+        .send()
+        .await;
     let message = modern_message(json!(1), "tools/call", json!({ "name": strange, "arguments": {} }));
     list(&gateway).body(message.to_string()).send().await;
     let (_, log) = gateway.said();

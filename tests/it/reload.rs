@@ -23,7 +23,7 @@ fn parsed(toml: &str) -> waystation::config::Config {
 
 #[tokio::test]
 async fn who_comes_in_changes_from_one_request_to_the_next() {
-    let (issuer, fake) = (Issuer::new(), Fake::start(Era::Modern).await);
+    let (issuer, fake) = (Issuer::new(), Fake::builder().era(Era::Modern).start().await);
     let gateway = Gateway::with(&issuer.tables()).backend("files", &fake).start().await;
     let mut running = gateway.waystation.config();
     let list = || gateway.modern("tools/list", json!({}));

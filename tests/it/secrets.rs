@@ -17,11 +17,11 @@ use base64::{
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
 use serde_json::{Value, json};
-use waystation::config::{Config, Environment};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
 };
+use waystation::config::{Config, Environment};
 
 use crate::{
     fake::Fake,
@@ -56,7 +56,9 @@ type Seen = Vec<(String, Vec<u8>)>;
 /// The places in which a secret is shown, whole or in part, as it is or encoded.
 fn found(secret: &str, seen: &Seen) -> Vec<String> {
     let percent = |letter: &u8| match letter {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(*letter).to_string(),
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+            char::from(*letter).to_string()
+        }
         other => format!("%{other:02X}"),
     };
     let escaped: String = secret.as_bytes().iter().map(percent).collect();
@@ -147,8 +149,11 @@ impl Scene {
         fs::write(&file, garden.add("file-of-child", canary("f"), &["environment of child"])).unwrap();
         let bearer = shipped.folder().join("bearer");
         fs::write(&bearer, garden.add("file-of-header", canary("b"), &[])).unwrap();
-        let refusing =
-            denying(garden.plant("body-of-401"), garden.plant("cookie-of-401"), garden.plant("challenge-of-401"));
+        let refusing = denying(
+            garden.plant("body-of-401"),
+            garden.plant("cookie-of-401"),
+            garden.plant("challenge-of-401"),
+        );
         let refusing = refusing.await;
         let url = format!("http://127.0.0.1:9/mcp?key={}", garden.plant("query-of-url"));
         let own = garden.add("env-of-gateway", canary("own"), &[]);
@@ -161,10 +166,15 @@ impl Scene {
             .set("AWS_SECRET_ACCESS_KEY", &own)
             .set("HTTPS_PROXY", &proxy)
             .set("HTTP_PROXY", &proxy);
-        let keys_url =
-            format!("http://me:{}@127.0.0.1:9/keys?x={}", garden.plant("password-of-issuer"), garden.plant("query-of-issuer"));
+        let keys_url = format!(
+            "http://me:{}@127.0.0.1:9/keys?x={}",
+            garden.plant("password-of-issuer"),
+            garden.plant("query-of-issuer")
+        );
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/fake_stdio.py");
-        let talks = format!("echo \"I have $TOKEN and $(cat secret) and $AWS_SECRET_ACCESS_KEY\" >&2; exec python3 -S -E {script}");
+        let talks = format!(
+            "echo \"I have $TOKEN and $(cat secret) and $AWS_SECRET_ACCESS_KEY\" >&2; exec python3 -S -E {script}"
+        );
         let toml = format!(
             "[log]\nlevel = \"{level}\"\nformat = \"{format}\"\n[audit]\nfile = \"audit.jsonl\"\n\
              [audit.tools]\n\"*\" = {{ arguments = true }}\n\
@@ -185,7 +195,8 @@ impl Scene {
     }
 
     fn call(&self, tool: &str, arguments: Value) -> Post {
-        modern_call(self.gateway.address, tool, arguments).header("authorization", format!("Bearer {}", self.token))
+        modern_call(self.gateway.address, tool, arguments)
+            .header("authorization", format!("Bearer {}", self.token))
     }
 
     async fn answer(&mut self, place: &str, post: Post) -> (u16, String) {
@@ -204,7 +215,8 @@ impl Scene {
         let invalid = self.call("child__echo", json!({})).header("authorization", format!("Bearer {bad}"));
         assert_eq!(self.answer("a bad token", invalid).await.0, 401);
         let unknown_issuer = bad_token("https://other.example.com", &mut self.garden);
-        let other = self.call("child__echo", json!({})).header("authorization", format!("Bearer {unknown_issuer}"));
+        let other =
+            self.call("child__echo", json!({})).header("authorization", format!("Bearer {unknown_issuer}"));
         self.answer("a token whose keys cannot be had", other).await;
         let basic = STANDARD.encode(format!("me:{}", self.garden.plant("basic")));
         let basic = self.call("child__echo", json!({})).header("authorization", format!("Basic {basic}"));
@@ -248,22 +260,29 @@ impl Scene {
         let password = self.garden.add("password-argument", canary_with_signs("p"), own);
         let key = ["ghp", "_", &self.garden.add("key-argument", canary("k"), own)].concat();
         let deep = self.garden.add("deep-argument", canary("deep"), own);
-        let secrets = json!({ "password": password, "note": key, "list": [{ "apiKey": deep }], "visible": "marker" });
+        let secrets =
+            json!({ "password": password, "note": key, "list": [{ "apiKey": deep }], "visible": "marker" });
         let answer = self.call("good__echo", secrets).send().await;
         self.answers.push(("echo".into(), answer.text().into_bytes()));
         let state = self.garden.plant("request-state");
-        let params = json!({ "name": "good__echo", "arguments": {}, "requestState": state, "inputResponses": {} });
+        let params =
+            json!({ "name": "good__echo", "arguments": {}, "requestState": state, "inputResponses": {} });
         let message = modern_message(json!(1), "tools/call", params).to_string();
         let post = self.call("good__echo", json!({})).body(message);
         self.answer("a forged state", post).await;
-        let broken = format!("{{\"jsonrpc\": \"2.0\", \"password\": \"{}\" x", self.garden.plant("broken-body"));
+        let broken =
+            format!("{{\"jsonrpc\": \"2.0\", \"password\": \"{}\" x", self.garden.plant("broken-body"));
         let post = self.call("good__echo", json!({})).body(broken);
         assert_eq!(self.answer("a broken body", post).await.0, 400);
-        let twice = format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"{0}\":1,\"{0}\":2}}", self.garden.plant("key-of-body"));
+        let twice =
+            format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"{0}\":1,\"{0}\":2}}", self.garden.plant("key-of-body"));
         let post = self.call("good__echo", json!({})).body(twice);
         self.answer("a key that stands there twice", post).await;
         // Whoever asks for an address is told that it is not there.
-        let uri = format!("db://host/table?token={}", self.garden.add("query-of-resource", canary("uri"), &["resource"]));
+        let uri = format!(
+            "db://host/table?token={}",
+            self.garden.add("query-of-resource", canary("uri"), &["resource"])
+        );
         let message = modern_message(json!(1), "resources/read", json!({ "uri": uri })).to_string();
         let post = Post::new(self.gateway.address, "/mcp", message)
             .header("authorization", format!("Bearer {}", self.token))
@@ -277,11 +296,13 @@ impl Scene {
         let with = |post: Post, token: &str| post.header("authorization", format!("Bearer {token}"));
         let list = json!({ "jsonrpc": "2.0", "id": 2, "method": "tools/list" }).to_string();
         let foreign = Post::new(self.gateway.address, "/mcp", list.clone());
-        let foreign = with(foreign, &self.token).header("mcp-session-id", self.garden.plant("foreign-session"));
+        let foreign =
+            with(foreign, &self.token).header("mcp-session-id", self.garden.plant("foreign-session"));
         self.answer("a foreign session", foreign).await;
         let hello = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
             "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "c", "version": "1" } } });
-        let hello = with(Post::new(self.gateway.address, "/mcp", hello.to_string()), &self.token).send().await;
+        let hello =
+            with(Post::new(self.gateway.address, "/mcp", hello.to_string()), &self.token).send().await;
         let id = hello.headers["mcp-session-id"].to_str().unwrap().to_owned();
         // It goes on after a restart, so it has to be kept.
         self.garden.add("session", id.clone(), &["state/"]);
@@ -320,7 +341,8 @@ impl Scene {
         }
         let audit = self.gateway.folder().join("audit.jsonl");
         until("the trail is written", || {
-            fs::read_to_string(&audit).is_ok_and(|text| text.contains("waystation__status") || text.contains("\"status\""))
+            fs::read_to_string(&audit)
+                .is_ok_and(|text| text.contains("waystation__status") || text.contains("\"status\""))
         })
         .await;
         for entry in fs::read_dir(self.gateway.folder().join("state/waystation")).unwrap() {
@@ -334,7 +356,9 @@ impl Scene {
         let shipped = self.gateway.stop();
         seen.push(("audit.jsonl".into(), fs::read(&audit).unwrap()));
         seen.push(("log at the end".into(), fs::read(folder.join("stderr")).unwrap()));
-        for arguments in [&["audit", "--json"][..], &["audit"], &["check"], &["serve", "--config", "/no/such"]] {
+        for arguments in
+            [&["audit", "--json"][..], &["audit"], &["check"], &["serve", "--config", "/no/such"]]
+        {
             let output = shipped.run(&toml, arguments);
             seen.push((format!("waystation {}", arguments[0]), [output.stdout, output.stderr].concat()));
         }
@@ -370,7 +394,8 @@ async fn no_secret_is_shown_anywhere() {
     let mut leaks: std::collections::BTreeMap<&str, Vec<String>> = std::collections::BTreeMap::new();
     for (number, level) in LEVELS.into_iter().enumerate() {
         // Every level in both forms takes twice as long, and the texts are the same ones.
-        let formats = if level == "trace" { vec!["text", "json"] } else { vec![["text", "json"][number % 2]] };
+        let formats =
+            if level == "trace" { vec!["text", "json"] } else { vec![["text", "json"][number % 2]] };
         for format in formats {
             let mut scene = Scene::begin(level, format, &fake).await;
             scene.ask().await;
@@ -449,7 +474,8 @@ fn what_is_wrong_with_a_configuration_is_said_without_its_secrets() {
     battery.end(12);
     // From the environment, too, a password in an address is refused, and not repeated.
     let secret = canary("url");
-    let shipped = Shipped::default().set("WAYSTATION_BACKENDS__A__URL", &format!("http://me:{secret}@127.0.0.1/"));
+    let shipped =
+        Shipped::default().set("WAYSTATION_BACKENDS__A__URL", &format!("http://me:{secret}@127.0.0.1/"));
     let output = shipped.run("", &["check"]);
     let said = [output.stdout, output.stderr].concat();
     assert_eq!((output.status.code(), found(&secret, &vec![(String::new(), said)])), (Some(78), Vec::new()));
@@ -481,10 +507,15 @@ async fn files_and_memory_are_the_owners_alone() {
         fs::write(shipped.folder().join(name), "").unwrap();
         fs::set_permissions(shipped.folder().join(name), fs::Permissions::from_mode(0o666)).unwrap();
     }
+    // Many machines have cores written, though not all.
+    let cores = rustix::process::getrlimit(rustix::process::Resource::Core);
+    let cores = rustix::process::Rlimit { current: cores.maximum, ..cores };
+    rustix::process::setrlimit(rustix::process::Resource::Core, cores).unwrap();
     let gateway = shipped.serve(toml);
     modern_call(gateway.address, "waystation__status", json!({})).send().await.result();
     let audit = gateway.folder().join("audit.jsonl");
-    until("the trail is written", || fs::read_to_string(&audit).is_ok_and(|text| text.contains("status"))).await;
+    until("the trail is written", || fs::read_to_string(&audit).is_ok_and(|text| text.contains("status")))
+        .await;
     let state = gateway.folder().join("state/waystation");
     let files = ["waystation.db", "waystation.db-wal", "waystation.db-shm"].map(|name| state.join(name));
     for file in files.iter().chain([&audit]) {

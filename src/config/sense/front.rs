@@ -81,7 +81,15 @@ pub fn identify(settings: &middleware::identify::Settings, complaints: &mut Comp
     }
 }
 
-pub fn audit(settings: &middleware::audit::Settings, complaints: &mut Complaints) {
+pub fn audit(
+    settings: &middleware::audit::Settings,
+    store: &crate::store::Settings,
+    complaints: &mut Complaints,
+) {
+    if settings.store == Some(true) && store.file().as_os_str() == ":memory:" {
+        let instead = "give the store a file, or write file = \"audit.jsonl\" here instead";
+        complaints.push(Complaint::new("audit.store", "the store keeps nothing over a restart", instead));
+    }
     for (key, fault) in settings.faults() {
         let (what, instead) = fault.split_once("; ").unwrap_or((&fault, ""));
         complaints.push(Complaint::new(format!("audit.{key}"), what, instead));

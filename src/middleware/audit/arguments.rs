@@ -68,6 +68,10 @@ mod tests {
     fn long_ones_are_cut() {
         let long = json!({ "text": "ü".repeat(LONGEST) }).to_string();
         let Some(Value::String(seen)) = seen(long.as_bytes()) else { panic!("a text") };
-        assert!(seen.len() <= LONGEST + LEFT_OUT.len() && seen.ends_with('…') && seen.starts_with("{\"text\":\"ü"));
+        assert!(
+            seen.len() <= LONGEST + LEFT_OUT.len()
+                && seen.ends_with('…')
+                && seen.starts_with("{\"text\":\"ü")
+        );
     }
 }

@@ -314,7 +314,8 @@ impl Entry {
         }
         let name = self.param("name")?;
         let full = self.aim.as_ref().map(|aim| format!("{}__{}", aim.backend, aim.own));
-        let is_it = |pattern: &str| fits(pattern, &name) || full.as_ref().is_some_and(|full| fits(pattern, full));
+        let is_it =
+            |pattern: &str| fits(pattern, &name) || full.as_ref().is_some_and(|full| fits(pattern, full));
         let wanted = tools.iter().any(|(pattern, tool)| tool.arguments && is_it(pattern));
         wanted.then(|| arguments::seen(self.message.as_ref()?.in_params("arguments")?)).flatten()
     }

@@ -68,7 +68,11 @@ async fn lines(trail: &Trail, file: &Path) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-async fn answered(trail: &Arc<Trail>, call: Call, reply: impl Fn() -> Result<Reply> + Clone + Send + Sync + 'static) {
+async fn answered(
+    trail: &Arc<Trail>,
+    call: Call,
+    reply: impl Fn() -> Result<Reply> + Clone + Send + Sync + 'static,
+) {
     let next = tower::service_fn(move |call: Call| {
         call.marks.unwrap().from_cache.store(true, Ordering::Relaxed);
         let reply = reply();
@@ -88,7 +92,8 @@ async fn each_end_of_a_call_is_a_line() {
     trail.start(&Store::in_memory().await.unwrap());
     let ask = |name| call(name, &json!({}), true);
     let whole = |answer: Value| move || Ok(Reply::Whole(response(&answer)));
-    answered(&trail, ask("time__now"), whole(json!({ "content": [], "_meta": { "usage": { "cost": 1 } } }))).await;
+    answered(&trail, ask("time__now"), whole(json!({ "content": [], "_meta": { "usage": { "cost": 1 } } })))
+        .await;
     answered(&trail, ask("time__now"), whole(json!({ "isError": true }))).await;
     answered(&trail, ask("time__now"), || Err(Error::backend("time", "away"))).await;
     let unknown = call("nothing", &json!({ "password": "hush" }), false);

@@ -118,7 +118,8 @@ impl Writer {
             }
             if self.swept.is_none_or(|swept| swept.elapsed() >= SWEPT) {
                 self.swept = Some(Instant::now());
-                let age = jiff::SignedDuration::try_from(plan.settings.keep.0).unwrap_or(jiff::SignedDuration::MAX);
+                let age =
+                    jiff::SignedDuration::try_from(plan.settings.keep.0).unwrap_or(jiff::SignedDuration::MAX);
                 let before = Timestamp::now().checked_sub(age).unwrap_or(Timestamp::MIN);
                 let swept = self.store.forget_lines(before, plan.settings.rows).await;
                 faults.extend(swept.err().map(|why| why.to_string()));

@@ -72,7 +72,10 @@ impl Identify {
         if issuer.is_empty() && !anonymous {
             faults.push("nobody could come in: add an [[identify.issuer]], or `anonymous = true`".to_owned());
         }
-        if audience.as_deref().unwrap_or_default().is_empty() && !issuer.is_empty() && !weaken::is("defaults-open") {
+        if audience.as_deref().unwrap_or_default().is_empty()
+            && !issuer.is_empty()
+            && !weaken::is("defaults-open")
+        {
             faults.push(
                 "`audience` is missing, so tokens made for other services would be taken; write the address that \
                  clients use for this gateway, such as https://mcp.example.com/mcp"

@@ -58,7 +58,7 @@ impl Shipped {
         command
     }
 
-    /// Runs a command with this routes.toml beside it, to its end.
+    /// Runs a command with this routes.toml in its folder, to its end.
     pub fn run(&self, toml: &str, arguments: &[&str]) -> Output {
         fs::write(self.folder().join("routes.toml"), toml).expect("the folder can be written");
         self.command(arguments).output().expect("it starts")
@@ -69,12 +69,16 @@ impl Shipped {
         fs::write(self.folder().join("routes.toml"), toml).expect("the folder can be written");
         let file = |name: &str| File::create(self.folder().join(name)).expect("the folder can be written");
         let mut command = self.command(&["serve"]);
-        command.env("WAYSTATION_LISTEN__ADDRESS", "127.0.0.1:0").env("WAYSTATION_LISTEN__ADMIN", "127.0.0.1:0");
+        command
+            .env("WAYSTATION_LISTEN__ADDRESS", "127.0.0.1:0")
+            .env("WAYSTATION_LISTEN__ADMIN", "127.0.0.1:0");
         let process = command.stdout(file("stdout")).stderr(file("stderr")).spawn().expect("it starts");
         let begun = Instant::now();
         loop {
             let said = fs::read_to_string(self.folder().join("stdout")).unwrap_or_default();
-            if let (Some(address), Some(admin)) = (address(&said, "MCP endpoint"), address(&said, "status  ")) {
+            if let (true, Some(address), Some(admin)) =
+                (said.contains("mcpServers"), address(&said, "MCP endpoint"), address(&said, "status  "))
+            {
                 return Running { process, address, admin, shipped: self };
             }
             let wrong = || fs::read_to_string(self.folder().join("stderr")).unwrap_or_default();
@@ -130,7 +134,8 @@ impl Drop for Running {
 
 /// The processes that this one has started, and those that they did.
 pub fn descendants(pid: u32) -> Vec<u32> {
-    let all = fs::read_dir("/proc").expect("Linux").filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let all =
+        fs::read_dir("/proc").expect("Linux").filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let parent = |pid: u32| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<u32>().ok()
