@@ -27,7 +27,7 @@ use crate::{
         connection::{self, Closing, HEAD},
         doors::Doors,
     },
-    telemetry,
+    telemetry, weaken,
 };
 
 /// How long backends may take until the first words are printed.
@@ -296,8 +296,15 @@ fn complaint(complaint: Complaint) -> Complaints {
     complaints
 }
 
-/// Makes sure that children end with us, however we end.
+/// Makes sure that children end with us, however we end, and that our memory, which holds secrets,
+/// does not end up in a file.
 fn guard() {
+    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    if !weaken::is("files-open")
+        && let Err(why) = rustix::process::setrlimit(rustix::process::Resource::Core, none)
+    {
+        tracing::warn!(%why, "if the gateway crashes, its memory may be written to a file");
+    }
     match guardian::this_program() {
         Ok(program) => guardian::install(program),
         Err(why) => tracing::warn!(%why, "no guardian for child processes"),

@@ -62,6 +62,15 @@ pub struct Call {
     /// Whose it is, once the router was asked. None if it is nobody's: the gateway answers itself,
     /// or refuses.
     pub aim: Option<Arc<Aim>>,
+    /// What stages tell the audit trail of the call; none where it is not kept.
+    pub marks: Option<Arc<Marks>>,
+}
+
+/// What is noted of a call beside what it asks for and how it ends.
+#[derive(Debug, Default)]
+pub struct Marks {
+    /// The reply was there already.
+    pub from_cache: AtomicBool,
 }
 
 /// What a call is for, for the stages that decide by it.
@@ -208,6 +217,22 @@ pub enum Denied {
     Invalid,
     /// It cannot be looked at just now.
     Unavailable,
+}
+
+/// Why a request was turned away before there was a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TurnedAway {
+    /// It was sent to a name that is none of ours, or from a page that may not send any.
+    Door,
+    NotLetIn(Denied),
+    NoEndpoint,
+    /// It named a session that is not its sender's.
+    NoSession,
+}
+
+/// Is told of requests that are turned away.
+pub trait Watchman: fmt::Debug + Send + Sync + 'static {
+    fn turned_away(&self, why: TurnedAway);
 }
 
 /// Says who sends a request.

@@ -13,7 +13,10 @@
 
 use std::{
     convert::Infallible,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -79,13 +82,15 @@ type Stack = Aimed<Audited<Limited<Cached<Tasked<Deadline<Router>>>>>>;
 struct Policy {
     limit: Option<Arc<limit::Limits>>,
     cache: Option<Arc<cache::Replies>>,
-    audit: Option<Arc<audit::Trail>>,
+    audit: Arc<audit::Trail>,
+    /// Must it be known beforehand whose a call is?
+    aims: Arc<AtomicBool>,
 }
 
 fn stack(policy: Policy, deadline: deadline::Settings, tasks: &Arc<TaskTable>, router: Router) -> Stack {
-    let Policy { limit, cache, audit } = policy;
-    let wanted = limit.is_some() || cache.is_some() || audit.is_some();
-    let aim = AimLayer { router: router.clone(), wanted };
+    let Policy { limit, cache, audit, aims } = policy;
+    aims.store(limit.is_some() || cache.is_some() || audit.is_on(), Ordering::Relaxed);
+    let aim = AimLayer { router: router.clone(), wanted: aims };
     // Around all but what outlives it, so that the time spent at a backend counts.
     let next = DeadlineLayer::new(deadline, Some(Arc::clone(tasks))).layer(router);
     let next = TasksLayer(Arc::clone(tasks)).layer(next);
@@ -147,11 +152,10 @@ impl Plan {
         let updates = Updates::new(UPDATES);
         let mut faults = Vec::new();
         let identify = part("identify", Identify::new(&identify), &mut faults);
-        let policy = Policy {
-            limit: part("limit", limit::Limits::new(&limit), &mut faults),
-            cache: part("cache", cache::Replies::new(&cache), &mut faults),
-            audit: part("audit", audit::Trail::new(&audit), &mut faults),
-        };
+        let guarded = identify.is_some();
+        let audit = part("audit", audit::Trail::new(&audit, guarded).map(Some), &mut faults);
+        let limit = part("limit", limit::Limits::new(&limit), &mut faults);
+        let cache = part("cache", cache::Replies::new(&cache), &mut faults);
         for (name, settings) in backends {
             if settings.enabled == Some(false) {
                 continue;
@@ -161,9 +165,8 @@ impl Plan {
                 Err(why) => faults.push(Fault { at: format!("backends.{name}"), why }),
             }
         }
-        if !faults.is_empty() {
-            return Err(faults);
-        }
+        let Some(audit) = audit.filter(|_| faults.is_empty()) else { return Err(faults) };
+        let policy = Policy { limit, cache, audit, aims: Arc::default() };
         Ok(Self {
             sources,
             own,
@@ -222,19 +225,22 @@ impl Plan {
         tasks.start(move |call| runner.clone().call(call), keeps_sessions).await;
         let (journal, noted) = saved::journal();
         let sessions = Sessions::new(session, keeps_sessions.then_some(journal));
+        let trail = Arc::clone(&policy.audit);
+        let (writer, aims) = (trail.start(&store), Arc::clone(&policy.aims));
         let front = Front::new(stack(policy, deadline, &tasks, router), Arc::clone(&sessions));
         if keeps_sessions {
             keep::restore(&store, &front).await;
         }
-        let tasks = vec![
+        let mut tasks = vec![
             tokio::spawn(keep::keep(store.clone(), noted, noted_used)).abort_handle(),
             tokio::spawn(sweep(Arc::clone(&sessions))).abort_handle(),
             tokio::spawn(tell(Arc::clone(&catalog), Arc::clone(&sessions))).abort_handle(),
         ];
-        let live = Live::start(identify, store, config).await;
-        let http = Http::new(front.clone(), live.guard.clone(), &listen);
-        let tasks = Arc::new(Tasks(tasks));
-        Waystation { http, front, catalog, subscriptions, own, live, listen: Arc::new(listen), tasks }
+        tasks.extend(writer);
+        let live = Live::start(identify, store, aims, config).await;
+        let http = Http::new(front.clone(), live.guard.clone(), Arc::clone(&trail) as _, &listen);
+        let (listen, tasks) = (Arc::new(listen), Arc::new(Tasks(tasks)));
+        Waystation { http, front, catalog, subscriptions, own, trail, live, listen, tasks }
     }
 }
 
@@ -346,6 +352,7 @@ pub struct Waystation {
     catalog: Arc<Catalog>,
     subscriptions: Arc<Subscriptions>,
     own: Arc<Own>,
+    trail: Arc<audit::Trail>,
     live: Arc<Live>,
     listen: Arc<listener::Settings>,
     #[expect(dead_code, reason = "held for its end")]
@@ -404,7 +411,8 @@ impl Waystation {
     /// Ends connections to backends, and children, in good order.
     pub async fn close(&self) {
         self.end_streams();
-        self.front.sessions.kept().await; // The catalog closes the store.
+        self.front.sessions.kept().await;
+        self.trail.flush().await; // The catalog closes the store.
         self.catalog.close().await;
     }
 }

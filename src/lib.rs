@@ -16,6 +16,7 @@
 pub mod weaken; //     what is switched off, to see a test fail
 pub mod wire; //       MCP as data
 pub mod settings; //   how durations, sizes and secrets are written
+pub mod secret; //     what looks like one, and a text without it
 pub mod error; //      why the gateway says no
 pub mod call; //       what travels: Call, Reply, Stage
 pub mod store; //      what is kept on disk

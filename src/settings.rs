@@ -8,6 +8,8 @@ use std::{borrow::Cow, fmt, path::PathBuf, time};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use crate::weaken;
+
 /// A length of time: `"500ms"`, `"30s"`, `"10m"`, `"2h"`, `"1d"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
@@ -173,6 +175,7 @@ impl Text {
 impl fmt::Debug for Text {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Plain(text) if weaken::is("secrets-shown") => f.write_str(text),
             Self::Plain(_) => f.write_str("…"),
             Self::Env(FromEnv { env, .. }) => write!(f, "env {env}"),
             Self::File(FromFile { file, .. }) => write!(f, "file {}", file.display()),
@@ -190,7 +193,7 @@ pub struct Resolved {
 
 impl fmt::Debug for Resolved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("…")
+        f.write_str(if weaken::is("secrets-shown") { &self.text } else { "…" })
     }
 }
 

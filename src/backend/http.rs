@@ -28,12 +28,15 @@ use super::{
     pool::{Answer, Pool},
     transport::{Agreed, Connect, Inbox, Incoming, Kind, Outgoing, Transport, Trouble},
 };
-use crate::wire::{
-    header,
-    json::Limits,
-    mcp::{Era, Method},
-    message::{self, Message},
-    sse::Event,
+use crate::{
+    weaken,
+    wire::{
+        header,
+        json::Limits,
+        mcp::{Era, Method},
+        message::{self, Message},
+        sse::Event,
+    },
 };
 
 /// The largest answer taken, and the largest event of a stream.
@@ -182,7 +185,14 @@ impl Session {
 
     async fn answer(self: Arc<Self>, outgoing: Outgoing) -> Result<Incoming, Trouble> {
         let request = self.post(self.headers_for(&outgoing), outgoing.text);
+        if weaken::is("traffic-shown") {
+            let headers: Vec<_> = request.headers().values().map(HeaderValue::as_bytes).collect();
+            tracing::error!(?request, headers = %String::from_utf8_lossy(&headers.concat()), "asks a server");
+        }
         let response = self.pool.send(request).await?;
+        if weaken::is("traffic-shown") {
+            tracing::error!(headers = ?response.headers(), "a server answers");
+        }
         if outgoing.method == Method::Initialize
             && let Some(id) = response.headers().get(&SESSION)
         {
@@ -246,6 +256,10 @@ impl Session {
         response: Response<Answer>,
         id: u64,
     ) -> Result<Incoming, Trouble> {
+        if weaken::is("traffic-shown") {
+            let why = format!("refused: {:?}", read(response.into_body()).await);
+            return Err(Trouble::new(Kind::Status(status.as_u16()), why));
+        }
         if status == StatusCode::NOT_FOUND && self.opened.get().is_some() {
             let trouble = Trouble::new(Kind::SessionLost, "the server has ended the session");
             self.lost.get_or_init(|| trouble.clone());

@@ -431,6 +431,7 @@ mod tests {
             mirrored: None,
             given: None,
             aim: None,
+            marks: None,
         })
     }
 

@@ -42,17 +42,13 @@ pub struct Arguments {
     #[arg(long, value_name = "OBJECT")]
     json: Option<String>,
     /// How long to wait, such as 30s or 5m; the call is cancelled then.
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = super::duration)]
     timeout: Option<time::Duration>,
     /// Prints the whole result as JSON.
     #[arg(long)]
     raw: bool,
     #[command(flatten)]
     target: Target,
-}
-
-fn duration(text: &str) -> Result<time::Duration, String> {
-    Duration::try_from(text.to_owned()).map(|duration| duration.0)
 }
 
 pub fn call(arguments: &Arguments, common: Sources, environment: Environment) -> Outcome {

@@ -7,13 +7,18 @@ use std::{
     ffi::OsString,
     io::{self, IsTerminal as _, Write as _},
     path::PathBuf,
+    time,
 };
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{CONFIG_FILE, Complaints, Config, Environment, Loaded};
+use crate::{
+    config::{CONFIG_FILE, Complaints, Config, Environment, Loaded},
+    settings::Duration,
+};
 
 mod arguments; // the arguments of a tool
+mod audit; //     who did what
 mod call; //      a tool
 mod check; //     a configuration
 mod client; //    requests to a gateway
@@ -108,6 +113,9 @@ enum Command {
     /// Make a token for trying identities and rules.
     #[command(after_help = token::EXAMPLES)]
     Token(token::Arguments),
+    /// Say who did what.
+    #[command(after_help = audit::EXAMPLES)]
+    Audit(audit::Arguments),
     /// Turn another program's file into a routes.toml.
     #[command(after_help = import::EXAMPLES)]
     Import(import::Arguments),
@@ -142,6 +150,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Outcome {
         Some(Command::Reload(sources)) => reload::reload(&sources.or(common), &environment),
         Some(Command::Key(arguments)) => key::key(&arguments, common, &environment),
         Some(Command::Token(arguments)) => token::token(&arguments, common, &environment),
+        Some(Command::Audit(arguments)) => audit::audit(&arguments, common, &environment),
         Some(Command::Import(arguments)) => import::import(&arguments, &environment),
         Some(Command::Schema { markdown: false }) => print(&crate::config::schema::text()),
         Some(Command::Schema { markdown: true }) => print(&crate::config::manual::text()),
@@ -178,6 +187,11 @@ fn complain(complaints: &Complaints) -> Outcome {
     let text = if terminal { complaints.drawn(table::colours()) } else { complaints.to_string() };
     let _ = write!(io::stderr(), "{text}");
     Outcome::Configuration
+}
+
+/// A length of time as settings have it.
+fn duration(text: &str) -> Result<time::Duration, String> {
+    Duration::try_from(text.to_owned()).map(|duration| duration.0)
 }
 
 /// Says something that is not the command's output.

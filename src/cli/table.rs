@@ -30,8 +30,10 @@ pub fn draw(heads: &[&str], rows: &[Vec<String>]) -> String {
 
 /// The text without what moves the cursor, other than to the next line or column.
 pub fn harmless(text: &str) -> Cow<'_, str> {
-    let harmful =
-        |c: char| (c.is_control() && c != '\n' && c != '\t') || ('\u{202a}'..='\u{202e}').contains(&c);
+    let harmful = |c: char| {
+        (c.is_control() && c != '\n' && c != '\t')
+            || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
     if text.contains(harmful) { Cow::Owned(text.replace(harmful, "")) } else { Cow::Borrowed(text) }
 }
 

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     backend, listener,
     middleware::{audit, cache, deadline, identify, limit, permit, tasks},
-    store, telemetry,
+    secret, store, telemetry,
 };
 
 mod complaint; //   what is wrong, where, and what would be right
@@ -29,7 +29,6 @@ pub mod mcp_json; // other programs' files
 mod quote; //       a line without its secrets
 mod render; //      complaints for a terminal
 pub mod schema; //  which keys there are
-mod secret; //      what looks like one
 mod sense; //       what is wrong though every value has its shape
 mod shape; //       what is wrong with the values' shapes
 mod similar; //     did you mean …?

@@ -10,6 +10,7 @@ use std::ops::Range;
 use toml_edit::{Item, Value};
 
 use super::{complaint::Spot, schema, secret};
+use crate::weaken;
 
 const LEFT_OUT: &str = "…";
 
@@ -55,6 +56,7 @@ fn in_value(value: &Value, path: &[String], span: Range<usize>) -> Vec<Range<usi
 
 /// The place of a range of bytes, with its line quoted without the ranges in `hidden`.
 pub fn spot(text: &str, range: &Range<usize>, hidden: &[Range<usize>]) -> Spot {
+    let hidden = if weaken::is("secrets-shown") { &[] } else { hidden };
     let (number, line) = line_of(text, range.start);
     let range = range.start..range.end.min(line.end).max(range.start);
     let mut quoted = String::new();
@@ -81,7 +83,8 @@ pub fn spot(text: &str, range: &Range<usize>, hidden: &[Range<usize>]) -> Spot {
     marked.end = marked.end.clamp(marked.start, quoted.len());
     let column = text[line.start..range.start].chars().count() + 1;
     // In a comment, for instance.
-    if secret::looks_like(&quoted) || secret::user_info(&quoted).is_some() {
+    let is_secret = secret::looks_like(&quoted) || secret::user_info(&quoted).is_some();
+    if is_secret && !weaken::is("secrets-shown") {
         (quoted, marked) = (LEFT_OUT.to_owned(), 0..LEFT_OUT.len());
     }
     Spot { line: number, column, quoted, marked }

@@ -6,7 +6,10 @@
 //! next request is decided by the new ones. What is kept (sessions, what was used of limits, replies)
 //! stays.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
 
 use arc_swap::ArcSwapOption;
 use serde::Serialize;
@@ -26,14 +29,21 @@ pub(super) struct Live {
     /// What the guard asks.
     identify: ArcSwapOption<Identify>,
     store: Store,
+    /// Whether it is to be known beforehand whose a call is.
+    pub aims: Arc<AtomicBool>,
     /// As it is obeyed now. Held while a new one is taken over.
     pub config: Mutex<Config>,
 }
 
 impl Live {
-    pub async fn start(identify: Option<Identify>, store: Store, config: Config) -> Arc<Self> {
+    pub async fn start(
+        identify: Option<Identify>,
+        store: Store,
+        aims: Arc<AtomicBool>,
+        config: Config,
+    ) -> Arc<Self> {
         let (guard, identity) = (Guard::new(None), ArcSwapOption::empty());
-        let live = Self { guard, identify: identity, store, config: Mutex::new(config) };
+        let live = Self { guard, identify: identity, store, aims, config: Mutex::new(config) };
         live.stand(live.started(identify).await);
         Arc::new(live)
     }
@@ -84,6 +94,11 @@ impl Waystation {
             );
             faults.push(Fault { at: "identify".to_owned(), why });
         }
+        // All is built by now, but for what cannot fail.
+        let guarded = identify.is_some();
+        let noting =
+            if faults.is_empty() { self.trail.replace(&new.audit, guarded).map(Some) } else { Ok(None) };
+        part("audit", noting, &mut faults);
         if !faults.is_empty() {
             return Err(faults);
         }
@@ -95,9 +110,15 @@ impl Waystation {
         if new.identify != old.identify {
             reloaded.changed.push("identify");
         }
+        if self.trail.is_on() {
+            self.live.aims.store(true, Ordering::Relaxed);
+        }
+        if new.audit != old.audit {
+            reloaded.changed.push("audit");
+        }
         reloaded.needs_restart = at_a_restart(&old, &new);
-        let Config { identify, .. } = new;
-        old.identify = identify;
+        let Config { identify, audit, .. } = new;
+        (old.identify, old.audit) = (identify, audit);
         Ok(reloaded)
     }
 }

@@ -10,6 +10,8 @@ use std::{collections::HashSet, net::SocketAddr};
 
 use http::{HeaderMap, Uri, header};
 
+use crate::weaken;
+
 /// The names that are ours, and the origins that are welcome.
 #[derive(Debug)]
 pub struct Doors {
@@ -44,6 +46,9 @@ impl Doors {
     }
 
     pub fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+        if weaken::is("defaults-open") {
+            return Ok(());
+        }
         let mut hosts = headers.get_all(header::HOST).iter();
         let is_ours = match (hosts.next(), hosts.next()) {
             (Some(host), None) => {

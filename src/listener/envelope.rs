@@ -130,6 +130,7 @@ pub fn call(
         mirrored,
         given,
         aim,
+        marks: None,
     })
 }
 

@@ -28,9 +28,10 @@ use super::{
     write::Asked,
 };
 use crate::{
-    call::{Caller, Replying, Scope, Stage},
+    call::{Caller, Replying, Scope, Stage, TurnedAway, Watchman},
     error::{Error, Result},
     settings::Size,
+    weaken,
     wire::{
         json::Limits,
         mcp::{Era, Revision},
@@ -46,15 +47,22 @@ pub struct Http<S> {
     front: Front<S>,
     doors: Arc<Doors>,
     guard: Guard,
+    watchman: Arc<dyn Watchman>,
     body_limit: usize,
 }
 
 impl<S: Stage> Http<S> {
-    pub fn new(front: Front<S>, guard: Guard, settings: &super::Settings) -> Self {
+    /// `watchman` is told of requests that are turned away.
+    pub fn new(
+        front: Front<S>,
+        guard: Guard,
+        watchman: Arc<dyn Watchman>,
+        settings: &super::Settings,
+    ) -> Self {
         let super::Settings { address, admin: _, hosts, origins, body_limit: Size(body_limit), page_size: _ } =
             settings;
         let doors = Arc::new(Doors::new(*address, hosts, origins));
-        Self { front, doors, guard, body_limit: *body_limit }
+        Self { front, doors, guard, watchman, body_limit: *body_limit }
     }
 
     /// Answers one request.
@@ -63,7 +71,11 @@ impl<S: Stage> Http<S> {
         B: HttpBody<Data = Bytes> + Unpin,
     {
         let (parts, body) = request.into_parts();
+        if weaken::is("traffic-shown") {
+            tracing::error!(?parts, "a request");
+        }
         if let Err(refusal) = self.doors.check(&parts.uri, &parts.headers) {
+            self.watchman.turned_away(TurnedAway::Door);
             return refused(refusal);
         }
         match endpoint(parts.uri.path()) {
@@ -74,9 +86,15 @@ impl<S: Stage> Http<S> {
             Some(Endpoint::Health | Endpoint::Metadata) => not_allowed("GET"),
             Some(endpoint) => match self.guard.who(&parts).await {
                 Ok(caller) => self.known(&parts, endpoint, caller, body).await,
-                Err(denied) => self.guard.denied(denied),
+                Err(denied) => {
+                    self.watchman.turned_away(TurnedAway::NotLetIn(denied));
+                    self.guard.denied(denied)
+                }
             },
-            None => nothing_here(),
+            None => {
+                self.watchman.turned_away(TurnedAway::NoEndpoint);
+                nothing_here()
+            }
         }
     }
 
@@ -117,6 +135,9 @@ impl<S: Stage> Http<S> {
             Ok(text) => text,
             Err(refusal) => return refusal,
         };
+        if weaken::is("traffic-shown") {
+            tracing::error!(text = %String::from_utf8_lossy(&text), "what was asked");
+        }
         match message::batch(&text, &Limits::REQUEST) {
             Ok(None) => {}
             Ok(Some(batch)) => return Box::pin(self.batch(&visit, batch)).await,
@@ -186,7 +207,12 @@ impl<S: Stage> Http<S> {
         let session = if opening { self.open(visit) } else { self.session(visit) };
         let session = match session {
             Ok(session) => session,
-            Err(refusal) => return Begun::Done(refusal.into_response(message.id())),
+            Err(refusal) => {
+                if matches!(refusal, NoSession::Unknown) {
+                    self.watchman.turned_away(TurnedAway::NoSession);
+                }
+                return Begun::Done(refusal.into_response(message.id()));
+            }
         };
         match message.kind() {
             message::Kind::Notification => legacy::notice(&session, &message),

@@ -130,6 +130,7 @@ impl<S: Stage> Front<S> {
             mirrored: None,
             given: None,
             aim: None,
+            marks: None,
         };
         let reply = Running::cancellable(self.run_asking(session, call), under_way, cancelled);
         Ok(Asking { asked, reply })
@@ -160,6 +161,7 @@ impl<S: Stage> Front<S> {
             mirrored: None,
             given: None,
             aim: None,
+            marks: None,
         });
         let run = call.map(|call| self.run(call));
         let session = Arc::clone(session);
@@ -195,6 +197,7 @@ impl<S: Stage> Front<S> {
             mirrored: None,
             given: None,
             aim: None,
+            marks: None,
         };
         let (run, session) = (self.run(call), Arc::clone(session));
         let reply = async move {

@@ -4,7 +4,10 @@
 //! and tool without asking. A call for what does not exist, or may not be seen, is nobody's.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
 };
 
@@ -20,15 +23,15 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct AimLayer {
     pub router: Router,
-    /// Does any stage decide by it?
-    pub wanted: bool,
+    /// Does any stage decide by it, as things are?
+    pub wanted: Arc<AtomicBool>,
 }
 
 impl<S> Layer<S> for AimLayer {
     type Service = Aimed<S>;
 
     fn layer(&self, next: S) -> Aimed<S> {
-        Aimed { router: self.router.clone(), wanted: self.wanted, next }
+        Aimed { router: self.router.clone(), wanted: Arc::clone(&self.wanted), next }
     }
 }
 
@@ -36,7 +39,7 @@ impl<S> Layer<S> for AimLayer {
 #[derive(Debug, Clone)]
 pub struct Aimed<S> {
     router: Router,
-    wanted: bool,
+    wanted: Arc<AtomicBool>,
     next: S,
 }
 
@@ -65,7 +68,7 @@ impl<S: Stage> Service<Call> for Aimed<S> {
     }
 
     fn call(&mut self, mut call: Call) -> Replying {
-        if self.wanted {
+        if self.wanted.load(Ordering::Relaxed) {
             call.aim = self.router.aim(&call);
         }
         self.next.call(call)

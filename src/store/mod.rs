@@ -2,7 +2,12 @@
 //!
 //! One SQLite file in WAL mode. Nothing else in the gateway knows SQL.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    io,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -12,6 +17,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
+pub mod audit; // who did what
 mod keys; //    of callers
 mod streams; // what clients with sessions have missed
 mod used; //    states that must not be used twice
@@ -19,6 +25,8 @@ mod used; //    states that must not be used twice
 pub use keys::{CallerKey, Digest, KEY_PREFIX, digest_of};
 pub use streams::{Change, Stream};
 pub use used::UsedState;
+
+use crate::weaken;
 
 /// `[store]`: what the gateway keeps on disk, so that lists answer at once after a start.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -42,14 +50,15 @@ impl Settings {
 /// Changes to the tables, in order; each is made once. (Listed here by hand: the macro that
 /// would find them has SQLite compiled a second time, for itself.)
 fn migrations() -> Migrator {
-    const LIST: [(&str, &str); 5] = [
-        ("catalog and keys", include_str!("migrations/0001_catalog_and_keys.sql")),
-        ("sessions", include_str!("migrations/0002_sessions.sql")),
-        ("streams and used states", include_str!("migrations/0003_streams_and_used_states.sql")),
-        ("tasks", include_str!("migrations/0004_tasks.sql")),
-        ("keys of callers", include_str!("migrations/0005_keys_of_callers.sql")),
+    const LIST: [(i64, &str, &str); 6] = [
+        (1, "catalog and keys", include_str!("migrations/0001_catalog_and_keys.sql")),
+        (2, "sessions", include_str!("migrations/0002_sessions.sql")),
+        (3, "streams and used states", include_str!("migrations/0003_streams_and_used_states.sql")),
+        (4, "tasks", include_str!("migrations/0004_tasks.sql")),
+        (5, "keys of callers", include_str!("migrations/0005_keys_of_callers.sql")),
+        (8, "audit", include_str!("migrations/0008_audit.sql")),
     ];
-    let numbered = (1..).zip(LIST).map(|(number, (name, sql))| {
+    let numbered = LIST.into_iter().map(|(number, name, sql)| {
         let sql = SqlSafeStr::into_sql_str(sql);
         Migration::new(number, name.into(), MigrationType::Simple, sql, false)
     });
@@ -59,6 +68,8 @@ fn migrations() -> Migrator {
 #[derive(Debug, Clone)]
 pub struct Store {
     pool: SqlitePool,
+    /// What is kept outlives the process.
+    lasting: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +86,8 @@ impl Store {
         let error = |why: String| Error { file: file.display().to_string(), why };
         let memory = file.as_os_str() == ":memory:";
         if let Some(folder) = file.parent().filter(|_| !memory) {
-            std::fs::create_dir_all(folder).map_err(|why| error(why.to_string()))?;
+            let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+            made.and_then(|()| private(&file)).map_err(|why| error(why.to_string()))?;
         }
         let options = SqliteConnectOptions::new()
             .filename(&file)
@@ -87,10 +99,7 @@ impl Store {
         let pool = SqlitePoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
         let pool = pool.connect_with(options).await.map_err(|why| error(why.to_string()))?;
         migrations().run(&pool).await.map_err(|why| error(why.to_string()))?;
-        if !memory {
-            private(&file);
-        }
-        Ok(Self { pool })
+        Ok(Self { pool, lasting: !memory })
     }
 
     /// A store that keeps nothing, for when no file can be had.
@@ -193,13 +202,19 @@ impl Store {
 
     /// The key under which cursors are signed: made once, the same after each restart.
     pub async fn cursor_key(&self) -> Result<Vec<u8>, Error> {
+        self.key("cursor").await
+    }
+
+    /// The key of this name: random, made once, the same after each restart.
+    pub async fn key(&self, name: &str) -> Result<Vec<u8>, Error> {
         let mut fresh = [0u8; 32];
         let error = |why: &dyn std::fmt::Display| Error { file: "of keys".into(), why: why.to_string() };
         getrandom::fill(&mut fresh).map_err(|why| error(&why))?;
         let row = sqlx::query(
-            "INSERT INTO key (name, value) VALUES ('cursor', $1)
+            "INSERT INTO key (name, value) VALUES ($1, $2)
              ON CONFLICT (name) DO UPDATE SET name = name RETURNING value",
         )
+        .bind(name)
         .bind(&fresh[..])
         .fetch_one(&self.pool)
         .await
@@ -212,13 +227,22 @@ impl Store {
     }
 }
 
-/// The file holds keys; nobody but its owner may read it.
-fn private(file: &std::path::Path) {
-    use std::os::unix::fs::PermissionsExt as _;
-    let private = std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600));
-    if let Err(why) = private {
-        tracing::warn!(file = %file.display(), %why, "the database's permissions cannot be narrowed");
+/// The file holds keys; nobody but its owner may read it. What SQLite puts beside it gets the
+/// permissions that the file has then, so this comes first.
+fn private(file: &Path) -> io::Result<()> {
+    let mode = if weaken::is("files-open") { 0o644 } else { 0o600 };
+    let private = std::fs::Permissions::from_mode(mode);
+    std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(mode).open(file)?;
+    for beside in ["", "-wal", "-shm"] {
+        let mut name = file.as_os_str().to_owned();
+        name.push(beside);
+        if let Err(why) = std::fs::set_permissions(&name, private.clone())
+            && why.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(file = ?name, %why, "the database's permissions cannot be narrowed");
+        }
     }
+    Ok(())
 }
 
 #[cfg(test)]

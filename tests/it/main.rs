@@ -2,6 +2,7 @@
 
 mod apart;
 mod asking;
+mod audit;
 mod calls;
 mod cancel;
 mod catalog;
@@ -10,6 +11,7 @@ mod cli;
 mod config;
 mod connections;
 mod crowd;
+mod defaults;
 mod delivery;
 mod docs;
 mod extensions;
@@ -24,10 +26,12 @@ mod json {
 }
 mod keys;
 mod killed;
+mod lines;
 mod listeners;
 mod polling;
 mod reload;
 mod replay;
+mod secrets;
 mod sessions;
 mod share;
 mod stdio;

@@ -11,6 +11,7 @@ pub mod battery;
 pub mod http;
 pub mod pipe;
 pub mod session;
+pub mod shipped;
 
 use std::{
     net::SocketAddr,

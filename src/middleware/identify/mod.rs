@@ -99,7 +99,7 @@ impl Identify {
                     .to_owned(),
             );
         }
-        if audience.as_deref().unwrap_or_default().is_empty() && !issuer.is_empty() {
+        if audience.as_deref().unwrap_or_default().is_empty() && !issuer.is_empty() && !is("defaults-open") {
             faults.push(
                 "`audience` is missing, so tokens made for other services would be taken; write the address that \
                  clients use for this gateway, such as https://mcp.example.com/mcp"

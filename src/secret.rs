@@ -7,6 +7,8 @@
 
 use std::borrow::Cow;
 
+use crate::weaken;
+
 /// The beginnings of well-known tokens, with how long such a token is at the least.
 const TOKENS: [(&str, usize); 32] = [
     ("ghp_", 20),
@@ -48,17 +50,26 @@ const OPENINGS: [&str; 5] = ["-----BEGIN", "lin_api_", "dop_v1_", "tvly-", "ntn_
 
 /// Is there something in the text that looks like a secret?
 pub fn looks_like(text: &str) -> bool {
+    if weaken::is("defaults-open") {
+        return false;
+    }
     let password = user_info(text).is_some_and(|user| text[user].contains(':'));
     password || words(text).any(|(_, word)| is_token(word)) || text.contains("-----BEGIN")
 }
 
 /// Is any of the text better not shown? More is taken for a secret here than where it is refused.
 pub fn better_hidden(text: &str) -> bool {
+    if weaken::is("secrets-shown") {
+        return false;
+    }
     looks_like(text) || user_info(text).is_some() || in_arguments(text.split_whitespace()).contains(&true)
 }
 
 /// The text with `…` in place of whatever looks like a secret.
 pub fn mask(text: &str) -> Cow<'_, str> {
+    if weaken::is("secrets-shown") {
+        return Cow::Borrowed(text);
+    }
     if let Some(key) = text.find("-----BEGIN") {
         return Cow::Owned(format!("{}…", &text[..key]));
     }

@@ -1,0 +1,215 @@
+//! How do lines get to disk?
+//!
+//! As many at once as have come within a moment, in one transaction and one write. What could not
+//! be written is counted, and the next line that can be says how much is missing.
+
+use std::{
+    io,
+    net::IpAddr,
+    path::Path,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use aws_lc_rs::hmac;
+use jiff::Timestamp;
+use tokio::{
+    fs::File,
+    io::AsyncWriteExt as _,
+    sync::mpsc::Receiver,
+    time::{Instant, sleep, timeout},
+};
+
+use super::{Item, Plan, Trail};
+use crate::{
+    store::{Store, audit::Line},
+    telemetry::one_line_of_json,
+    weaken,
+};
+
+/// Lines that are written at once.
+const AT_ONCE: usize = 1024;
+/// How long lines may wait for others.
+const MOMENT: Duration = Duration::from_millis(50);
+/// How often what was counted is noted.
+const COUNTED: Duration = Duration::from_secs(1);
+/// How often old lines are looked for.
+const SWEPT: Duration = Duration::from_secs(60);
+
+pub struct Writer {
+    /// What is noted ends with its gateway.
+    trail: Weak<Trail>,
+    store: Store,
+    key: Option<hmac::Key>,
+    /// With the plan that it was opened for.
+    file: Option<(Arc<Plan>, Option<File>)>,
+    /// When old lines were last looked for.
+    swept: Option<Instant>,
+    counted: Instant,
+    told: Option<Instant>,
+}
+
+impl Writer {
+    pub fn new(trail: Weak<Trail>, store: Store) -> Self {
+        let (key, file, swept, told) = (None, None, None, None);
+        Self { trail, store, key, file, swept, counted: Instant::now(), told }
+    }
+
+    /// Writes until the trail has gone.
+    pub async fn run(mut self, mut items: Receiver<Item>) {
+        let mut batch = Vec::new();
+        loop {
+            let heard = timeout(COUNTED, items.recv_many(&mut batch, AT_ONCE)).await;
+            if heard == Ok(0) {
+                return;
+            }
+            let flushed = batch.iter().any(|item| matches!(item, Item::Flush(_)));
+            if !batch.is_empty() && batch.len() < AT_ONCE && !flushed {
+                sleep(MOMENT).await;
+                while batch.len() < AT_ONCE
+                    && let Ok(item) = items.try_recv()
+                {
+                    batch.push(item);
+                }
+            }
+            let Some(trail) = self.trail.upgrade() else { return };
+            self.write(&trail, &mut batch).await;
+        }
+    }
+
+    async fn write(&mut self, trail: &Trail, batch: &mut Vec<Item>) {
+        let plan = trail.plan.load_full();
+        let key = match self.key.take() {
+            Some(key) => key,
+            None => key_of(&self.store).await,
+        };
+        let mut waiting = Vec::new();
+        let mut lines = Vec::with_capacity(batch.len());
+        for item in batch.drain(..) {
+            match item {
+                Item::Entry(entry) => lines.push(entry.line(&plan, |address| stranger(&key, address))),
+                Item::Flush(done) => waiting.push(done),
+            }
+        }
+        self.key = Some(key);
+        if plan.is_on() {
+            // Counted since the last second, or at the end.
+            if self.counted.elapsed() >= COUNTED || !waiting.is_empty() {
+                self.counted = Instant::now();
+                lines.extend(trail.counts.lines());
+            }
+            let lost = self.keep(&plan, &lines).await;
+            trail.counts.lost.fetch_add(lost, Ordering::Relaxed);
+        }
+        for done in waiting {
+            let _ = done.send(()); // Whoever asked may not wait any more.
+        }
+    }
+
+    /// Writes lines; how many could not be.
+    async fn keep(&mut self, plan: &Arc<Plan>, lines: &[Line]) -> u64 {
+        let mut faults = Vec::new();
+        if plan.store && self.store.is_lasting() {
+            if !lines.is_empty() {
+                faults.extend(self.store.add_lines(lines).await.err().map(|why| why.to_string()));
+            }
+            if self.swept.is_none_or(|swept| swept.elapsed() >= SWEPT) {
+                self.swept = Some(Instant::now());
+                let age =
+                    jiff::SignedDuration::try_from(plan.settings.keep.0).unwrap_or(jiff::SignedDuration::MAX);
+                let before = Timestamp::now().checked_sub(age).unwrap_or(Timestamp::MIN);
+                let swept = self.store.forget_lines(before, plan.settings.rows).await;
+                faults.extend(swept.err().map(|why| why.to_string()));
+            }
+        }
+        if let Some(path) = &plan.settings.file
+            && !lines.is_empty()
+            && let Err(why) = self.to_file(plan, path, lines).await
+        {
+            self.file = None; // The next lines may find it well again.
+            faults.push(format!("{}: {why}", path.display()));
+        }
+        let Some(why) = faults.first() else { return 0 };
+        if self.told.is_none_or(|told| told.elapsed() >= SWEPT) {
+            self.told = Some(Instant::now());
+            tracing::error!(why, "the audit trail cannot be written; the lines are lost");
+        }
+        let missing = |line: &Line| line.count.filter(|_| line.outcome == LOST).map_or(1, i64::cast_unsigned);
+        lines.iter().map(missing).sum()
+    }
+
+    async fn to_file(&mut self, plan: &Arc<Plan>, path: &Path, lines: &[Line]) -> io::Result<()> {
+        if self.file.as_ref().is_none_or(|(of, _)| !Arc::ptr_eq(of, plan)) {
+            self.file = Some((Arc::clone(plan), None));
+        }
+        let Some((_, file)) = &mut self.file else { return Ok(()) };
+        let file = match file {
+            Some(file) => file,
+            None => file.insert(open(path).await?),
+        };
+        let mut text = String::new();
+        for line in lines {
+            let line = serde_json::to_string(line).map_err(io::Error::other)?;
+            text.push_str(&one_line_of_json(&line));
+            text.push('\n');
+        }
+        file.write_all(text.as_bytes()).await?;
+        file.flush().await
+    }
+}
+
+/// Opens the file to add to it. Nobody else may read it, whoever made it.
+async fn open(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = if weaken::is("files-open") { 0o644 } else { 0o600 };
+    let file = tokio::fs::OpenOptions::new().append(true).create(true).mode(mode).open(path).await?;
+    file.set_permissions(std::fs::Permissions::from_mode(mode)).await?;
+    Ok(file)
+}
+
+/// The key for the names of strangers, the same after each restart.
+async fn key_of(store: &Store) -> hmac::Key {
+    let kept = store.key("audit").await.unwrap_or_else(|why| {
+        tracing::warn!(%why, "strangers in the audit trail have other names after a restart");
+        let mut random = vec![0; 32];
+        getrandom::fill(&mut random).expect("the system has random numbers");
+        random
+    });
+    hmac::Key::new(hmac::HMAC_SHA256, &kept)
+}
+
+/// The name of a stranger: the same for the same address, which cannot be had from it.
+fn stranger(key: &hmac::Key, address: IpAddr) -> String {
+    let text = address.to_string();
+    let tag = hmac::sign(key, text.as_bytes());
+    let digits: String = tag.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    if weaken::is("audit-addresses") { format!("stranger {text}") } else { format!("stranger {digits}") }
+}
+
+const LOST: &str = "lost";
+
+impl super::Counts {
+    /// A line for each kind that there was since the last time.
+    fn lines(&self) -> Vec<Line> {
+        let Self { lost, door, no_token, bad_token, no_keys, no_endpoint, no_session } = self;
+        let kinds: [(&AtomicU64, &str, Option<i64>, &str); 7] = [
+            (lost, LOST, None, "lines of this trail"),
+            (door, "denied", Some(403), "another host or origin"),
+            (no_token, "denied", Some(401), "no token"),
+            (bad_token, "denied", Some(401), "a token that is not good"),
+            (no_keys, "denied", Some(503), "no keys to look at tokens with"),
+            (no_endpoint, "denied", Some(404), "no endpoint"),
+            (no_session, "denied", Some(404), "no session of this caller"),
+        ];
+        let counted = kinds.into_iter().filter_map(|(count, outcome, code, target)| {
+            let count = i64::try_from(count.swap(0, Ordering::Relaxed)).unwrap_or(i64::MAX);
+            let (outcome, target) = (outcome.to_owned(), Some(target.to_owned()));
+            let at = Timestamp::now();
+            (count > 0).then(|| Line { at, outcome, code, target, count: Some(count), ..Line::default() })
+        });
+        counted.collect()
+    }
+}
