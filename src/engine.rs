@@ -43,6 +43,7 @@ use crate::{
         body::Body,
         guard::{Guard, Inner},
         http::Http,
+        resource::About,
         saved,
         session::{self, Sessions},
         stdio,
@@ -242,9 +243,13 @@ impl Plan {
 
 /// What stands at the door where identity is configured.
 fn guarding(identify: Identify) -> Inner {
-    let issuers: Vec<_> = identify.issuers().map(str::to_owned).collect();
+    let about = About {
+        address: identify.resource().to_owned(),
+        issuers: identify.issuers().map(str::to_owned).collect(),
+        scopes: identify.scopes().to_vec(),
+    };
     let (audience, strangers) = (identify.audience().to_owned(), identify.lets_strangers_in());
-    Inner::new(Arc::new(identify), &audience, &issuers, strangers)
+    Inner::new(Arc::new(identify), &audience, about, strangers)
 }
 
 /// A part, where it is configured; what is wrong with it is added to the faults.

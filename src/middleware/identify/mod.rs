@@ -36,6 +36,11 @@ pub struct Settings {
     /// What stands in the `aud` of tokens that are meant for this gateway: the address by which
     /// clients reach it, such as `https://mcp.example.com/mcp`.
     pub audience: Option<String>,
+    /// The address by which clients reach the gateway, where its issuer calls it something else in
+    /// the `aud` of tokens. What `audience` says by default.
+    pub resource: Option<String>,
+    /// The scopes that clients are to ask the issuer for; some issuers give no token without.
+    pub scopes: Vec<String>,
     /// Who issues tokens.
     pub issuer: Vec<IssuerSettings>,
     /// Are requests without a token let in, as strangers that are told apart by their address?
@@ -51,6 +56,8 @@ const AGAIN: u64 = 300;
 #[derive(Debug)]
 pub struct Identify {
     audience: String,
+    resource: String,
+    scopes: Vec<String>,
     issuers: Vec<Issuer>,
     anonymous: bool,
     http: reqwest::Client,
@@ -61,7 +68,7 @@ pub struct Identify {
 impl Identify {
     /// None where nothing is configured. Reads key files, and connects nowhere.
     pub fn new(settings: &Settings) -> Result<Option<Self>, Vec<String>> {
-        let Settings { audience, issuer, anonymous } = settings;
+        let Settings { audience, resource, scopes, issuer, anonymous } = settings;
         if *settings == Settings::default() {
             return Ok(None);
         }
@@ -73,6 +80,20 @@ impl Identify {
             faults.push(
                 "`audience` is missing, so tokens made for other services would be taken; write the address that \
                  clients use for this gateway, such as https://mcp.example.com/mcp"
+                    .to_owned(),
+            );
+        }
+        if resource.as_ref().is_some_and(|address| !is_address(address)) {
+            faults.push(
+                "`resource` is no address; write the one that clients use, such as https://mcp.example.com/mcp"
+                    .to_owned(),
+            );
+        }
+        // They stand in a header, in quotes and between spaces.
+        if scopes.iter().any(|one| one.is_empty() || !one.bytes().all(is_of_scope)) {
+            faults.push(
+                "one of `scopes` is none; write visible letters without spaces, quotes and backslashes, such as \
+                 \"tools.read\""
                     .to_owned(),
             );
         }
@@ -89,8 +110,9 @@ impl Identify {
         match issuer::http() {
             Ok(http) if faults.is_empty() => {
                 let audience = audience.clone().unwrap_or_default();
-                let remembered = DashMap::new();
-                Ok(Some(Self { audience, issuers, anonymous: *anonymous, http, remembered }))
+                let resource = resource.clone().unwrap_or_else(|| audience.clone());
+                let (scopes, anonymous, remembered) = (scopes.clone(), *anonymous, DashMap::new());
+                Ok(Some(Self { audience, resource, scopes, issuers, anonymous, http, remembered }))
             }
             Ok(_) => Err(faults),
             Err(why) => Err(vec![why]),
@@ -109,6 +131,16 @@ impl Identify {
     /// What tokens must be issued for.
     pub fn audience(&self) -> &str {
         &self.audience
+    }
+
+    /// The address that clients use.
+    pub fn resource(&self) -> &str {
+        &self.resource
+    }
+
+    /// The scopes that clients are to ask for.
+    pub fn scopes(&self) -> &[String] {
+        &self.scopes
     }
 
     async fn verified(&self, token: &str, now: u64) -> Result<Arc<Identity>, Denied> {
@@ -154,6 +186,16 @@ impl crate::call::Identify for Identify {
             self.verified(token, now()).await.map(Caller::Known)
         })
     }
+}
+
+fn is_address(text: &str) -> bool {
+    let url = reqwest::Url::parse(text);
+    url.is_ok_and(|url| url.has_host() && matches!(url.scheme(), "http" | "https"))
+}
+
+/// May this byte stand in a scope (RFC 6749, section 3.3)?
+fn is_of_scope(byte: u8) -> bool {
+    byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\')
 }
 
 /// The token of an `Authorization` header.

@@ -165,12 +165,16 @@ fn strict_base64(text: &str) -> bool {
     URL_SAFE_NO_PAD.decode(text).is_ok()
 }
 
-/// Is this audience among those that a token was issued for?
+/// Is this audience, or a part of it, among those that a token was issued for?
 fn is_for(claim: Option<&Value>, audience: &str) -> bool {
+    let fits = |one: &str| {
+        let rest = one.strip_prefix(audience);
+        rest.is_some_and(|rest| rest.is_empty() || (rest.starts_with('/') && rest.len() > 1))
+    };
     match claim {
-        Some(Value::String(one)) => one == audience,
+        Some(Value::String(one)) => fits(one),
         Some(Value::Array(all)) => {
-            all.iter().all(Value::is_string) && all.iter().any(|one| one.as_str() == Some(audience))
+            all.iter().all(Value::is_string) && all.iter().filter_map(Value::as_str).any(fits)
         }
         _ => false,
     }
