@@ -1,7 +1,9 @@
 //! The gateway from outside.
 
+mod agreement;
 mod apart;
 mod asking;
+mod browsers;
 mod calls;
 mod cancel;
 mod catalog;
