@@ -83,9 +83,9 @@ impl Resource {
     }
 }
 
-/// Can this be a backend's name, which goes into headers as it is?
+/// Can this be what stands behind `/mcp/`, and go into a header as it is?
 fn is_name(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.@".contains(&byte))
 }
 
 #[cfg(test)]
