@@ -12,9 +12,12 @@ use serde_json::Value;
 
 use super::{
     body::{self, Body},
-    resource::{About, Resource},
+    resource::{About, ENDPOINT, Resource},
 };
-use crate::call::{Caller, Denied, Identify};
+use crate::{
+    call::{Caller, Denied, Identify},
+    weaken,
+};
 
 /// Lets requests in, each as somebody's.
 #[derive(Debug, Clone)]
@@ -41,9 +44,13 @@ impl Inner {
     /// part of it, has been looked at before.
     fn is_for(&self, caller: &Caller, backend: Option<&str>) -> bool {
         let Caller::Known(identity) = caller else { return true };
+        if weaken::is("guard-part") {
+            return true;
+        }
         let here = |audience: &str| {
             let part = audience.strip_prefix(&self.audience).and_then(|rest| rest.strip_prefix('/'));
-            audience == self.audience || (part.is_some() && part == backend)
+            let has_parts = self.audience.ends_with(ENDPOINT);
+            audience == self.audience || (has_parts && part.is_some() && part == backend)
         };
         match identity.claims.get("aud") {
             Some(Value::String(one)) => here(one),

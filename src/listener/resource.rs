@@ -2,12 +2,17 @@
 //!
 //! Each endpoint `/mcp/<backend>` is a resource of its own, for clients compare what is said of a
 //! resource with the address they use. A token for the gateway is good at all of them, one for such
-//! an endpoint there alone. (RFC 9728; 2026-07-28 "Protected resource metadata".)
+//! an endpoint there alone. Where the gateway's address does not end in `/mcp` there are no such
+//! parts: what is below it may be another service's. (RFC 9728; 2026-07-28 "Protected resource
+//! metadata".)
 
 use http::Uri;
 use serde_json::{Value, json};
 
 use super::endpoint::METADATA;
+
+/// Where the gateway is below its host; its parts are below that.
+pub const ENDPOINT: &str = "/mcp";
 
 /// What clients are told about tokens.
 #[derive(Debug, Clone, Default)]
@@ -46,7 +51,7 @@ impl Resource {
     pub fn document(&self, path: &str) -> Option<Value> {
         let backend = match path.trim_end_matches('/') {
             "" => None,
-            path if path == self.path => None,
+            path if path == self.path || !self.has_parts() => None,
             path => Some(path.strip_prefix(&self.path)?.strip_prefix('/').filter(|name| is_name(name))?),
         };
         let resource = match backend {
@@ -66,14 +71,23 @@ impl Resource {
 
     /// What a client without a good token is told, as parameters of the challenge.
     pub fn challenge(&self, backend: Option<&str>) -> Vec<String> {
-        let mut parts = Vec::new();
+        let mut parts = vec![self.place(backend)];
         if !self.about.scopes.is_empty() {
-            parts.push(format!("scope=\"{}\"", self.about.scopes.join(" ")));
+            parts.insert(0, format!("scope=\"{}\"", self.about.scopes.join(" ")));
         }
-        // What is no name cannot be a backend's, so that what is said of all holds as well.
-        let own = backend.filter(|name| is_name(name)).map(|name| format!("/{name}")).unwrap_or_default();
-        parts.push(format!("resource_metadata=\"{}{METADATA}{}{own}\"", self.origin, self.path));
         parts
+    }
+
+    /// Where the metadata is, as a parameter of a challenge.
+    pub fn place(&self, backend: Option<&str>) -> String {
+        // What is no name cannot be a backend's, so that what is said of all holds as well.
+        let own = backend.filter(|name| self.has_parts() && is_name(name));
+        let own = own.map(|name| format!("/{name}")).unwrap_or_default();
+        format!("resource_metadata=\"{}{METADATA}{}{own}\"", self.origin, self.path)
+    }
+
+    fn has_parts(&self) -> bool {
+        self.path.ends_with(ENDPOINT)
     }
 
     /// The metadata of the first issuer, at the place where every OpenID provider has it.
@@ -107,6 +121,15 @@ mod tests {
         for path in ["/mcp", "/tools", "/tools/mcpx", "/tools/mcp/a/b", "/tools/mcp/\"", "/tools/mcp/%22"] {
             assert_eq!(of(path), None, "{path}");
         }
+    }
+
+    #[test]
+    fn an_address_that_is_not_that_of_the_endpoint_has_no_parts() {
+        let resource = at("https://example.com").unwrap();
+        for path in ["", "/mcp", "/mcp/files"] {
+            assert_eq!(resource.document(path).unwrap()["resource"], "https://example.com", "{path}");
+        }
+        assert!(!resource.challenge(Some("files"))[1].contains("files"));
     }
 
     #[test]

@@ -255,8 +255,7 @@ def check_refresh(tally, gateway, chosen):
     with ThreadPoolExecutor(len(chosen)) as pool:
         waits = [gateway.folder / f"wait-{index}" for index in range(len(chosen))]
         running = [pool.submit(login.run, gateway, wait) for login, wait in zip(chosen, waits, strict=True)]
-        end = time.monotonic() + SECONDS / 2
-        while time.monotonic() < end and not all(Path(f"{wait}.ready").exists() for wait in waits):
+        while not all(Path(f"{wait}.ready").exists() or client.done() for wait, client in zip(waits, running, strict=True)):
             time.sleep(0.1)
         before = provider.change(ttl=4 * 3600).get("refresh_token", 0)
         time.sleep(2)
@@ -357,7 +356,7 @@ def check(tally, binary, tools, folder, only):
         guarded(tally, check_tokens, gateway, stranger)
         every = [login for login in logins(tools, folder) if only in login.label]
         guarded(tally, check_logins, gateway, every)
-        again = [login for login in every if login.label in ("python legacy", "python modern", "typescript 2.4 legacy", "typescript 2.4 modern", "typescript 1.32")]
+        again = [login for login in every if login.label in ("python modern", "typescript 2.4 legacy", "typescript 1.32")]
         if again:
             guarded(tally, check_refresh, gateway, again)
         guarded(tally, check_rotation, gateway)

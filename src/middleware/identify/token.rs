@@ -165,11 +165,12 @@ fn strict_base64(text: &str) -> bool {
     URL_SAFE_NO_PAD.decode(text).is_ok()
 }
 
-/// Is this audience, or a part of it, among those that a token was issued for?
+/// Is this audience, or an endpoint below it, among those that a token was issued for? Which
+/// endpoint that is, whoever knows where the token came must look at.
 fn is_for(claim: Option<&Value>, audience: &str) -> bool {
     let fits = |one: &str| {
-        let rest = one.strip_prefix(audience);
-        rest.is_some_and(|rest| rest.is_empty() || (rest.starts_with('/') && rest.len() > 1))
+        let part = one.strip_prefix(audience).and_then(|rest| rest.strip_prefix('/'));
+        one == audience || (audience.ends_with("/mcp") && part.is_some_and(|part| !part.is_empty()))
     };
     match claim {
         Some(Value::String(one)) => fits(one),
