@@ -58,6 +58,10 @@ impl Sockets {
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.public.local_addr()
     }
+
+    pub fn admin(&self) -> io::Result<SocketAddr> {
+        self.admin.local_addr()
+    }
 }
 
 /// Serves until `stop` is done and the requests then under way have been answered.
@@ -228,7 +232,7 @@ pub async fn serve(config: Config, reread: Reread, stop: CancellationToken) -> R
     })?;
     guard();
     let gateway = plan.start().await;
-    let greeting = tokio::spawn(greet(gateway.clone(), sockets.address(), sockets.admin.local_addr()));
+    let greeting = tokio::spawn(greet(gateway.clone(), sockets.address(), sockets.admin()));
     serve_on(gateway, sockets, Some(reread), stop.cancelled_owned()).await;
     greeting.abort();
     Ok(())

@@ -249,22 +249,23 @@ def survivors(before, seconds=5):
 
 
 class Gateway:
-    """A `waystation serve` on free ports, with these [backends.…] tables behind it."""
+    """A `waystation serve` on free ports, with these tables of routes.toml, which may be made from its address."""
 
-    def __init__(self, binary, folder, backends):
-        self.port, admin = free_port(), free_port()
+    def __init__(self, binary, folder, tables, env=None):
+        self.port, admin, self.env = free_port(), free_port(), env
+        self.base = f"http://127.0.0.1:{self.port}"
+        tables = tables(self.base) if callable(tables) else tables
         self.config = Path(folder) / "routes.toml"
         self.config.write_text(
             f'[listen]\naddress = "127.0.0.1:{self.port}"\nadmin = "127.0.0.1:{admin}"\n\n'
-            f"[store]\npath = {toml(str(Path(folder) / 'waystation.db'))}\n\n{backends}"
+            f"[store]\npath = {toml(str(Path(folder) / 'waystation.db'))}\n\n{tables}"
         )
-        self.base = f"http://127.0.0.1:{self.port}"
         self.binary, self.folder = binary, Path(folder)
         self.start()
 
     def start(self):
         command = [self.binary, "serve", "--config", self.config]
-        self.process = Process(command, self.folder / "gateway.log", cwd=self.folder)
+        self.process = Process(command, self.folder / "gateway.log", env=self.env, cwd=self.folder)
         self.process.wait_until(lambda: answers(f"{self.base}/health"), "the gateway")
 
     def kill(self):
@@ -299,11 +300,11 @@ class Refused(Exception):
 class Client:
     """An MCP client over Streamable HTTP, of any revision from 2025-03-26 on, one request at a time."""
 
-    def __init__(self, url, revision, capabilities=None):
+    def __init__(self, url, revision, capabilities=None, headers=None):
         self.url, self.revision, self.session, self.last = url, revision, None, 0
         self.capabilities = capabilities or {}
         # More headers for the next request.
-        self.headers = {}
+        self.headers = headers or {}
         self.modern = revision >= MODERN
         self.hello = self.request("server/discover") if self.modern else self.initialize()
 

@@ -31,20 +31,42 @@ impl Mirrored {
 
     /// The argument's value as the header has it: nothing if it is absent or null.
     pub fn value(&self, arguments: &[u8]) -> Option<String> {
-        let mut value = arguments;
-        for name in &self.path {
-            value = json::members(value)
-                .into_iter()
-                .find(|member| member.key_in(value) == *name)?
-                .value
-                .of(value);
-        }
+        let value = self.place(arguments)?;
         match value.first()? {
             b'"' => json::string(value).map(|text| text.into_owned()),
             b't' | b'f' | b'-' | b'0'..=b'9' => Some(String::from_utf8_lossy(value).into_owned()),
             _ => None,
         }
     }
+
+    /// Does a header say what the argument does? Where that is absent there is nothing to repeat,
+    /// and a header says nothing.
+    pub fn agrees(&self, arguments: &[u8], header: Option<&str>) -> bool {
+        let Some(value) = self.value(arguments) else { return true };
+        let is_number = self.place(arguments).is_some_and(|text| matches!(text[0], b'-' | b'0'..=b'9'));
+        header.is_some_and(|header| header == value || (is_number && same_number(header, &value)))
+    }
+
+    /// The argument as it is written.
+    fn place<'a>(&self, arguments: &'a [u8]) -> Option<&'a [u8]> {
+        let mut value = arguments;
+        for name in &self.path {
+            let members = json::members(value);
+            value = members.into_iter().find(|member| member.key_in(value) == *name)?.value.of(value);
+        }
+        (!value.is_empty()).then_some(value)
+    }
+}
+
+/// Are these one number, as 42 and 42.0 are? Those that floats cannot tell apart must be spelled
+/// alike: who routes by the header may read them exactly.
+fn same_number(one: &str, other: &str) -> bool {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    let read = |text: &str| {
+        let digits = text.bytes().all(|b| b.is_ascii_digit() || b"-.eE+".contains(&b));
+        text.parse::<f64>().ok().filter(|number| digits && !text.starts_with('+') && number.abs() < EXACT)
+    };
+    read(one).is_some_and(|number| read(other) == Some(number))
 }
 
 /// Looks through a schema. Annotations count only where `properties` alone leads.
@@ -124,6 +146,33 @@ mod tests {
         assert_eq!(value("Region").as_deref(), Some("éu"));
         assert_eq!(value("N").as_deref(), Some("42"));
         assert_eq!(found[0].value(br#"{"deep":null}"#), None);
+    }
+
+    #[test]
+    fn a_header_agrees_with_its_argument_or_with_nothing() {
+        let found = Mirrored { header: "N".into(), path: vec!["n".into()] };
+        let agrees = |argument: &str, header: &str| {
+            found.agrees(format!("{{\"n\":{argument}}}").as_bytes(), Some(header))
+        };
+        for (argument, header) in
+            [("42", "42"), ("42", "42.0"), ("4.2e1", "42"), ("-0", "0"), ("true", "true"), ("null", "x")]
+        {
+            assert!(agrees(argument, header), "{argument} {header}");
+        }
+        for (argument, header) in [
+            ("42", "43"),
+            ("42", "+42"),
+            ("42", "0x2a"),
+            ("42", ""),
+            ("\"42\"", "42.0"),
+            ("\"inf\"", "infinity"),
+            ("9007199254740993", "9007199254740992"),
+            ("1e400", "2e400"),
+            ("true", "1"),
+        ] {
+            assert!(!agrees(argument, header), "{argument} {header}");
+        }
+        assert!(found.agrees(b"{}", None) && !found.agrees(b"{\"n\":1}", None));
     }
 
     #[test]

@@ -17,7 +17,10 @@ use serde::Serialize;
 use super::{Fault, Waystation, part};
 use crate::{
     config::Config,
-    listener::guard::{Guard, Inner},
+    listener::{
+        guard::{Guard, Inner},
+        resource::About,
+    },
     middleware::identify::Identify,
     store::Store,
 };
@@ -63,9 +66,13 @@ impl Live {
 
 /// What stands at the door where identity is configured.
 fn guarding(identify: Arc<Identify>) -> Inner {
-    let issuers: Vec<_> = identify.issuers().map(str::to_owned).collect();
+    let about = About {
+        address: identify.resource().to_owned(),
+        issuers: identify.issuers().map(str::to_owned).collect(),
+        scopes: identify.scopes().to_vec(),
+    };
     let (audience, strangers) = (identify.audience().to_owned(), identify.lets_strangers_in());
-    Inner::new(identify, &audience, &issuers, strangers)
+    Inner::new(identify, &audience, about, strangers)
 }
 
 /// What came of a new configuration.

@@ -58,13 +58,15 @@ impl Doors {
             (Some(_), Some(_)) => false,
             (None, _) => uri.authority().is_some_and(|authority| self.is_ours(authority.as_str())),
         };
-        if !is_ours {
+        if (!is_ours && !weaken::is("doors-host")) || weaken::is("doors-shut") {
             return Err(Refusal::Host);
         }
-        match headers.get(header::ORIGIN) {
-            None => Ok(()),
-            Some(origin) if origin.to_str().is_ok_and(|origin| self.is_welcome(origin)) => Ok(()),
-            Some(_) => Err(Refusal::Origin),
+        let mut origins = headers.get_all(header::ORIGIN).iter();
+        match (origins.next(), origins.next()) {
+            (None, _) => Ok(()),
+            (Some(origin), None) if origin.to_str().is_ok_and(|origin| self.is_welcome(origin)) => Ok(()),
+            _ if weaken::is("doors-origin") => Ok(()),
+            _ => Err(Refusal::Origin),
         }
     }
 
@@ -95,10 +97,7 @@ fn without_port(authority: &str) -> &str {
 }
 
 fn bare(name: &str) -> &str {
-    if name.starts_with('[') || name.ends_with(']') {
-        return name.trim_start_matches('[').trim_end_matches(']');
-    }
-    name
+    name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name)
 }
 
 #[cfg(test)]
@@ -122,7 +121,15 @@ mod tests {
         {
             check(host, None, Ok(()));
         }
-        for host in ["evil.example:8080", "127.0.0.1.evil.example", "localhost.evil.example", "", "[::2]"] {
+        for host in [
+            "evil.example:8080",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example",
+            "",
+            "[::2]",
+            "[::1",
+            "[[::1]]",
+        ] {
             check(host, None, Err(Refusal::Host));
         }
     }

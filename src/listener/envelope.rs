@@ -14,6 +14,7 @@ use super::heads::{Heads, Once};
 use crate::{
     call::{Call, Caller, Client, Given, Progress, Scope},
     error::{Error, Result},
+    weaken,
     wire::{
         capability::Capabilities,
         header,
@@ -108,6 +109,7 @@ pub fn call(
     let method = method.ok_or_else(|| Error::UnknownMethod(words(&method_name).into_owned()))?;
     let client = Client { revision, capabilities: Capabilities::of(capabilities.of(text), revision), info };
     let mirrored = match headers {
+        Some(_) if weaken::is("mirror-agree") => None,
         Some((heads, all)) if heads.params => Some(mirrored(all)?),
         Some(_) => Some(Vec::new()),
         None => None,
@@ -187,6 +189,14 @@ fn agree(
     method: Option<Method>,
     message: &Message,
 ) -> Result<()> {
+    if weaken::is("envelope-agree") {
+        return Ok(());
+    }
+    if headers.underscored {
+        return Err(Error::Header(
+            "a header's name begins with Mcp_, which some take for Mcp-; write it with hyphens alone".into(),
+        ));
+    }
     if single(headers.version, "mcp-protocol-version")? != Some(version) {
         return Err(Error::Header(format!(
             "the header MCP-Protocol-Version must be there and say {:?}, as the body does",

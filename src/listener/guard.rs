@@ -2,22 +2,22 @@
 //!
 //! Where identity is configured, every request says it anew, and nothing is looked at before: not
 //! the body, and no session. A client without a good token is told where to get one. (RFC 6750;
-//! RFC 9728; 2026-07-28 "Authorization", "Protected resource metadata".)
+//! 2026-07-28 "Authorization".)
 
 use std::{net::SocketAddr, sync::Arc};
 
 use arc_swap::ArcSwapOption;
 use http::{HeaderValue, Response, StatusCode, header, request::Parts};
-use serde_json::json;
+use serde_json::Value;
 
-use super::body::{self, Body};
+use super::{
+    body::{self, Body},
+    resource::{About, ENDPOINT, Resource},
+};
 use crate::{
     call::{Caller, Denied, Identify},
     weaken,
 };
-
-/// Where clients look for what a protected resource says of itself.
-pub const METADATA: &str = "/.well-known/oauth-protected-resource";
 
 /// Lets requests in, each as somebody's.
 #[derive(Debug, Clone)]
@@ -27,27 +27,36 @@ pub struct Guard(Arc<ArcSwapOption<Inner>>);
 #[derive(Debug)]
 pub struct Inner {
     identify: Arc<dyn Identify>,
-    metadata: Option<String>,
-    /// Where the metadata is, for clients without a token.
-    at: Option<String>,
+    audience: String,
+    /// Nothing is said of it where nobody issues tokens, or no address is known.
+    resource: Option<Resource>,
     /// Requests without a token come in.
     strangers: bool,
 }
 
 impl Inner {
-    /// `resource` is the address that clients use for the gateway, and `issuers` give tokens for it.
-    pub fn new(identify: Arc<dyn Identify>, resource: &str, issuers: &[String], strangers: bool) -> Self {
-        let document = json!({
-            "resource": resource,
-            "authorization_servers": issuers,
-            "bearer_methods_supported": ["header"],
-        });
-        let at = resource.parse::<http::Uri>().ok().filter(|_| !issuers.is_empty()).and_then(|uri| {
-            let path = uri.path().trim_end_matches('/');
-            Some(format!("{}://{}{METADATA}{path}", uri.scheme_str()?, uri.authority()?))
-        });
-        let metadata = (!issuers.is_empty()).then(|| document.to_string());
-        Self { identify, metadata, at, strangers }
+    /// `audience` is what tokens are issued for.
+    pub fn new(identify: Arc<dyn Identify>, audience: &str, about: About, strangers: bool) -> Self {
+        Self { identify, audience: audience.to_owned(), resource: Resource::new(about), strangers }
+    }
+
+    /// Was a caller's token issued for this place? That it was issued for the gateway, or for some
+    /// part of it, has been looked at before.
+    fn is_for(&self, caller: &Caller, backend: Option<&str>) -> bool {
+        let Caller::Known(identity) = caller else { return true };
+        if weaken::is("guard-part") {
+            return true;
+        }
+        let here = |audience: &str| {
+            let part = audience.strip_prefix(&self.audience).and_then(|rest| rest.strip_prefix('/'));
+            let has_parts = self.audience.ends_with(ENDPOINT);
+            audience == self.audience || (has_parts && part.is_some() && part == backend)
+        };
+        match identity.claims.get("aud") {
+            Some(Value::String(one)) => here(one),
+            Some(Value::Array(all)) => all.iter().filter_map(Value::as_str).any(here),
+            _ => true, // Known by something else than a token for an audience.
+        }
     }
 }
 
@@ -67,9 +76,9 @@ impl Guard {
         self.0.load().as_ref().is_some_and(|inner| inner.strangers)
     }
 
-    /// Whose request this is. Without identity, whoever can reach a loopback address may do what
-    /// the gateway's owner may.
-    pub async fn who(&self, parts: &Parts) -> Result<Caller, Denied> {
+    /// Whose this request is; at the endpoint of one backend, if that is named. Without identity,
+    /// whoever can reach a loopback address may do what the gateway's owner may.
+    pub async fn who(&self, parts: &Parts, backend: Option<&str>) -> Result<Caller, Denied> {
         let inner = self.0.load();
         let Some(inner) = inner.as_ref().filter(|_| !weaken::is("defaults-open")) else {
             return Ok(Caller::Local);
@@ -80,22 +89,36 @@ impl Guard {
             (first, _) => first.map(HeaderValue::as_bytes),
         };
         let peer = parts.extensions.get::<SocketAddr>().map(SocketAddr::ip);
-        let who = match (inner.identify.known(token, peer), token) {
+        let caller = match (inner.identify.known(token, peer), token) {
             (Some(known), _) => known,
             (None, Some(token)) => inner.identify.ask(token).await,
             (None, None) => Err(Denied::Missing),
         };
-        if crate::weaken::is("identify-fallthrough") { who.or(Ok(Caller::Local)) } else { who }
+        if weaken::is("identify-fallthrough") {
+            return caller.or(Ok(Caller::Local));
+        }
+        let caller = caller?;
+        if inner.is_for(&caller, backend) { Ok(caller) } else { Err(Denied::Invalid) }
     }
 
-    /// What the gateway says of itself as a protected resource; nothing where it is none.
-    pub fn metadata(&self) -> Option<Response<Body>> {
-        let metadata = self.0.load().as_ref()?.metadata.clone()?;
-        Some(body::json(200, metadata.into_bytes()))
+    /// What the gateway says of itself as a protected resource, or of the endpoint with this path;
+    /// nothing where there is none.
+    pub fn metadata(&self, path: &str) -> Option<Response<Body>> {
+        let document = self.0.load().as_ref()?.resource.as_ref()?.document(path)?;
+        Some(body::json(200, document.to_string()))
+    }
+
+    /// Where clients that know no metadata of resources find who issues tokens: they ask the
+    /// gateway, as if it did. (2025-03-26 "Authorization", "Metadata discovery".)
+    pub fn authorization_server(&self) -> Option<Response<Body>> {
+        let place = self.0.load().as_ref()?.resource.as_ref()?.authorization_server()?;
+        let mut response = body::empty(StatusCode::FOUND);
+        response.headers_mut().insert(header::LOCATION, HeaderValue::from_str(&place).ok()?);
+        Some(response)
     }
 
     /// The answer to a request that is not let in. It says nothing about why a token is not good.
-    pub fn denied(&self, why: Denied) -> Response<Body> {
+    pub fn denied(&self, why: Denied, backend: Option<&str>) -> Response<Body> {
         let text = match why {
             Denied::Missing => {
                 "This gateway wants to know who asks: send Authorization: Bearer with a token for it."
@@ -112,8 +135,8 @@ impl Guard {
         if why == Denied::Invalid {
             parts.push("error=\"invalid_token\"".to_owned());
         }
-        if let Some(at) = self.0.load().as_ref().and_then(|inner| inner.at.clone()) {
-            parts.push(format!("resource_metadata=\"{at}\""));
+        if let Some(resource) = self.0.load().as_ref().and_then(|inner| inner.resource.as_ref()) {
+            parts.extend(resource.challenge(backend));
         }
         let challenge = format!("Bearer {}", parts.join(", "));
         let mut response = body::plain(StatusCode::UNAUTHORIZED, text);

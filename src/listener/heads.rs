@@ -15,6 +15,8 @@ pub struct Heads<'a> {
     pub name: Once<'a>,
     /// Are there any `Mcp-Param-…`?
     pub params: bool,
+    /// Are there any that some servers take for those above, with `_` for `-`?
+    pub underscored: bool,
     /// Is there a trace that the request belongs to?
     pub traced: bool,
 }
@@ -45,7 +47,10 @@ impl<'a> Heads<'a> {
                 "mcp-method" => heads.method.put(value),
                 "mcp-name" => heads.name.put(value),
                 "traceparent" | "baggage" => heads.traced = true,
-                other => heads.params |= other.starts_with("mcp-param-"),
+                other => {
+                    heads.params |= other.starts_with("mcp-param-");
+                    heads.underscored |= other.starts_with("mcp_");
+                }
             }
         }
         heads

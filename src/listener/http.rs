@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
-use http::{HeaderName, HeaderValue, Method as Verb, Request, Response, StatusCode, request::Parts};
+use http::{HeaderName, HeaderValue, Method as Verb, Request, Response, StatusCode, header, request::Parts};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt as _;
 
@@ -16,9 +16,11 @@ use super::{
     Front,
     answer::{self, detached, last_of},
     body::{self, Body},
+    cors,
     doors::Doors,
+    endpoint::Endpoint,
     envelope::{self, Envelope},
-    guard::{Guard, METADATA},
+    guard::Guard,
     heads::{Heads, Takes},
     legacy::{self, Asking},
     pipe,
@@ -78,17 +80,38 @@ impl<S: Stage> Http<S> {
             self.watchman.turned_away(TurnedAway::Door);
             return refused(refusal);
         }
-        match endpoint(parts.uri.path()) {
+        let origin = parts.headers.get(header::ORIGIN).cloned();
+        let mut response = match cors::preflight(&parts) {
+            Some(response) => response,
+            None => self.admitted(parts, body).await,
+        };
+        if let Some(origin) = origin {
+            cors::open_to(origin, response.headers_mut());
+        }
+        response
+    }
+
+    /// Answers a request that may come in, whoever sends it.
+    async fn admitted<B>(&self, parts: Parts, body: B) -> Response<Body>
+    where
+        B: HttpBody<Data = Bytes> + Unpin,
+    {
+        match Endpoint::at(parts.uri.path()) {
             Some(Endpoint::Health) if parts.method == Verb::GET => body::plain(StatusCode::OK, "ok"),
-            Some(Endpoint::Metadata) if parts.method == Verb::GET => {
-                self.guard.metadata().unwrap_or_else(nothing_here)
+            Some(Endpoint::Metadata(of)) if parts.method == Verb::GET => {
+                self.guard.metadata(of).unwrap_or_else(nothing_here)
             }
-            Some(Endpoint::Health | Endpoint::Metadata) => not_allowed("GET"),
-            Some(endpoint) => match self.guard.who(&parts).await {
+            Some(Endpoint::AuthorizationServer) if parts.method == Verb::GET => {
+                self.guard.authorization_server().unwrap_or_else(nothing_here)
+            }
+            Some(Endpoint::Health | Endpoint::Metadata(_) | Endpoint::AuthorizationServer) => {
+                not_allowed("GET")
+            }
+            Some(endpoint) => match self.guard.who(&parts, endpoint.backend()).await {
                 Ok(caller) => self.known(&parts, endpoint, caller, body).await,
                 Err(denied) => {
                     self.watchman.turned_away(TurnedAway::NotLetIn(denied));
-                    self.guard.denied(denied)
+                    self.guard.denied(denied, endpoint.backend())
                 }
             },
             None => {
@@ -99,7 +122,7 @@ impl<S: Stage> Http<S> {
     }
 
     /// Answers a request of somebody's.
-    async fn known<B>(&self, parts: &Parts, endpoint: Endpoint, caller: Caller, body: B) -> Response<Body>
+    async fn known<B>(&self, parts: &Parts, endpoint: Endpoint<'_>, caller: Caller, body: B) -> Response<Body>
     where
         B: HttpBody<Data = Bytes> + Unpin,
     {
@@ -120,7 +143,9 @@ impl<S: Stage> Http<S> {
                 Box::pin(self.message(parts, &caller, body)).await
             }
             Endpoint::Messages => not_allowed("POST"),
-            Endpoint::Sse(_) | Endpoint::Health | Endpoint::Metadata => not_allowed("GET"),
+            Endpoint::Sse(_) | Endpoint::Health | Endpoint::Metadata(_) | Endpoint::AuthorizationServer => {
+                not_allowed("GET")
+            }
         }
     }
 
@@ -406,32 +431,6 @@ enum Begun {
     Modern(Asked, Replying),
     /// With whether it opens the session.
     Legacy(Asking, Arc<Session>, bool),
-}
-
-enum Endpoint {
-    Mcp(Scope),
-    Sse(Scope),
-    Messages,
-    Health,
-    /// What the gateway says of itself as a protected resource.
-    Metadata,
-}
-
-fn endpoint(path: &str) -> Option<Endpoint> {
-    let one = |name: &str| (!name.is_empty() && !name.contains('/')).then(|| Scope::One(name.into()));
-    match path {
-        _ if crate::weaken::is("identify-paths") => Some(Endpoint::Mcp(Scope::All)),
-        "/mcp" | "/mcp/" => Some(Endpoint::Mcp(Scope::All)),
-        "/sse" => Some(Endpoint::Sse(Scope::All)),
-        "/messages" => Some(Endpoint::Messages),
-        "/health" => Some(Endpoint::Health),
-        _ if path.starts_with(METADATA) => Some(Endpoint::Metadata),
-        _ => match (path.strip_prefix("/mcp/"), path.strip_prefix("/sse/")) {
-            (Some(name), _) => one(name).map(Endpoint::Mcp),
-            (None, Some(name)) => one(name).map(Endpoint::Sse),
-            (None, None) => None,
-        },
-    }
 }
 
 /// Is the body JSON, and will the client take JSON back?

@@ -18,7 +18,9 @@ mod answer; //      one text or a stream
 mod asking; //      a backend's questions, put to a legacy client
 pub mod body; //    what an HTTP answer consists of
 pub mod connection; // one client's connection
+mod cors; //        what pages of other origins may
 pub mod doors; //   who may reach the gateway, by host and origin
+mod endpoint; //    what is at which path
 pub mod guard; //   who asks
 mod envelope; //    the modern era's requests
 mod heads; //       what a request's headers say
@@ -28,6 +30,7 @@ mod legacy; //      the legacy era's requests
 mod pipe; //        requests and answers on one stream
 pub mod saved; //   sessions that outlive a restart
 mod refusal; //     what a refusal looks like
+pub mod resource; // what clients are told about tokens
 pub mod session; // what clients older than 2026-07-28 expect to be kept
 pub mod stdio; //   a line in, a line out
 mod replay; //      what was sent, and could be sent again

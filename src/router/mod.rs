@@ -308,12 +308,7 @@ fn repeated_rightly(route: &Route, call: &Call) -> Result<()> {
     let arguments = call.message.in_params("arguments").unwrap_or_default();
     for mirrored in &*route.mirrored {
         let header = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(&mirrored.header));
-        let header = header.map(|(_, value)| value.as_str());
-        let Some(body) = mirrored.value(arguments) else { continue };
-        let same = header == Some(&body)
-            // 42 and 42.0 are one number.
-            || header.and_then(|text| text.parse::<f64>().ok()).is_some_and(|n| body.parse() == Ok(n));
-        if !same {
+        if !mirrored.agrees(arguments, header.map(|(_, value)| value.as_str())) {
             let (name, path) = (&mirrored.header, mirrored.path.join("."));
             return Err(Error::Header(format!(
                 "the header Mcp-Param-{name} must be there and say what the argument {path:?} does"

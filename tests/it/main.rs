@@ -1,8 +1,10 @@
 //! The gateway from outside.
 
+mod agreement;
 mod apart;
 mod asking;
 mod audit;
+mod browsers;
 mod calls;
 mod cancel;
 mod catalog;

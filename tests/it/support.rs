@@ -125,12 +125,13 @@ impl Setup {
         config.store.path = Some(store.unwrap_or_else(|| ":memory:".into()));
         let sockets = app::Sockets::bind(&config.listen).await.expect("a free port");
         let address = sockets.address().expect("a bound socket has an address");
+        let admin = sockets.admin().expect("a bound socket has an address");
         let waystation = Waystation::from_config(config).await.expect("the test's own routes.toml");
         let (stop, stopped) = oneshot::channel::<()>();
         let served = tokio::spawn(app::serve_on(waystation.clone(), sockets, None, async {
             let _ = stopped.await; // Dropped, it stops as well.
         }));
-        Gateway { waystation, address, folder, stop, served, last_id: AtomicU64::new(0) }
+        Gateway { waystation, address, admin, folder, stop, served, last_id: AtomicU64::new(0) }
     }
 }
 
@@ -146,6 +147,7 @@ pub fn child_table(name: &str, flags: &[&str], log: &std::path::Path) -> String 
 pub struct Gateway {
     pub waystation: Waystation,
     pub address: SocketAddr,
+    pub admin: SocketAddr,
     folder: TempDir,
     stop: oneshot::Sender<()>,
     served: JoinHandle<()>,

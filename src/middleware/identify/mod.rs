@@ -46,6 +46,11 @@ pub struct Settings {
     /// What stands in the `aud` of tokens that are meant for this gateway: the address by which
     /// clients reach it, such as `https://mcp.example.com/mcp`.
     pub audience: Option<String>,
+    /// The address by which clients reach the gateway, where its issuer calls it something else in
+    /// the `aud` of tokens. What `audience` says by default.
+    pub resource: Option<String>,
+    /// The scopes that clients are to ask the issuer for; some issuers give no token without.
+    pub scopes: Vec<String>,
     /// Who issues tokens.
     pub issuer: Vec<IssuerSettings>,
     /// Are keys taken that were made with `waystation key new`? They are kept in the database, as
@@ -62,6 +67,8 @@ const REMEMBERED: usize = 20_000;
 #[derive(Debug)]
 pub struct Identify {
     audience: String,
+    resource: String,
+    scopes: Vec<String>,
     issuers: Vec<Arc<Issuer>>,
     takes_keys: bool,
     /// None until the store is open.
@@ -88,7 +95,7 @@ struct Verified {
 impl Identify {
     /// None where nothing is configured. Reads key files, and connects nowhere.
     pub fn new(settings: &Settings) -> Result<Option<Self>, Vec<String>> {
-        let Settings { audience, issuer, keys, anonymous } = settings;
+        let Settings { audience, resource, scopes, issuer, keys, anonymous } = settings;
         if *settings == Settings::default() {
             return Ok(None);
         }
@@ -103,6 +110,20 @@ impl Identify {
             faults.push(
                 "`audience` is missing, so tokens made for other services would be taken; write the address that \
                  clients use for this gateway, such as https://mcp.example.com/mcp"
+                    .to_owned(),
+            );
+        }
+        if resource.as_ref().is_some_and(|address| !is_address(address)) {
+            faults.push(
+                "`resource` is no address; write the one that clients use, such as https://mcp.example.com/mcp"
+                    .to_owned(),
+            );
+        }
+        // They stand in a header, in quotes and between spaces.
+        if scopes.iter().any(|one| one.is_empty() || !one.bytes().all(is_of_scope)) {
+            faults.push(
+                "one of `scopes` is none; write visible letters without spaces, quotes and backslashes, such as \
+                 \"tools.read\""
                     .to_owned(),
             );
         }
@@ -124,6 +145,8 @@ impl Identify {
         match discovery::http() {
             Ok(http) if faults.is_empty() => Ok(Some(Self {
                 audience: audience.clone().unwrap_or_default(),
+                resource: resource.as_ref().or(audience.as_ref()).cloned().unwrap_or_default(),
+                scopes: scopes.clone(),
                 issuers,
                 takes_keys: *keys,
                 held: None,
@@ -165,6 +188,16 @@ impl Identify {
     /// What tokens must be issued for.
     pub fn audience(&self) -> &str {
         &self.audience
+    }
+
+    /// The address that clients use.
+    pub fn resource(&self) -> &str {
+        &self.resource
+    }
+
+    /// The scopes that clients are to ask for.
+    pub fn scopes(&self) -> &[String] {
+        &self.scopes
     }
 
     async fn verified(&self, token: &str, now: u64) -> Result<Arc<Identity>, Denied> {
@@ -229,6 +262,16 @@ impl crate::call::Identify for Identify {
             self.verified(token, now()).await.map(Caller::Known)
         })
     }
+}
+
+fn is_address(text: &str) -> bool {
+    let url = reqwest::Url::parse(text);
+    url.is_ok_and(|url| url.has_host() && matches!(url.scheme(), "http" | "https"))
+}
+
+/// May this byte stand in a scope (RFC 6749, section 3.3)?
+fn is_of_scope(byte: u8) -> bool {
+    byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\')
 }
 
 /// The token of an `Authorization` header.

@@ -215,12 +215,17 @@ fn object(part: &str) -> Result<Map<String, Value>, Refusal> {
     serde_json::from_slice(&text).map_err(|_| "a part of it is no object")
 }
 
-/// Is this audience among those that a token was issued for?
+/// Is this audience, or an endpoint below it, among those that a token was issued for? Which
+/// endpoint that is, whoever knows where the token came must look at.
 fn is_for(claim: Option<&Value>, audience: &str) -> bool {
+    let fits = |one: &str| {
+        let part = one.strip_prefix(audience).and_then(|rest| rest.strip_prefix('/'));
+        one == audience || (audience.ends_with("/mcp") && part.is_some_and(|part| !part.is_empty()))
+    };
     match claim {
-        Some(Value::String(one)) => one == audience,
+        Some(Value::String(one)) => fits(one),
         Some(Value::Array(all)) => {
-            all.iter().all(Value::is_string) && all.iter().any(|one| one.as_str() == Some(audience))
+            all.iter().all(Value::is_string) && all.iter().filter_map(Value::as_str).any(fits)
         }
         _ => false,
     }

@@ -21,6 +21,58 @@ pub struct Shape {
     pub body: Vec<u8>,
 }
 
+/// One request whose headers and body agree, or do not.
+#[derive(Debug, Clone)]
+pub struct Agreement {
+    pub name: &'static str,
+    /// The tool that is carried out, or status and code of the refusal.
+    pub verdict: Result<&'static str, (u16, i64)>,
+    pub headers: Vec<Change>,
+    pub body: Vec<u8>,
+}
+
+/// What is unlike the usual headers.
+#[derive(Debug, Clone)]
+pub enum Change {
+    Set(&'static str, Vec<u8>),
+    Add(&'static str, Vec<u8>),
+    Remove(&'static str),
+}
+
+/// All requests of `agreement.tsv`, in its order.
+pub fn agreements() -> Vec<Agreement> {
+    rows(include_str!("agreement.tsv")).map(|(name, rest)| agreement(name, rest)).collect()
+}
+
+fn agreement(name: &'static str, rest: &'static str) -> Agreement {
+    let cells: Vec<&str> = rest.split('\t').collect();
+    let [verdict, headers, body] = cells[..] else { panic!("{name} has {} cells", cells.len()) };
+    let code = |(status, code): (&str, &str)| Some((status.parse().ok()?, code.parse().ok()?));
+    let verdict = verdict.split_once(' ').and_then(code).map_or(Ok(verdict), Err);
+    let change = |change: &'static str| {
+        let parts =
+            || change.split_once(": ").or_else(|| change.split_once(':')).expect("a name and a value");
+        match change.as_bytes()[0] {
+            b'-' => Change::Remove(&change[1..]),
+            b'+' => Change::Add(&parts().0[1..], spelt_as_text(parts().1)),
+            _ => Change::Set(parts().0, spelt_as_text(parts().1)),
+        }
+    };
+    let headers = headers.split(" | ").filter(|change| *change != "-").map(change).collect();
+    let body = match body {
+        "-" => call_of("\"name\":\"safe\",\"arguments\":{}"),
+        whole if whole.starts_with(['{', '<']) => spelt_as_text(whole),
+        params => call_of(params),
+    };
+    Agreement { name, verdict, headers, body }
+}
+
+/// A `tools/call` with this in its `params` after the `_meta`.
+fn call_of(params: &str) -> Vec<u8> {
+    let head = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"_meta":<meta>,"#;
+    spelt_as_text(&format!("{head}{params}}}}}"))
+}
+
 /// All 318 texts of JSONTestSuite, by name.
 pub fn corpus() -> Vec<Text> {
     let text = |(name, bytes): (&'static str, &str)| Text { name, bytes: spelt_in_hex(bytes) };
