@@ -19,11 +19,12 @@ use super::{
     doors::Doors,
     envelope::{self, Envelope},
     guard::{Guard, METADATA},
-    heads::{Heads, Takes},
+    heads::{Heads, Takes, modern_header},
     legacy::{self, Asking},
     pipe,
     refusal::{NoSession, error_response, not_allowed, refused},
     replay,
+    sender::{self, Network},
     session::{Mode, Session},
     write::Asked,
 };
@@ -46,15 +47,23 @@ pub struct Http<S> {
     front: Front<S>,
     doors: Arc<Doors>,
     guard: Guard,
+    proxies: Arc<[Network]>,
     body_limit: usize,
 }
 
 impl<S: Stage> Http<S> {
     pub fn new(front: Front<S>, guard: Guard, settings: &super::Settings) -> Self {
-        let super::Settings { address, admin: _, hosts, origins, body_limit: Size(body_limit), page_size: _ } =
-            settings;
+        let super::Settings {
+            address,
+            admin: _,
+            hosts,
+            origins,
+            trusted_proxies,
+            body_limit: Size(body_limit),
+            page_size: _,
+        } = settings;
         let doors = Arc::new(Doors::new(*address, hosts, origins));
-        Self { front, doors, guard, body_limit: *body_limit }
+        Self { front, doors, guard, proxies: trusted_proxies.as_slice().into(), body_limit: *body_limit }
     }
 
     /// Answers one request.
@@ -62,7 +71,8 @@ impl<S: Stage> Http<S> {
     where
         B: HttpBody<Data = Bytes> + Unpin,
     {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        sender::correct(&mut parts, &self.proxies);
         if let Err(refusal) = self.doors.check(&parts.uri, &parts.headers) {
             return refused(refusal);
         }
@@ -421,14 +431,6 @@ fn acceptable(kind: Option<&HeaderValue>, takes: Takes) -> Result<(), Response<B
         return Err(body::plain(StatusCode::NOT_ACCEPTABLE, why));
     }
     Ok(())
-}
-
-/// The revision of the modern era that a header names, if it does.
-fn modern_header(version: Option<&HeaderValue>) -> Option<&str> {
-    let legacy = Revision::parse(version?).is_some_and(|revision| revision.era() == Era::Legacy);
-    let version = version?.to_str().ok()?;
-    // A revision that is newer than we know is modern as well.
-    (!legacy && version >= Revision::NEWEST.name()).then_some(version)
 }
 
 /// The refusal of a request that is not of the modern era, though its header says so.
