@@ -78,14 +78,16 @@ type Stack = Aimed<Audited<Limited<Cached<Tasked<Deadline<Router>>>>>>;
 /// What decides about calls, each where it is configured.
 #[derive(Debug)]
 struct Policy {
-    limit: Option<Arc<limit::Limits>>,
+    limit: Arc<limit::Limits>,
     cache: Option<Arc<cache::Replies>>,
     audit: Option<Arc<audit::Trail>>,
+    /// Callers come over a network, so limits hold that nobody wrote.
+    far: bool,
 }
 
 fn stack(policy: Policy, deadline: deadline::Settings, tasks: &Arc<TaskTable>, router: Router) -> Stack {
-    let Policy { limit, cache, audit } = policy;
-    let wanted = limit.is_some() || cache.is_some() || audit.is_some();
+    let Policy { limit, cache, audit, far } = policy;
+    let wanted = far || limit.is_on() || cache.is_some() || audit.is_some();
     let aim = AimLayer { router: router.clone(), wanted };
     // Around all but what outlives it, so that the time spent at a backend counts.
     let next = DeadlineLayer::new(deadline, Some(Arc::clone(tasks))).layer(router);
@@ -148,11 +150,9 @@ impl Plan {
         let updates = Updates::new(UPDATES);
         let mut faults = Vec::new();
         let identify = part("identify", Identify::new(&identify), &mut faults);
-        let policy = Policy {
-            limit: part("limit", limit::Limits::new(&limit), &mut faults),
-            cache: part("cache", cache::Replies::new(&cache), &mut faults),
-            audit: part("audit", audit::Trail::new(&audit), &mut faults),
-        };
+        let limit = part("limit", limit::Limits::new(&limit).map(Some), &mut faults);
+        let cache = part("cache", cache::Replies::new(&cache), &mut faults);
+        let audit = part("audit", audit::Trail::new(&audit), &mut faults);
         for (name, settings) in backends {
             if settings.enabled == Some(false) {
                 continue;
@@ -162,9 +162,8 @@ impl Plan {
                 Err(why) => faults.push(Fault { at: format!("backends.{name}"), why }),
             }
         }
-        if !faults.is_empty() {
-            return Err(faults);
-        }
+        let (Some(limit), true) = (limit, faults.is_empty()) else { return Err(faults) };
+        let policy = Policy { limit, cache, audit, far: identify.is_some() };
         Ok(Self {
             sources,
             own,
@@ -223,6 +222,8 @@ impl Plan {
         tasks.start(move |call| runner.clone().call(call), keeps_sessions).await;
         let (journal, noted) = saved::journal();
         let sessions = Sessions::new(session, keeps_sessions.then_some(journal));
+        let limit = Arc::clone(&policy.limit);
+        limit.restore(store.clone()).await;
         let front = Front::new(stack(policy, deadline, &tasks, router), Arc::clone(&sessions));
         if keeps_sessions {
             keep::restore(&store, &front).await;
@@ -231,12 +232,13 @@ impl Plan {
             tokio::spawn(keep::keep(store, noted, noted_used)).abort_handle(),
             tokio::spawn(sweep(Arc::clone(&sessions))).abort_handle(),
             tokio::spawn(tell(Arc::clone(&catalog), Arc::clone(&sessions))).abort_handle(),
+            tokio::spawn(Arc::clone(&limit).tend()).abort_handle(),
         ];
         let guard = Guard::new(identify.map(guarding));
         let http = Http::new(front.clone(), guard.clone(), &listen);
         let live = Arc::new(Live { guard, config: Mutex::new(config) });
         let tasks = Arc::new(Tasks(tasks));
-        Waystation { http, front, catalog, subscriptions, own, live, listen: Arc::new(listen), tasks }
+        Waystation { http, front, catalog, subscriptions, own, limit, live, listen: Arc::new(listen), tasks }
     }
 }
 
@@ -355,6 +357,7 @@ pub struct Waystation {
     catalog: Arc<Catalog>,
     subscriptions: Arc<Subscriptions>,
     own: Arc<Own>,
+    limit: Arc<limit::Limits>,
     live: Arc<Live>,
     listen: Arc<listener::Settings>,
     #[expect(dead_code, reason = "held for its end")]
@@ -414,6 +417,7 @@ impl Waystation {
     pub async fn close(&self) {
         self.end_streams();
         self.front.sessions.kept().await; // The catalog closes the store.
+        self.limit.keep().await;
         self.catalog.close().await;
     }
 }

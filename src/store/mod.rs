@@ -12,9 +12,11 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
+mod quota; //   what callers have used today
 mod streams; // what clients with sessions have missed
 mod used; //    states that must not be used twice
 
+pub use quota::Used;
 pub use streams::{Change, Stream};
 pub use used::UsedState;
 
@@ -40,13 +42,14 @@ impl Settings {
 /// Changes to the tables, in order; each is made once. (Listed here by hand: the macro that
 /// would find them has SQLite compiled a second time, for itself.)
 fn migrations() -> Migrator {
-    const LIST: [(&str, &str); 4] = [
-        ("catalog and keys", include_str!("migrations/0001_catalog_and_keys.sql")),
-        ("sessions", include_str!("migrations/0002_sessions.sql")),
-        ("streams and used states", include_str!("migrations/0003_streams_and_used_states.sql")),
-        ("tasks", include_str!("migrations/0004_tasks.sql")),
+    const LIST: [(i64, &str, &str); 5] = [
+        (1, "catalog and keys", include_str!("migrations/0001_catalog_and_keys.sql")),
+        (2, "sessions", include_str!("migrations/0002_sessions.sql")),
+        (3, "streams and used states", include_str!("migrations/0003_streams_and_used_states.sql")),
+        (4, "tasks", include_str!("migrations/0004_tasks.sql")),
+        (6, "quota", include_str!("migrations/0006_quota.sql")),
     ];
-    let numbered = (1..).zip(LIST).map(|(number, (name, sql))| {
+    let numbered = LIST.into_iter().map(|(number, name, sql)| {
         let sql = SqlSafeStr::into_sql_str(sql);
         Migration::new(number, name.into(), MigrationType::Simple, sql, false)
     });
