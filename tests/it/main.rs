@@ -22,6 +22,7 @@ mod json {
     pub mod cases;
 }
 mod killed;
+mod limit;
 mod listeners;
 mod polling;
 mod replay;

@@ -331,7 +331,7 @@ impl<S: Stage> Service<Call> for Limited<S> {
             return self.next.call(call);
         }
         let obeyed = self.limits.obeyed.load();
-        let discovers = discovers(call.method);
+        let discovers = discovers(call.method) && !weaken::is("limit-no-discovery");
         let taken = match goes_on(&call) {
             true => Taken::default(),
             false => match obeyed.rules.admit(&call, discovers) {
