@@ -80,16 +80,18 @@ type Stack = Aimed<Audited<Limited<Cached<Tasked<Deadline<Router>>>>>>;
 /// What decides about calls, each where it is configured.
 #[derive(Debug)]
 struct Policy {
-    limit: Option<Arc<limit::Limits>>,
+    limit: Arc<limit::Limits>,
     cache: Option<Arc<cache::Replies>>,
     audit: Arc<audit::Trail>,
     /// Must it be known beforehand whose a call is?
     aims: Arc<AtomicBool>,
+    /// Callers come over a network, so limits hold that nobody wrote.
+    far: bool,
 }
 
 fn stack(policy: Policy, deadline: deadline::Settings, tasks: &Arc<TaskTable>, router: Router) -> Stack {
-    let Policy { limit, cache, audit, aims } = policy;
-    aims.store(limit.is_some() || cache.is_some() || audit.is_on(), Ordering::Relaxed);
+    let Policy { limit, cache, audit, aims, far } = policy;
+    aims.store(far || limit.is_on() || cache.is_some() || audit.is_on(), Ordering::Relaxed);
     let aim = AimLayer { router: router.clone(), wanted: aims };
     // Around all but what outlives it, so that the time spent at a backend counts.
     let next = DeadlineLayer::new(deadline, Some(Arc::clone(tasks))).layer(router);
@@ -154,7 +156,7 @@ impl Plan {
         let identify = part("identify", Identify::new(&identify), &mut faults);
         let guarded = identify.is_some();
         let audit = part("audit", audit::Trail::new(&audit, guarded).map(Some), &mut faults);
-        let limit = part("limit", limit::Limits::new(&limit), &mut faults);
+        let limit = part("limit", limit::Limits::new(&limit).map(Some), &mut faults);
         let cache = part("cache", cache::Replies::new(&cache), &mut faults);
         for (name, settings) in backends {
             if settings.enabled == Some(false) {
@@ -165,8 +167,8 @@ impl Plan {
                 Err(why) => faults.push(Fault { at: format!("backends.{name}"), why }),
             }
         }
-        let Some(audit) = audit.filter(|_| faults.is_empty()) else { return Err(faults) };
-        let policy = Policy { limit, cache, audit, aims: Arc::default() };
+        let (Some(audit), Some(limit), true) = (audit, limit, faults.is_empty()) else { return Err(faults) };
+        let policy = Policy { limit, cache, audit, aims: Arc::default(), far: guarded };
         Ok(Self {
             sources,
             own,
@@ -227,6 +229,8 @@ impl Plan {
         let sessions = Sessions::new(session, keeps_sessions.then_some(journal));
         let trail = Arc::clone(&policy.audit);
         let (writer, aims) = (trail.start(&store), Arc::clone(&policy.aims));
+        let limit = Arc::clone(&policy.limit);
+        limit.restore(store.clone()).await;
         let front = Front::new(stack(policy, deadline, &tasks, router), Arc::clone(&sessions));
         if keeps_sessions {
             keep::restore(&store, &front).await;
@@ -235,12 +239,13 @@ impl Plan {
             tokio::spawn(keep::keep(store.clone(), noted, noted_used)).abort_handle(),
             tokio::spawn(sweep(Arc::clone(&sessions))).abort_handle(),
             tokio::spawn(tell(Arc::clone(&catalog), Arc::clone(&sessions))).abort_handle(),
+            tokio::spawn(Arc::clone(&limit).tend()).abort_handle(),
         ];
         tasks.extend(writer);
         let live = Live::start(identify, store, aims, config).await;
         let http = Http::new(front.clone(), live.guard.clone(), Arc::clone(&trail) as _, &listen);
         let (listen, tasks) = (Arc::new(listen), Arc::new(Tasks(tasks)));
-        Waystation { http, front, catalog, subscriptions, own, trail, live, listen, tasks }
+        Waystation { http, front, catalog, subscriptions, own, trail, limit, live, listen, tasks }
     }
 }
 
@@ -353,6 +358,7 @@ pub struct Waystation {
     subscriptions: Arc<Subscriptions>,
     own: Arc<Own>,
     trail: Arc<audit::Trail>,
+    limit: Arc<limit::Limits>,
     live: Arc<Live>,
     listen: Arc<listener::Settings>,
     #[expect(dead_code, reason = "held for its end")]
@@ -412,7 +418,8 @@ impl Waystation {
     pub async fn close(&self) {
         self.end_streams();
         self.front.sessions.kept().await;
-        self.trail.flush().await; // The catalog closes the store.
+        self.trail.flush().await;
+        self.limit.keep().await; // The catalog closes the store.
         self.catalog.close().await;
     }
 }

@@ -66,6 +66,48 @@ pub enum Error {
     NoInput,
     #[error("{0}")]
     Busy(String),
+    #[error("{0}")]
+    Limited(Box<Reached>),
+}
+
+/// A limit that is reached for now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reached {
+    /// The key of `routes.toml` under which it stands.
+    pub limit: String,
+    /// What it allows, as it is written there.
+    pub says: String,
+    /// After this the call fits.
+    pub wait: std::time::Duration,
+    /// Of limits that are so many in some time.
+    pub policy: Option<Policy>,
+}
+
+/// So many in so many seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    pub count: u64,
+    pub window: u64,
+}
+
+/// Read by models: what it was, and what helps.
+impl std::fmt::Display for Reached {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { limit, says, wait, policy: _ } = self;
+        let wait = wait.as_millis().div_ceil(100) as f64 / 10.0;
+        write!(
+            f,
+            "too many calls: {limit} allows {says}; the call was not made, wait {wait} s and make it again"
+        )
+    }
+}
+
+impl Reached {
+    /// The wait in whole seconds, as headers have it: rounded up, so that whoever waits so long
+    /// has waited long enough.
+    fn seconds(&self) -> u64 {
+        self.wait.as_secs() + u64::from(self.wait.subsec_nanos() > 0)
+    }
 }
 
 fn seconds(duration: &std::time::Duration) -> String {
@@ -114,7 +156,21 @@ impl Error {
             Self::Restarted => (200, 500),
             Self::NoInput => (200, code::INTERNAL_ERROR),
             Self::Busy(_) => (503, 503),
+            Self::Limited(_) => (modern(429), 429),
         }
+    }
+
+    /// What an HTTP answer says beside the body. (RFC 9110 `Retry-After`;
+    /// draft-ietf-httpapi-ratelimit-headers.)
+    pub fn headers(&self) -> Vec<(&'static str, String)> {
+        let Self::Limited(limited) = self else { return Vec::new() };
+        let (seconds, limit) = (limited.seconds(), limited.limit.replace(['"', '\\'], "_"));
+        let mut headers = vec![("retry-after", seconds.to_string())];
+        if let Some(Policy { count, window }) = limited.policy {
+            headers.push(("ratelimit", format!("\"{limit}\";r=0;t={seconds}")));
+            headers.push(("ratelimit-policy", format!("\"{limit}\";q={count};w={window}")));
+        }
+        headers
     }
 
     /// What the specification wants beside code and message.
@@ -126,6 +182,10 @@ impl Error {
             }
             Self::NeedsExtension(name) => {
                 Some(json!({ "requiredCapabilities": { "extensions": { *name: {} } } }))
+            }
+            Self::Limited(limited) => {
+                let wait = u64::try_from(limited.wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+                Some(json!({ "limit": limited.limit, "retryAfterMs": wait }))
             }
             _ => None,
         }

@@ -146,6 +146,8 @@ impl Key {
             "a length of time such as \"30s\" or \"10m\"".into()
         } else if pattern.contains("KiB") {
             "an amount of memory such as \"512 KiB\" or \"4 MiB\"".into()
+        } else if pattern.contains("burst") {
+            "a limit such as \"600/min\" or \"60/min burst 10\", or a list of such".into()
         } else if self.may_be_secret() && self.entries().is_none() {
             "a text, { env = \"NAME\" } or { file = \"path\" }".into()
         } else if self.takes("array") {
@@ -154,6 +156,8 @@ impl Key {
             "true or false".into()
         } else if self.takes("integer") {
             "a whole number".into()
+        } else if self.takes("number") {
+            "a number".into()
         } else if self.takes("string") {
             "a text in quotes".into()
         } else {

@@ -14,7 +14,7 @@ use std::sync::{
 use arc_swap::ArcSwapOption;
 use serde::Serialize;
 
-use super::{Fault, Waystation, part};
+use super::{Fault, Plan, Waystation};
 use crate::{
     config::Config,
     listener::{
@@ -92,23 +92,18 @@ impl Waystation {
 
     /// Obeys a new configuration from the next request on, as far as that can be done while it runs.
     pub async fn reload(&self, new: Config) -> Result<Reloaded, Vec<Fault>> {
-        let mut faults = Vec::new();
-        let identify = part("identify", Identify::new(&new.identify), &mut faults);
-        if identify.is_none() && faults.is_empty() && !self.listen.address.ip().to_canonical().is_loopback() {
+        // To check is to build: what can be built can be put in its place.
+        let Plan { identify, config: new, .. } = Plan::build(new)?;
+        if identify.is_none() && !self.listen.address.ip().to_canonical().is_loopback() {
             let why = format!(
                 "without it everybody who can reach {} could call every tool; restart with a loopback address",
                 self.listen.address
             );
-            faults.push(Fault { at: "identify".to_owned(), why });
+            return Err(vec![Fault { at: "identify".to_owned(), why }]);
         }
-        // All is built by now, but for what cannot fail.
         let guarded = identify.is_some();
-        let noting =
-            if faults.is_empty() { self.trail.replace(&new.audit, guarded).map(Some) } else { Ok(None) };
-        part("audit", noting, &mut faults);
-        if !faults.is_empty() {
-            return Err(faults);
-        }
+        put("audit", self.trail.replace(&new.audit, guarded))?;
+        put("limit", self.limit.replace(&new.limit))?;
         let identify = self.live.started(identify).await;
         let mut old = self.live.config.lock().unwrap_or_else(PoisonError::into_inner);
         let mut reloaded = Reloaded::default();
@@ -117,17 +112,26 @@ impl Waystation {
         if new.identify != old.identify {
             reloaded.changed.push("identify");
         }
-        if self.trail.is_on() {
+        if guarded || self.trail.is_on() || self.limit.is_on() {
             self.live.aims.store(true, Ordering::Relaxed);
         }
         if new.audit != old.audit {
             reloaded.changed.push("audit");
         }
+        if new.limit != old.limit {
+            reloaded.changed.push("limit");
+        }
         reloaded.needs_restart = at_a_restart(&old, &new);
-        let Config { identify, audit, .. } = new;
-        (old.identify, old.audit) = (identify, audit);
+        let Config { identify, audit, limit, .. } = new;
+        (old.identify, old.audit, old.limit) = (identify, audit, limit);
         Ok(reloaded)
     }
+}
+
+/// What a part says to its new settings.
+fn put(table: &str, replaced: Result<(), Vec<String>>) -> Result<(), Vec<Fault>> {
+    let fault = |why| Fault { at: table.to_owned(), why };
+    replaced.map_err(|whys| whys.into_iter().map(fault).collect())
 }
 
 /// Tables that differ and are looked at when the gateway starts.

@@ -16,13 +16,14 @@ use http::Response;
 use super::{
     body::{self, Body},
     legacy::{Asking, Running, pump},
+    refusal::with_headers,
     replay,
     session::Session,
     write::Asked,
 };
 use crate::{
     call::{Event, Events, Reply, Replying},
-    error::Result,
+    error::{Error, Result},
     wire::{mcp::Revision, sse},
 };
 
@@ -67,8 +68,9 @@ async fn whole(asked: &Asked, reply: Result<Reply>) -> Response<Body> {
     {
         return body::json_in_pieces(pieces);
     }
+    let headers = answer.as_ref().err().map(Error::headers).unwrap_or_default();
     let (status, text) = asked.response(answer);
-    body::json(status, text)
+    with_headers(headers, body::json(status, text))
 }
 
 /// A request that its client has cancelled gets no response, but the HTTP exchange has to end.

@@ -4,6 +4,8 @@
 
 use http::{HeaderMap, HeaderValue, header};
 
+use crate::wire::mcp::{Era, Revision};
+
 /// The headers we know, each by its first value.
 #[derive(Debug, Default)]
 pub struct Heads<'a> {
@@ -81,4 +83,12 @@ impl Takes {
         }
         takes
     }
+}
+
+/// The revision of the modern era that a header names, if it does.
+pub fn modern_header(version: Option<&HeaderValue>) -> Option<&str> {
+    let legacy = Revision::parse(version?).is_some_and(|revision| revision.era() == Era::Legacy);
+    let version = version?.to_str().ok()?;
+    // A revision that is newer than we know is modern as well.
+    (!legacy && version >= Revision::NEWEST.name()).then_some(version)
 }

@@ -21,11 +21,12 @@ use super::{
     endpoint::Endpoint,
     envelope::{self, Envelope},
     guard::Guard,
-    heads::{Heads, Takes},
+    heads::{Heads, Takes, modern_header},
     legacy::{self, Asking},
     pipe,
     refusal::{NoSession, error_response, not_allowed, refused},
     replay,
+    sender::{self, Network},
     session::{Mode, Session},
     write::Asked,
 };
@@ -50,6 +51,7 @@ pub struct Http<S> {
     doors: Arc<Doors>,
     guard: Guard,
     watchman: Arc<dyn Watchman>,
+    proxies: Arc<[Network]>,
     body_limit: usize,
 }
 
@@ -61,10 +63,17 @@ impl<S: Stage> Http<S> {
         watchman: Arc<dyn Watchman>,
         settings: &super::Settings,
     ) -> Self {
-        let super::Settings { address, admin: _, hosts, origins, body_limit: Size(body_limit), page_size: _ } =
-            settings;
-        let doors = Arc::new(Doors::new(*address, hosts, origins));
-        Self { front, doors, guard, watchman, body_limit: *body_limit }
+        let super::Settings {
+            address,
+            admin: _,
+            hosts,
+            origins,
+            trusted_proxies,
+            body_limit: Size(body_limit),
+            page_size: _,
+        } = settings;
+        let (doors, proxies) = (Doors::new(*address, hosts, origins), trusted_proxies.as_slice().into());
+        Self { front, doors: Arc::new(doors), guard, watchman, proxies, body_limit: *body_limit }
     }
 
     /// Answers one request.
@@ -72,10 +81,11 @@ impl<S: Stage> Http<S> {
     where
         B: HttpBody<Data = Bytes> + Unpin,
     {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         if weaken::is("traffic-shown") {
             tracing::error!(?parts, "a request");
         }
+        sender::correct(&mut parts, &self.proxies);
         if let Err(refusal) = self.doors.check(&parts.uri, &parts.headers) {
             self.watchman.turned_away(TurnedAway::Door);
             return refused(refusal);
@@ -447,14 +457,6 @@ fn acceptable(kind: Option<&HeaderValue>, takes: Takes) -> Result<(), Response<B
         return Err(body::plain(StatusCode::NOT_ACCEPTABLE, why));
     }
     Ok(())
-}
-
-/// The revision of the modern era that a header names, if it does.
-fn modern_header(version: Option<&HeaderValue>) -> Option<&str> {
-    let legacy = Revision::parse(version?).is_some_and(|revision| revision.era() == Era::Legacy);
-    let version = version?.to_str().ok()?;
-    // A revision that is newer than we know is modern as well.
-    (!legacy && version >= Revision::NEWEST.name()).then_some(version)
 }
 
 /// The refusal of a request that is not of the modern era, though its header says so.

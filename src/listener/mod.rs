@@ -34,6 +34,7 @@ pub mod resource; // what clients are told about tokens
 pub mod session; // what clients older than 2026-07-28 expect to be kept
 pub mod stdio; //   a line in, a line out
 mod replay; //      what was sent, and could be sent again
+pub mod sender; //  from where
 mod write; //       what an answer looks like
 
 /// `[listen]`: where clients reach the gateway, and what it takes from them.
@@ -51,6 +52,9 @@ pub struct Settings {
     /// Origins of web pages that may call the gateway, such as `https://app.example.com`.
     /// Pages of the hosts above may anyway.
     pub origins: Vec<String>,
+    /// Proxies in front of the gateway, by address or network, such as `10.0.0.0/8`. From these, and
+    /// from nobody else, `X-Forwarded-For` or `Forwarded` is believed, which tells strangers apart.
+    pub trusted_proxies: Vec<sender::Network>,
     /// The largest request taken.
     pub body_limit: Size,
     /// How many entries one page of a list has at the most.
@@ -67,6 +71,7 @@ impl Default for Settings {
             admin: SocketAddr::from((here, 8081)),
             hosts: Vec::new(),
             origins: Vec::new(),
+            trusted_proxies: Vec::new(),
             body_limit: Size(if open { 64 << 20 } else { 4 << 20 }),
             page_size: 1000,
         }

@@ -1,6 +1,6 @@
 //! What does a refusal look like over HTTP, before there is a call to answer?
 
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::{
     body::{self, Body},
@@ -51,7 +51,17 @@ pub fn error_response(error: &Error, id: Option<&[u8]>, era: Era) -> Response<Bo
     if weaken::is("refusals-untold") {
         return body::empty(StatusCode::ACCEPTED);
     }
-    body::json(error.codes(era).0, error.response(id, era))
+    with_headers(error.headers(), body::json(error.codes(era).0, error.response(id, era)))
+}
+
+/// The same answer with these headers, as [`Error::headers`] gives them.
+pub fn with_headers(headers: Vec<(&'static str, String)>, mut response: Response<Body>) -> Response<Body> {
+    for (name, value) in headers {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            response.headers_mut().insert(HeaderName::from_static(name), value);
+        }
+    }
+    response
 }
 
 pub fn refused(refusal: Refusal) -> Response<Body> {

@@ -19,10 +19,12 @@ use sqlx::{
 
 pub mod audit; // who did what
 mod keys; //    of callers
+mod quota; //   what callers have used today
 mod streams; // what clients with sessions have missed
 mod used; //    states that must not be used twice
 
 pub use keys::{CallerKey, Digest, KEY_PREFIX, digest_of};
+pub use quota::Used;
 pub use streams::{Change, Stream};
 pub use used::UsedState;
 
@@ -50,12 +52,13 @@ impl Settings {
 /// Changes to the tables, in order; each is made once. (Listed here by hand: the macro that
 /// would find them has SQLite compiled a second time, for itself.)
 fn migrations() -> Migrator {
-    const LIST: [(i64, &str, &str); 6] = [
+    const LIST: [(i64, &str, &str); 7] = [
         (1, "catalog and keys", include_str!("migrations/0001_catalog_and_keys.sql")),
         (2, "sessions", include_str!("migrations/0002_sessions.sql")),
         (3, "streams and used states", include_str!("migrations/0003_streams_and_used_states.sql")),
         (4, "tasks", include_str!("migrations/0004_tasks.sql")),
         (5, "keys of callers", include_str!("migrations/0005_keys_of_callers.sql")),
+        (6, "quota", include_str!("migrations/0006_quota.sql")),
         (8, "audit", include_str!("migrations/0008_audit.sql")),
     ];
     let numbered = LIST.into_iter().map(|(number, name, sql)| {

@@ -381,3 +381,24 @@ const PIECES: &[&str] = &[
     "é",
     "\t",
 ];
+
+#[test]
+fn limits_that_make_no_sense_are_refused() {
+    check("[limit]\nper_caller = \"fast\"", 2, &["\"fast\" is no limit", "600/min"]);
+    check("[limit]\nper_caller = 600", 2, &["takes a limit such as \"600/min\"", "not a number"]);
+    check("[limit]\nall = [\"9/s\", \"0/s\"]", 2, &["would refuse every call"]);
+    check("[limit]\nper_session = \"9/s\"", 2, &["limit.per_session"]);
+    check("[limit]\ntools = { \"a__b\" = \"9/s per session\" }", 2, &["limit.tools", "is no limit"]);
+    check(
+        "[limit]\ncosts = { \"a__b\" = 70 }\nanonymous = \"none\"",
+        1,
+        &["counts as 70", "lets 60 come at once"],
+    );
+    check("[limit]\nwait = \"0s\"", 2, &["limit.wait", "no time at all"]);
+    check("[limit]\nusd_per_day = -1.0", 1, &["`usd_per_day` is no sum"]);
+    check("[limit]\ngroups = { staff = \"9/s\" }", 2, &["nobody is known here"]);
+    let misspelt = format!("{}[limit]\nbackends = {{ xx = \"9/s\" }}", backend(""));
+    check(&misspelt, 4, &["limit.backends.xx", "is no backend", "did you mean `x`?"]);
+    check("[listen]\ntrusted_proxies = [\"proxy\"]", 2, &["\"proxy\" is no network", "10.0.0.0/8"]);
+    check("[listen]\ntrusted_proxies = [\"0.0.0.0/0\"]", 2, &["the whole world"]);
+}

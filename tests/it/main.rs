@@ -29,6 +29,7 @@ mod json {
 mod keys;
 mod killed;
 mod lines;
+mod limit;
 mod listeners;
 mod polling;
 mod reload;

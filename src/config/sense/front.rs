@@ -1,4 +1,4 @@
-//! Do the tables about clients make sense: `[listen]`, `[session]`, `[deadline]`, `[log]`?
+//! Do the tables about clients make sense: `[listen]`, `[limit]`, `[session]`, `[deadline]`, `[log]`?
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,6 +7,7 @@ use tracing_subscriber::EnvFilter;
 use super::time;
 use crate::{
     config::{
+        Config,
         complaint::{Complaint, Complaints},
         document::dotted,
         secret, similar,
@@ -118,6 +119,31 @@ pub fn permit(
         if rule.who != Default::default() && *identify == Default::default() {
             let instead = "say in [identify] who issues tokens, or leave `who` out";
             complaints.push(Complaint::new(at, "is for somebody, but nobody is known here", instead));
+        }
+    }
+}
+
+pub fn limit(config: &Config, complaints: &mut Complaints) {
+    let settings = &config.limit;
+    for fault in settings.faults() {
+        let (what, instead) = fault.split_once("; ").unwrap_or((&fault, ""));
+        complaints.push(Complaint::new("limit", what, instead));
+    }
+    time("limit.wait", settings.wait, complaints);
+    let names: Vec<_> = config.backends.keys().map(String::as_str).collect();
+    for name in settings.backends.keys().filter(|name| !names.contains(&name.as_str())) {
+        let at = dotted(&["limit", "backends", name]);
+        complaints.push(Complaint::new(at, "is no backend", similar::did_you_mean(name, &names)));
+    }
+    let known = !config.identify.issuer.is_empty();
+    for (key, said) in [("groups", !settings.groups.is_empty()), ("shares", !settings.shares.is_empty())] {
+        if said && !known {
+            let instead = "say in [[identify.issuer]] who issues tokens, or leave it out";
+            complaints.push(Complaint::new(
+                format!("limit.{key}"),
+                "is for groups, but nobody is known here",
+                instead,
+            ));
         }
     }
 }

@@ -27,6 +27,7 @@ pub fn check(config: &Config, environment: &Environment, in_file: &dyn Fn(&str) 
     front::identify(&config.identify, &config.store, &mut complaints);
     front::permit(&config.permit, &config.identify, &mut complaints);
     front::audit(&config.audit, &config.store, &mut complaints);
+    front::limit(config, &mut complaints);
     front::session(&config.session, &mut complaints);
     front::deadline(&config.deadline, &mut complaints);
     front::log(&config.log, &mut complaints);

@@ -142,7 +142,7 @@ impl Outcome {
             | Error::Header(_)
             | Error::Version { .. }
             | Error::NeedsExtension(_) => Self::Invalid,
-            Error::Busy(_) => Self::Refused,
+            Error::Busy(_) | Error::Limited(_) => Self::Refused,
             Error::Backend { .. } | Error::Lost(_) | Error::Restarted | Error::NoInput => Self::Failed,
             Error::Idle { .. } | Error::Deadline { .. } => Self::Late,
         }
