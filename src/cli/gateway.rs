@@ -67,7 +67,7 @@ where
 #[derive(Debug)]
 pub struct Asked {
     pub url: String,
-    /// Where it answers operators, if that is known.
+    /// Where it answers operators, if that is known, such as http://127.0.0.1:8081.
     pub admin: Option<String>,
 }
 
@@ -87,15 +87,14 @@ async fn find(config: &Config) -> Option<Asked> {
     let there = matches!(connected, Ok(Ok(_)));
     there.then(|| Asked {
         url: format!("http://{address}/mcp"),
-        admin: (config.listen.admin.port() != 0).then(|| format!("http://{}/status", config.listen.admin)),
+        admin: (config.listen.admin.port() != 0).then(|| format!("http://{}", config.listen.admin)),
     })
 }
 
 async fn start(config: Config) -> Result<(app::Running, Asked), crate::config::Complaints> {
     note(format_args!("no gateway at http://{}/mcp, starting one for this command", config.listen.address));
-    let (running, base) = app::ephemeral(config).await?;
-    let url = format!("{}/mcp", base.trim_end_matches('/'));
-    Ok((running, Asked { url, admin: None }))
+    let (running, [clients, admin]) = app::ephemeral(config).await?;
+    Ok((running, Asked { url: format!("{clients}/mcp"), admin: Some(admin) }))
 }
 
 async fn unless_stopped(stop: CancellationToken, command: impl Future<Output = Outcome>) -> Outcome {

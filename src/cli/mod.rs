@@ -17,6 +17,7 @@ mod arguments; // the arguments of a tool
 mod call; //      a tool
 mod check; //     a configuration
 mod client; //    requests to a gateway
+mod explain; //   why something is there, or is not
 mod gateway; //   the one that is asked
 mod import; //    other programs' files
 mod list; //      tools, prompts and resources
@@ -100,6 +101,9 @@ enum Command {
     /// Have the running gateway read its configuration again.
     #[command(after_help = reload::EXAMPLES)]
     Reload(Sources),
+    /// Say why somebody may use a tool, or may not.
+    #[command(after_help = explain::EXAMPLES)]
+    Explain(explain::Arguments),
     /// Turn another program's file into a routes.toml.
     #[command(after_help = import::EXAMPLES)]
     Import(import::Arguments),
@@ -132,6 +136,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Outcome {
         Some(Command::Call(arguments)) => call::call(&arguments, common, environment),
         Some(Command::Status(arguments)) => status::status(&arguments, common, environment),
         Some(Command::Reload(sources)) => reload::reload(&sources.or(common), &environment),
+        Some(Command::Explain(arguments)) => explain::explain(&arguments, common, environment),
         Some(Command::Import(arguments)) => import::import(&arguments, &environment),
         Some(Command::Schema { markdown: false }) => print(&crate::config::schema::text()),
         Some(Command::Schema { markdown: true }) => print(&crate::config::manual::text()),

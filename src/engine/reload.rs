@@ -6,17 +6,23 @@
 //! next request is decided by the new ones. What is kept (sessions, what was used of limits, replies)
 //! stays.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 
 use super::{Fault, Waystation, guarding, part};
-use crate::{config::Config, listener::guard::Guard, middleware::identify::Identify};
+use crate::{
+    config::Config,
+    listener::guard::Guard,
+    middleware::{identify::Identify, permit},
+    weaken,
+};
 
 /// What runs, and can be replaced.
 #[derive(Debug)]
 pub(super) struct Live {
     pub guard: Guard,
+    pub rules: Arc<permit::Rules>,
     /// As it is obeyed now. Held while a new one is taken over.
     pub config: Mutex<Config>,
 }
@@ -41,6 +47,7 @@ impl Waystation {
         let mut old = self.live.config.lock().unwrap_or_else(PoisonError::into_inner);
         let mut faults = Vec::new();
         let identify = part("identify", Identify::new(&new.identify), &mut faults);
+        let rules = part("permit", permit::Policy::new(&new.permit, &new.sets).map(Some), &mut faults);
         if identify.is_none() && faults.is_empty() && !self.listen.address.ip().to_canonical().is_loopback() {
             let why = format!(
                 "without it everybody who can reach {} could call every tool; restart with a loopback address",
@@ -56,9 +63,16 @@ impl Waystation {
             self.live.guard.replace(identify.map(guarding));
             reloaded.changed.push("identify");
         }
+        if let Some(rules) = rules.filter(|_| (&new.permit, &new.sets) != (&old.permit, &old.sets)) {
+            if !weaken::is("permit-reload") {
+                let before = self.live.rules.put(rules);
+                self.catalog.rules_changed(before);
+            }
+            reloaded.changed.push("permit");
+        }
         reloaded.needs_restart = at_a_restart(&old, &new);
-        let Config { identify, .. } = new;
-        old.identify = identify;
+        let Config { identify, permit, sets, .. } = new;
+        (old.identify, old.permit, old.sets) = (identify, permit, sets);
         Ok(reloaded)
     }
 }

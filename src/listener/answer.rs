@@ -15,6 +15,7 @@ use http::Response;
 
 use super::{
     body::{self, Body},
+    guard::Scopes,
     legacy::{Asking, Running, pump},
     replay,
     session::Session,
@@ -22,7 +23,7 @@ use super::{
 };
 use crate::{
     call::{Event, Events, Reply, Replying},
-    error::Result,
+    error::{Error, Result},
     wire::{mcp::Revision, sse},
 };
 
@@ -67,8 +68,16 @@ async fn whole(asked: &Asked, reply: Result<Reply>) -> Response<Body> {
     {
         return body::json_in_pieces(pieces);
     }
+    let scopes = match &answer {
+        Err(Error::NeedsScopes(scopes)) => Some(Scopes(Arc::clone(scopes))),
+        _ => None,
+    };
     let (status, text) = asked.response(answer);
-    body::json(status, text)
+    let mut response = body::json(status, text);
+    if let Some(scopes) = scopes {
+        response.extensions_mut().insert(scopes);
+    }
+    response
 }
 
 /// A request that its client has cancelled gets no response, but the HTTP exchange has to end.

@@ -16,6 +16,10 @@ use crate::call::{Caller, Denied, Identify};
 /// Where clients look for what a protected resource says of itself.
 pub const METADATA: &str = "/.well-known/oauth-protected-resource";
 
+/// Beside an answer: all scopes that were needed.
+#[derive(Debug, Clone)]
+pub struct Scopes(pub Arc<[String]>);
+
 /// Lets requests in, each as somebody's.
 #[derive(Debug, Clone)]
 pub struct Guard(Arc<ArcSwapOption<Inner>>);
@@ -82,10 +86,32 @@ impl Guard {
         }
     }
 
+    /// Whose a token is, for whoever may ask about others.
+    pub async fn whose(&self, authorization: &[u8]) -> Result<Caller, Denied> {
+        let inner = self.0.load_full().ok_or(Denied::Invalid)?;
+        match inner.identify.known(Some(authorization), None) {
+            Some(known) => known,
+            None => inner.identify.ask(authorization).await,
+        }
+    }
+
     /// What the gateway says of itself as a protected resource; nothing where it is none.
     pub fn metadata(&self) -> Option<Response<Body>> {
         let metadata = self.0.load().as_ref()?.metadata.clone()?;
         Some(body::json(200, metadata.into_bytes()))
+    }
+
+    /// Says to a client whose token has too few scopes which it needs, if that is what the answer is.
+    pub fn step_up(&self, response: &mut Response<Body>) {
+        let Some(Scopes(scopes)) = response.extensions_mut().remove() else { return };
+        let mut parts = vec!["error=\"insufficient_scope\"".to_owned(), format!("scope=\"{}\"", scopes.join(" "))];
+        if let Some(at) = self.0.load().as_ref().and_then(|inner| inner.at.clone()) {
+            parts.push(format!("resource_metadata=\"{at}\""));
+        }
+        parts.push("error_description=\"this needs a token with more scopes\"".to_owned());
+        if let Ok(challenge) = HeaderValue::from_str(&format!("Bearer {}", parts.join(", "))) {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        }
     }
 
     /// The answer to a request that is not let in. It says nothing about why a token is not good.

@@ -125,9 +125,14 @@ impl<S: Stage> Http<S> {
         let takes = visit.takes;
         match self.begin(visit, text) {
             Begun::Done(response) => response,
-            Begun::Modern(asked, reply) => answer::modern(asked, reply, takes.events).await,
+            Begun::Modern(asked, reply) => {
+                let mut response = answer::modern(asked, reply, takes.events).await;
+                self.guard.step_up(&mut response);
+                response
+            }
             Begun::Legacy(asking, session, opening) => {
                 let mut response = answer::legacy(asking, &session, takes.events).await;
+                self.guard.step_up(&mut response);
                 if opening {
                     self.name_session(&session, &mut response);
                 }
@@ -392,7 +397,7 @@ enum Endpoint {
 }
 
 fn endpoint(path: &str) -> Option<Endpoint> {
-    let one = |name: &str| (!name.is_empty() && !name.contains('/')).then(|| Scope::One(name.into()));
+    let one = |name: &str| (!name.is_empty() && !name.contains('/')).then(|| Scope::at(Some(name)));
     match path {
         "/mcp" | "/mcp/" => Some(Endpoint::Mcp(Scope::All)),
         "/sse" => Some(Endpoint::Sse(Scope::All)),

@@ -23,6 +23,7 @@ mod json {
 }
 mod killed;
 mod listeners;
+mod permit;
 mod polling;
 mod reload;
 mod replay;
