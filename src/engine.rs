@@ -332,8 +332,7 @@ async fn tell(router: Router, sessions: Arc<Sessions>) {
     loop {
         match changes.recv().await {
             Ok(change) => {
-                let methods: BTreeSet<_> =
-                    change.seen.iter().map(|list| list.changed()).collect();
+                let methods: BTreeSet<_> = change.seen.iter().map(|list| list.changed()).collect();
                 for method in methods {
                     sessions.tell_all(&listener::changed(method));
                 }
@@ -425,7 +424,9 @@ impl Waystation {
 
     /// Whose an `Authorization` header is.
     pub async fn whose(&self, authorization: &[u8]) -> Result<Caller, String> {
-        let denied = |_| "the token is not one that this gateway takes; at the log level debug the log says why".to_owned();
+        let denied = |_| {
+            "the token is not one that this gateway takes; at the log level debug the log says why".to_owned()
+        };
         self.live.guard.whose(authorization).await.map_err(denied)
     }
 

@@ -105,7 +105,8 @@ async fn from_admin(admin: &str, arguments: &Arguments) -> Result<Value, String>
     parameters.push(("tool", &arguments.tool));
     let url = reqwest::Url::parse_with_params(&format!("{admin}/explain"), parameters);
     let url = url.map_err(|why| why.to_string())?;
-    let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().map_err(|why| why.to_string())?;
+    let http =
+        reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().map_err(|why| why.to_string())?;
     let mut request = http.get(url);
     if let Some(token) = arguments.who.token() {
         request = request.bearer_auth(token);
@@ -121,9 +122,11 @@ async fn from_admin(admin: &str, arguments: &Arguments) -> Result<Value, String>
 
 async fn from_tool(asked: &Asked, arguments: &Arguments) -> Result<Value, String> {
     if !arguments.who.parameters().is_empty() || arguments.who.token().is_some() {
-        return Err("at a URL the gateway explains things for its own caller only; ask about others where it runs, \
+        return Err(
+            "at a URL the gateway explains things for its own caller only; ask about others where it runs, \
                     with --config"
-            .into());
+                .into(),
+        );
     }
     let client = Client::new(asked.url.clone()).map_err(|fault| fault.to_string())?;
     let tool = serde_json::json!({ "tool": arguments.tool }).to_string();
@@ -150,7 +153,8 @@ mod tests {
 
     #[test]
     fn what_is_explained_is_drawn_as_sentences() {
-        let told = json!({ "tool": "a__b", "found": true, "verdict": "denied", "says": ["One.", "Two\u{1b}[1m."] });
+        let told =
+            json!({ "tool": "a__b", "found": true, "verdict": "denied", "says": ["One.", "Two\u{1b}[1m."] });
         assert_eq!(drawn(&told), "a__b: denied\n  One.\n  Two[1m.\n");
         let none = json!({ "tool": "x", "found": false, "says": ["Names here …"] });
         assert_eq!(drawn(&none), "x: there is no such thing\n  Names here …\n");

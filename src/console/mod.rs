@@ -35,7 +35,11 @@ pub async fn handle<B>(request: &Request<B>, gateway: &impl Operated) -> Respons
         (&Method::GET, "/explain") => explain(request, gateway).await,
         (&Method::POST, "/reload") => reload(gateway).await,
         (_, "/reload") => (StatusCode::METHOD_NOT_ALLOWED, TEXT, "POST this, please.\n".to_owned()),
-        _ => (StatusCode::NOT_FOUND, TEXT, "There are /health, /status, /explain and /reload here.\n".to_owned()),
+        _ => (
+            StatusCode::NOT_FOUND,
+            TEXT,
+            "There are /health, /status, /explain and /reload here.\n".to_owned(),
+        ),
     };
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = code;

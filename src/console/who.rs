@@ -78,7 +78,8 @@ mod tests {
 
     #[test]
     fn somebody_is_made_up_of_what_is_said() {
-        let (who, name) = asked("tool=a__b&subject=ada&group=x&group=y&claim=level%3D3&claim=team%3Dred").unwrap();
+        let (who, name) =
+            asked("tool=a__b&subject=ada&group=x&group=y&claim=level%3D3&claim=team%3Dred").unwrap();
         let Who::Somebody(Caller::Known(identity)) = who else { panic!("{who:?}") };
         assert_eq!((name.as_str(), &*identity.subject, identity.groups.len()), ("a__b", "ada", 2));
         assert_eq!((&identity.claims["level"], &identity.claims["team"]), (&3.into(), &"red".into()));

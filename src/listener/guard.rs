@@ -104,7 +104,8 @@ impl Guard {
     /// Says to a client whose token has too few scopes which it needs, if that is what the answer is.
     pub fn step_up(&self, response: &mut Response<Body>) {
         let Some(Scopes(scopes)) = response.extensions_mut().remove() else { return };
-        let mut parts = vec!["error=\"insufficient_scope\"".to_owned(), format!("scope=\"{}\"", scopes.join(" "))];
+        let mut parts =
+            vec!["error=\"insufficient_scope\"".to_owned(), format!("scope=\"{}\"", scopes.join(" "))];
         if let Some(at) = self.0.load().as_ref().and_then(|inner| inner.at.clone()) {
             parts.push(format!("resource_metadata=\"{at}\""));
         }

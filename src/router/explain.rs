@@ -141,9 +141,12 @@ fn sentence(note: &Note) -> String {
 
 fn health(report: &Report) -> String {
     let Report { name, status, stale, .. } = report;
-    let problem = status.problem.as_deref().map(|problem| format!(": {}", problem.trim_end())).unwrap_or_default();
+    let problem =
+        status.problem.as_deref().map(|problem| format!(": {}", problem.trim_end())).unwrap_or_default();
     match status.state {
-        State::Ready if *stale => format!("The backend {name} is ready, but its list was not confirmed lately{problem}."),
+        State::Ready if *stale => {
+            format!("The backend {name} is ready, but its list was not confirmed lately{problem}.")
+        }
         State::Ready => format!("The backend {name} is ready."),
         _ => format!(
             "The backend {name} is not ready{problem}. What it had is listed all the same, and a call waits for it or \
@@ -154,7 +157,8 @@ fn health(report: &Report) -> String {
 
 fn why_not(name: &str, reports: &[Report]) -> String {
     let Some((prefix, own)) = name.split_once("__") else {
-        return "names here begin with their backend's, as in files__read_file; tools/list has them all".into();
+        return "names here begin with their backend's, as in files__read_file; tools/list has them all"
+            .into();
     };
     match reports.iter().find(|report| *report.name == *prefix) {
         None => format!(
@@ -162,7 +166,9 @@ fn why_not(name: &str, reports: &[Report]) -> String {
         ),
         Some(report) if report.stale => {
             let problem = report.status.problem.as_deref().unwrap_or("it has not answered yet");
-            format!("the backend {prefix:?} is not ready, and when it last was it had no tool {own:?}: {problem}")
+            format!(
+                "the backend {prefix:?} is not ready, and when it last was it had no tool {own:?}: {problem}"
+            )
         }
         Some(_) => format!(
             "the backend {prefix:?} is ready and has no tool named {own:?}; `waystation list --kind tools` has those it has"

@@ -32,6 +32,7 @@ use crate::{
     backend::Ask,
     call::{Answer, Call, Caller, Explain, Kind, Permit, Reply, Replying, Scope},
     error::{Error, Result},
+    weaken,
     wire::{
         capability::Capabilities,
         json,
@@ -108,6 +109,9 @@ impl Router {
                 let Some(route) = view.route(call.method, &target) else {
                     let (method, target) = (call.method, target.into_owned());
                     let unknown = Error::unknown(method, &target);
+                    if weaken::is("permit-slow") && self.is_there(&call.scope, method, &target) {
+                        std::thread::sleep(std::time::Duration::from_micros(200));
+                    }
                     return self.not_known_yet(call, waited, (method, target), unknown).await;
                 };
                 repeated_rightly(&route, &call)?;
@@ -137,6 +141,12 @@ impl Router {
             | Method::TasksUpdate
             | Method::SkillsList => Err(Error::UnknownMethod(call.method.name().to_owned())),
         }
+    }
+
+    /// Does a name stand for anything, whoever may use it?
+    fn is_there(&self, scope: &Scope, method: Method, target: &str) -> bool {
+        let snapshot = self.0.catalog.snapshot();
+        snapshot.view(scope).is_some_and(|all| all.route(method, target).is_some())
     }
 
     /// What nobody has may be had in a moment by a backend that is just starting.

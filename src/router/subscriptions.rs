@@ -114,12 +114,7 @@ struct Listening {
 
 impl Subscriptions {
     /// Answers `subscriptions/listen`: what is honoured of it, then what changes.
-    pub fn listen(
-        self: &Arc<Self>,
-        view: &View,
-        call: &Call,
-        sight: Sight,
-    ) -> Result<Events> {
+    pub fn listen(self: &Arc<Self>, view: &View, call: &Call, sight: Sight) -> Result<Events> {
         let wanted = call.message.in_params("notifications").filter(|wanted| wanted.starts_with(b"{"));
         let wanted = wanted.ok_or_else(|| Error::Params("`notifications` must be an object".into()))?;
         let mut lists = BTreeSet::new();

@@ -381,3 +381,20 @@ const PIECES: &[&str] = &[
     "é",
     "\t",
 ];
+
+#[test]
+fn a_rule_or_a_set_that_makes_no_sense_is_told() {
+    let who = "[identify]\nanonymous = true\n[[permit]]\nallow = [\"*\"]\n";
+    check(
+        &format!("{who}when = 'caller.group == 1'"),
+        5,
+        &["permit.0.when", "caller has no \"group\"", "groups"],
+    );
+    check(&format!("{who}when = 'caller.subject =='"), 5, &["is no condition"]);
+    check(&format!("{who}needs = [\"a b\"]"), 5, &["permit.0.needs", "no scope"]);
+    check(&format!("{who}only = \"readonly\""), 5, &["read-only"]);
+    check("[[permit]]\nallow = [\"*\"]\nneeds = [\"x\"]", 1, &["nobody is known here"]);
+    check("[sets.Reading]\ntools = [\"*\"]", 1, &["small letters"]);
+    check("[sets.reading]\ntool = [\"*\"]", 2, &["did you mean `tools`?"]);
+    check("[sets.reading]", 1, &["has nothing in it"]);
+}

@@ -35,9 +35,21 @@ struct Role {
 const ROLES: [fn() -> Role; 6] = [
     || Role { name: "admin", claims: Some(json!({ "sub": "root" })), may: |_, _| true },
     || Role { name: "reader", claims: Some(json!({ "groups": ["readers"] })), may: |_, tool| tool % 2 == 0 },
-    || Role { name: "dev", claims: Some(json!({ "groups": ["dev"] })), may: |server, tool| server == 0 && tool / 10 != 3 },
-    || Role { name: "sales", claims: Some(json!({ "department": ["it", "sales"] })), may: |server, tool| server == 1 && tool < 20 },
-    || Role { name: "nobody", claims: Some(json!({ "sub": "eve", "department": "Sales" })), may: |_, _| false },
+    || Role {
+        name: "dev",
+        claims: Some(json!({ "groups": ["dev"] })),
+        may: |server, tool| server == 0 && tool / 10 != 3,
+    },
+    || Role {
+        name: "sales",
+        claims: Some(json!({ "department": ["it", "sales"] })),
+        may: |server, tool| server == 1 && tool < 20,
+    },
+    || Role {
+        name: "nobody",
+        claims: Some(json!({ "sub": "eve", "department": "Sales" })),
+        may: |_, _| false,
+    },
     || Role { name: "stranger", claims: None, may: |server, tool| server == 2 && tool < 10 },
 ];
 
@@ -51,11 +63,11 @@ const RULES: &str = r#"
     [[permit]]
     who = { group = "readers" }
     only = "read-only"
-    allow = ["*__tool_*"]
+    allow = ["b*"]
     [[permit]]
     who = { group = "dev" }
     backend = "b0"
-    deny = ["*_3?"]
+    deny = ["*_3*"]
     allow = ["*"]
     [[permit]]
     who = { claim = { department = "sales" } }
@@ -64,7 +76,7 @@ const RULES: &str = r#"
     who = { anonymous = true }
     allow = ["b2__*_0*"]
     [[permit]]
-    when = 'caller.issuer == ""'
+    when = 'caller.issuer == "" && !caller.anonymous'
     deny = ["b0__*", "b1__*", "b2__*"]
     allow = ["b3__*_0*"]
     [[permit]]
@@ -87,9 +99,14 @@ async fn server_of(index: usize, era: Era) -> Fake {
     let tens = || (0..TOOLS / 10).map(|ten| format!("tool_{ten}0"));
     let prompts = tens().map(|name| json!({ "name": name }));
     let resources = tens().map(|name| json!({ "uri": format!("s{index}://{name}"), "name": name }));
-    let templates = tens().map(|name| json!({ "uriTemplate": format!("s{index}://{{any}}/{name}"), "name": name }));
+    let templates =
+        tens().map(|name| json!({ "uriTemplate": format!("s{index}://{{any}}/{name}"), "name": name }));
     let fake = Fake::builder().era(era).name(&format!("b{index}")).tools(tools.collect());
-    fake.prompts(prompts.collect()).resources(resources.collect()).templates(templates.collect()).start().await
+    fake.prompts(prompts.collect())
+        .resources(resources.collect())
+        .templates(templates.collect())
+        .start()
+        .await
 }
 
 async fn servers() -> Vec<Fake> {
@@ -97,8 +114,11 @@ async fn servers() -> Vec<Fake> {
 }
 
 async fn gateway(issuer: &Issuer, rules: &str, servers: &[Fake]) -> Gateway {
-    let setup = Gateway::with(&format!("{}{}", issuer.tables(), rules.replace("_3?", "_3*")));
-    let setup = servers.iter().enumerate().fold(setup, |setup, (index, fake)| setup.backend(&format!("b{index}"), fake));
+    let setup = Gateway::with(&format!("{}{rules}", issuer.tables()));
+    let setup = servers
+        .iter()
+        .enumerate()
+        .fold(setup, |setup, (index, fake)| setup.backend(&format!("b{index}"), fake));
     setup.start().await
 }
 
@@ -108,7 +128,8 @@ fn revisions() -> impl Iterator<Item = &'static str> {
 
 /// Does an answer to something hidden read like that to what does not exist?
 fn alike(hidden: &Value, name: &str, missing: &Value, gone: &str) -> bool {
-    hidden.get("error").is_some() && hidden.to_string().replace(name, "X") == missing.to_string().replace(gone, "X")
+    hidden.get("error").is_some()
+        && hidden.to_string().replace(name, "X") == missing.to_string().replace(gone, "X")
 }
 
 /// One client's walk through everything there is; what is not as it should be.
@@ -126,13 +147,16 @@ impl Walk<'_> {
     }
 
     async fn lists(&mut self) {
-        let (may, all) = (self.role.may, (0..SERVERS).flat_map(|server| (0..TOOLS).map(move |tool| (server, tool))));
+        let (may, all) =
+            (self.role.may, (0..SERVERS).flat_map(|server| (0..TOOLS).map(move |tool| (server, tool))));
         let allowed: Vec<_> = all.filter(|(server, tool)| may(*server, *tool)).collect();
         let tens: Vec<_> = allowed.iter().filter(|(_, tool)| tool % 10 == 0).collect();
-        let tools: Vec<_> = allowed.iter().map(|(server, tool)| format!("b{server}__tool_{tool:02}")).collect();
+        let tools: Vec<_> =
+            allowed.iter().map(|(server, tool)| format!("b{server}__tool_{tool:02}")).collect();
         let prompts = tens.iter().map(|(server, tool)| format!("b{server}__tool_{tool:02}")).collect();
         let resources = tens.iter().map(|(server, tool)| format!("s{server}://tool_{tool:02}")).collect();
-        let templates = tens.iter().map(|(server, tool)| format!("s{server}://{{any}}/tool_{tool:02}")).collect();
+        let templates =
+            tens.iter().map(|(server, tool)| format!("s{server}://{{any}}/tool_{tool:02}")).collect();
         for (method, member, key, mut expected) in [
             ("tools/list", "tools", "name", tools),
             ("prompts/list", "prompts", "name", prompts),
@@ -148,7 +172,14 @@ impl Walk<'_> {
     }
 
     /// Uses a thing, and one that does not exist: both are answered alike unless it may be used.
-    async fn uses(&mut self, method: &str, allowed: bool, name: &str, gone: &str, params: impl Fn(&str) -> Value) {
+    async fn uses(
+        &mut self,
+        method: &str,
+        allowed: bool,
+        name: &str,
+        gone: &str,
+        params: impl Fn(&str) -> Value,
+    ) {
         let used = self.client.ask(method, params(name)).await;
         if allowed {
             return self.expect(used.get("result").is_some(), || format!("{method} {name}: {used}"));
@@ -172,7 +203,9 @@ impl Walk<'_> {
             let (name, may) = (format!("b{server}__tool_{number:02}"), (self.role.may)(server, number));
             let params = |name: &str| match method {
                 "prompts/get" => json!({ "name": name }),
-                _ => json!({ "ref": { "type": "ref/prompt", "name": name }, "argument": { "name": "a", "value": "b" } }),
+                _ => {
+                    json!({ "ref": { "type": "ref/prompt", "name": name }, "argument": { "name": "a", "value": "b" } })
+                }
             };
             self.uses(method, may, &name, MISSING, params).await;
         }
@@ -267,7 +300,10 @@ async fn what_is_listed_can_be_called_in_every_revision() {
 }
 
 fn config(issuer: &Issuer, rules: &str, servers: &[Fake]) -> Config {
-    let backends = servers.iter().enumerate().map(|(index, fake)| format!("[backends.b{index}]\nurl = \"{}\"\n", fake.url()));
+    let backends = servers
+        .iter()
+        .enumerate()
+        .map(|(index, fake)| format!("[backends.b{index}]\nurl = \"{}\"\n", fake.url()));
     let toml = format!("{}{rules}\n{}", issuer.tables(), backends.collect::<String>());
     let environment: Environment = std::iter::empty::<(&str, &str)>().collect();
     Config::parse("routes.toml", &toml, &environment).unwrap_or_else(|why| panic!("{why}")).0
@@ -312,15 +348,20 @@ async fn scopes_that_are_missing_are_asked_for() {
             battery.row(row("refused"), error["code"] == 403 && error["data"] == needed, &refused);
             if transport == Transport::Http {
                 let answer = client.answer("tools/call", call.clone()).await;
-                let challenge = answer.headers.get("www-authenticate").map(|text| text.to_str().unwrap().to_owned());
+                let challenge =
+                    answer.headers.get("www-authenticate").map(|text| text.to_str().unwrap().to_owned());
                 let challenge = challenge.unwrap_or_default();
                 let whole = "Bearer error=\"insufficient_scope\", scope=\"repo repo:write\", \
                              resource_metadata=\"https://mcp.example.com/.well-known/oauth-protected-resource/mcp\", \
                              error_description=";
-                battery.row(row("challenge"), answer.status == 403 && challenge.starts_with(whole), (answer.status, challenge));
+                battery.row(
+                    row("challenge"),
+                    answer.status == 403 && challenge.starts_with(whole),
+                    (answer.status, challenge),
+                );
             }
-            let (_, watched) = client.watches("s0://tool_00").await;
-            battery.row(row("subscribe"), !watched.to_string().contains("tool_00\"]"), watched);
+            let (watched, said) = client.watches("s0://tool_00").await;
+            battery.row(row("subscribe"), !watched && said.to_string().contains("repo:write"), said);
             let mut client = Client::open(&gateway, transport, revision, "/mcp", Some(&all)).await;
             let called = client.ask("tools/call", call).await;
             battery.row(row("with all scopes"), called.get("result").is_some(), called);
@@ -344,14 +385,22 @@ async fn arguments_that_are_not_allowed_go_nowhere() {
                 ("two spellings", json!({ "repo": "acme/x", "Repo": "evil/x" })),
             ] {
                 let before = servers[0].seen_of("tools/call").len();
-                let refused = client.ask("tools/call", json!({ "name": "b0__tool_01", "arguments": arguments })).await;
+                let refused =
+                    client.ask("tools/call", json!({ "name": "b0__tool_01", "arguments": arguments })).await;
                 let said = refused["error"]["message"].as_str().unwrap_or_default();
-                let held = refused["error"]["code"] == 403 && said.contains("these arguments are not allowed");
+                let held =
+                    refused["error"]["code"] == 403 && said.contains("these arguments are not allowed");
                 let nowhere = servers[0].seen_of("tools/call").len() == before;
                 battery.row(format!("{transport:?} {revision} {what}"), held && nowhere, &refused);
             }
-            let allowed = client.ask("tools/call", json!({ "name": "b0__tool_01", "arguments": { "repo": "acme/x" } })).await;
-            battery.row(format!("{transport:?} {revision} right ones"), allowed.get("result").is_some(), &allowed);
+            let allowed = client
+                .ask("tools/call", json!({ "name": "b0__tool_01", "arguments": { "repo": "acme/x" } }))
+                .await;
+            battery.row(
+                format!("{transport:?} {revision} right ones"),
+                allowed.get("result").is_some(),
+                &allowed,
+            );
         }
     }
     battery.end(50);
@@ -370,13 +419,15 @@ async fn a_set_has_what_it_names_and_nothing_else() {
             let listed = client.names("tools/list", "tools", "name").await;
             battery.row(row("tools"), listed == ["b0__tool_00", "b0__tool_01", "b0__tool_02"], listed);
             let prompts = client.names("prompts/list", "prompts", "name").await;
-            battery.row(row("prompts"), prompts.is_empty(), prompts);
+            battery.row(row("prompts"), prompts == ["b0__tool_00"], prompts);
             let resources = client.names("resources/list", "resources", "uri").await;
             battery.row(row("resources"), resources == ["s0://tool_00"], resources);
             let called = client.ask("tools/call", json!({ "name": "b0__tool_02", "arguments": {} })).await;
             battery.row(row("call"), called.get("result").is_some(), called);
-            let outside = client.ask("tools/call", json!({ "name": "waystation__status", "arguments": {} })).await;
-            let missing = client.ask("tools/call", json!({ "name": "waystation__gone_x", "arguments": {} })).await;
+            let outside =
+                client.ask("tools/call", json!({ "name": "waystation__status", "arguments": {} })).await;
+            let missing =
+                client.ask("tools/call", json!({ "name": "waystation__gone_x", "arguments": {} })).await;
             let same = alike(&outside, "waystation__status", &missing, "waystation__gone_x");
             battery.row(row("outside"), same, outside);
         }
@@ -385,7 +436,6 @@ async fn a_set_has_what_it_names_and_nothing_else() {
     for (what, path, token, there) in [
         ("a set at which one may use nothing", "/mcp/@other", &token, false),
         ("no such set", "/mcp/@none", &token, false),
-        ("a set by another's name", "/mcp/some", &token, false),
         ("a backend as a set", "/mcp/@b0", &admin, false),
     ] {
         let post = with(gateway.modern_at(path, "tools/list", json!({})), Some(token));
@@ -393,8 +443,8 @@ async fn a_set_has_what_it_names_and_nothing_else() {
         battery.row(what, (answer.status == 200) == there, answer.text());
     }
     let metadata = gateway.get("/.well-known/oauth-protected-resource/mcp/@some").send().await;
-    battery.row("metadata", metadata.json()["resource"] == AUDIENCE, metadata.text());
-    battery.end(55);
+    assert_eq!(metadata.json()["resource"], AUDIENCE);
+    battery.end(53);
 }
 
 #[tokio::test]
@@ -437,14 +487,18 @@ async fn revoked(name: &'static str, reloads: usize) {
     for revision in revisions() {
         clients.push(Client::open(&gateway, Transport::Http, revision, "/mcp", Some(&token)).await);
     }
-    let (gone, here) = (config(&issuer, &one_rule("ops"), &servers), config(&issuer, &one_rule("dev"), &servers));
+    let (gone, here) =
+        (config(&issuer, &one_rule("ops"), &servers), config(&issuer, &one_rule("dev"), &servers));
     let (mut passed, mut asked, mut kept_out) = (0, 0, 0);
     for _ in 0..reloads {
         gateway.waystation.reload(gone.clone()).unwrap();
         let calls = clients.iter().flat_map(|client| {
             (0..8).map(move |number| match number {
                 0 => client.answer("tools/list", json!({})),
-                _ => client.answer("tools/call", json!({ "name": format!("b0__tool_{number:02}"), "arguments": {} })),
+                _ => client.answer(
+                    "tools/call",
+                    json!({ "name": format!("b0__tool_{number:02}"), "arguments": {} }),
+                ),
             })
         });
         let calls: Vec<_> = calls.collect();
@@ -467,7 +521,9 @@ async fn revoked(name: &'static str, reloads: usize) {
 #[tokio::test]
 async fn whoever_sees_other_lists_after_a_reload_is_told_and_nobody_else() {
     let (battery, issuer, servers) = (Battery::new("T02 told"), Issuer::new(), vec![server(0).await]);
-    let rules = |dev: &str| format!("{}[[permit]]\nwho = {{ group = \"ops\" }}\nallow = [\"b0__tool_01\"]\n", one_rule(dev));
+    let rules = |dev: &str| {
+        format!("{}[[permit]]\nwho = {{ group = \"ops\" }}\nallow = [\"b0__tool_01\"]\n", one_rule(dev))
+    };
     let gateway = gateway(&issuer, &rules("dev"), &servers).await;
     for (revision, group, told) in [
         ("2025-11-25", "dev", true),
@@ -536,9 +592,15 @@ async fn t02_random_policies_list_what_can_be_called() {
     let (battery, issuer) = (Battery::new("T02 random"), Issuer::new());
     let servers = vec![server(0).await, server(1).await];
     let gateway = gateway(&issuer, &one_rule("dev"), &servers).await;
-    let tokens: Vec<_> = ["g0", "g1"].iter().map(|group| issuer.token(&json!({ "groups": [group] }))).collect();
+    let tokens: Vec<_> =
+        ["g0", "g1"].iter().map(|group| issuer.token(&json!({ "groups": [group] }))).collect();
     let mut runner = TestRunner::deterministic();
-    let one = ("g[0-2]", "b[01*]__(tool_0[0-3]|tool_[0-3]\\*|\\*)", "b[01]__tool_[0-3](\\*|[0-3])", proptest::bool::ANY);
+    let one = (
+        "g[0-2]",
+        "b[01*]__(tool_0[0-3]|tool_[0-3]\\*|\\*)",
+        "b[01]__tool_[0-3](\\*|[0-3])",
+        proptest::bool::ANY,
+    );
     let policies = proptest::collection::vec(one, 1..5);
     let (mut pairs, mut allowed, mut wrong) = (0, 0, Vec::new());
     for _ in 0..200 {
@@ -581,7 +643,8 @@ async fn t02_hidden_and_missing_take_the_same_time() {
     for sample in 0..2 * SAMPLES {
         let which = sample % 2;
         let name = ["b1__tool_00", MISSING][which];
-        let message = crate::support::modern_message(json!(1), "tools/call", json!({ "name": name, "arguments": {} }));
+        let message =
+            crate::support::modern_message(json!(1), "tools/call", json!({ "name": name, "arguments": {} }));
         let request = http::Request::post("/mcp")
             .header("host", &address)
             .header("content-type", "application/json")
@@ -609,7 +672,8 @@ async fn t02_hidden_and_missing_take_the_same_time() {
 #[tokio::test]
 async fn explain_says_which_rule_decides() {
     let (issuer, servers) = (Issuer::new(), vec![server(0).await]);
-    let rules = format!("[[permit]]\nwho = {{ group = \"dev\" }}\nallow = [\"waystation__explain\"]\n{NEEDS}");
+    let rules =
+        format!("[[permit]]\nwho = {{ group = \"dev\" }}\nallow = [\"waystation__explain\"]\n{NEEDS}");
     let gateway = gateway(&issuer, &rules, &servers).await;
     let token = issuer.token(&json!({ "groups": ["dev"] }));
     let explain = async |tool: &str| {

@@ -55,7 +55,9 @@ impl Policy {
     pub fn new(rules: &[Rule], sets: &BTreeMap<String, Set>) -> Result<Self, Vec<String>> {
         let mut faults = Vec::new();
         for (index, rule) in rules.iter().enumerate() {
-            let told = |fault: Fault| format!("rule {}: `{}` {}; {}", index + 1, fault.key, fault.what, fault.instead);
+            let told = |fault: Fault| {
+                format!("rule {}: `{}` {}; {}", index + 1, fault.key, fault.what, fault.instead)
+            };
             faults.extend(rule.faults().into_iter().map(told));
         }
         if !faults.is_empty() {
@@ -68,9 +70,9 @@ impl Policy {
             condition: rule.when.as_deref().and_then(|text| Condition::new(text).ok()),
         });
         let rules: Arc<[Ready]> = ready.collect();
-        let wanted = rules.iter().map(|ready| {
-            ready.condition.as_ref().map(Condition::wants_of_callers).unwrap_or_default()
-        });
+        let wanted = rules
+            .iter()
+            .map(|ready| ready.condition.as_ref().map(Condition::wants_of_callers).unwrap_or_default());
         Ok(Self {
             wanted: wanted.collect(),
             sets: sets.iter().map(|(name, set)| (name.clone(), Members::new(name, set))).collect(),
@@ -147,7 +149,8 @@ impl Permit for Policy {
 }
 
 fn has_scope(caller: &Caller, scope: &String) -> bool {
-    matches!(caller, Caller::Known(identity) if identity.scopes.contains(scope)) || weaken::is("permit-scopes")
+    matches!(caller, Caller::Known(identity) if identity.scopes.contains(scope))
+        || weaken::is("permit-scopes")
 }
 
 impl Rule {
@@ -165,7 +168,11 @@ impl Rule {
         let fits = |b: u8| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
         if self.needs.iter().any(|scope| scope.is_empty() || !scope.bytes().all(fits)) {
             let what = "has something that is no scope".to_owned();
-            faults.push(Fault { key: "needs", what, instead: "write names without blanks, such as [\"repo:write\"]" });
+            faults.push(Fault {
+                key: "needs",
+                what,
+                instead: "write names without blanks, such as [\"repo:write\"]",
+            });
         }
         if !self.needs.is_empty() && self.allow.is_empty() {
             let what = "is for nothing, since the rule allows nothing".to_owned();
@@ -224,7 +231,9 @@ impl Who {
             && same(subject, &identity.subject)
             && among(group, &identity.groups)
             && among(scope, &identity.scopes)
-            && (claim.iter().all(|(name, wanted)| identity.claims.get(name).is_some_and(|own| wanted.is(own)))
+            && (claim
+                .iter()
+                .all(|(name, wanted)| identity.claims.get(name).is_some_and(|own| wanted.is(own)))
                 || weaken::is("permit-claim"))
     }
 }

@@ -41,7 +41,11 @@ impl Profile {
     }
 
     /// The verdict, and the entry that has the last word if one has.
-    pub(super) fn decide(&self, thing: &Thing<'_>, arguments: Option<&[u8]>) -> (Verdict, Option<(Entry, Side)>) {
+    pub(super) fn decide(
+        &self,
+        thing: &Thing<'_>,
+        arguments: Option<&[u8]>,
+    ) -> (Verdict, Option<(Entry, Side)>) {
         if weaken::is("permit-nothing") {
             return (Verdict::Denied, None);
         }
@@ -81,8 +85,8 @@ impl Profile {
         if weaken::is("permit-when") {
             return Truth::Yes;
         }
-        let Ok(target) = value::of(&value::target(thing)) else { return Truth::Unknown };
-        let mut scene = Scene::new(self.caller.as_deref(), Some(target));
+        let target = condition.asks_for_target().then(|| value::of(&value::target(thing)).ok()).flatten();
+        let mut scene = Scene::new(self.caller.as_deref(), target);
         let of_caller = if entry.unknown { Truth::Unknown } else { Truth::Yes };
         of_caller.and(condition.of_thing(&mut scene, arguments))
     }

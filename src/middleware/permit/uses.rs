@@ -42,7 +42,7 @@ impl Wanted {
 #[derive(Debug, Clone, Default)]
 pub struct Uses {
     pub caller: Wanted,
-    target: bool,
+    pub target: bool,
     pub arguments: Wanted,
     /// All names and texts in it, by what readers who do not tell cases apart take them for.
     words: BTreeMap<String, BTreeSet<String>>,
@@ -55,8 +55,19 @@ pub const OF_TARGETS: [&str; 8] =
 const TYPES: [&str; 10] =
     ["bool", "int", "uint", "double", "string", "bytes", "list", "map", "null_type", "type"];
 const FUNCTIONS: [&str; 13] = [
-    "size", "contains", "startsWith", "endsWith", "matches", "int", "uint", "double", "string", "bytes", "bool",
-    "type", "dyn",
+    "size",
+    "contains",
+    "startsWith",
+    "endsWith",
+    "matches",
+    "int",
+    "uint",
+    "double",
+    "string",
+    "bytes",
+    "bool",
+    "type",
+    "dyn",
 ];
 
 impl Uses {
@@ -100,7 +111,10 @@ impl Uses {
         let names = bound.len();
         if let Expr::Comprehension(each) = &expression.expr {
             if VARIABLES.contains(&each.iter_var.as_str()) {
-                return Err(format!("has a loop over {:?}, which means something else; take another name", each.iter_var));
+                return Err(format!(
+                    "has a loop over {:?}, which means something else; take another name",
+                    each.iter_var
+                ));
             }
             bound.push(&each.iter_var);
             bound.extend(each.iter_var2.as_deref());
@@ -130,9 +144,10 @@ impl Uses {
 
     fn variable(&mut self, root: &str, path: &[Option<String>]) -> Result<(), String> {
         let known = |names: &[&str]| match path.first() {
-            Some(Some(name)) if !names.contains(&name.as_str()) => {
-                Err(format!("asks for {root}.{name}, but {root} has no {name:?}; it has {}", names.join(", ")))
-            }
+            Some(Some(name)) if !names.contains(&name.as_str()) => Err(format!(
+                "asks for {root}.{name}, but {root} has no {name:?}; it has {}",
+                names.join(", ")
+            )),
             _ => Ok(()),
         };
         match (root, path) {
@@ -198,7 +213,8 @@ fn inner<'a>(expression: &'a Expression, each: &mut dyn FnMut(&'a Expression)) {
     match &expression.expr {
         Expr::Call(call) => call.target.iter().map(|target| &**target).chain(&call.args).for_each(each),
         Expr::Comprehension(loops) => {
-            let parts = [&loops.iter_range, &loops.accu_init, &loops.loop_cond, &loops.loop_step, &loops.result];
+            let parts =
+                [&loops.iter_range, &loops.accu_init, &loops.loop_cond, &loops.loop_step, &loops.result];
             parts.into_iter().for_each(each);
         }
         Expr::List(list) => list.elements.iter().for_each(each),
@@ -238,7 +254,12 @@ pub fn inner_mut(expression: &mut Expression, each: &mut dyn FnMut(&mut Expressi
         }
         Expr::Comprehension(loops) => {
             let cel::common::ast::ComprehensionExpr {
-                iter_range, accu_init, loop_cond, loop_step, result, ..
+                iter_range,
+                accu_init,
+                loop_cond,
+                loop_step,
+                result,
+                ..
             } = &mut **loops;
             [iter_range, accu_init, loop_cond, loop_step, result].into_iter().for_each(each);
         }

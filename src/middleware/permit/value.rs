@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// How much of a call's arguments a condition may look at, in bytes.
-const MOST: usize = 64 << 10;
+const MOST: usize = 16 << 10;
 
 /// Something written as JSON.
 pub fn of(value: &Json) -> Result<Box<dyn Val>, String> {

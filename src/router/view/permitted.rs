@@ -28,6 +28,7 @@ impl Snapshot {
     pub fn seen(&self, scope: &Scope, caller: &Caller, permit: &dyn Permit) -> Option<Arc<View>> {
         let view = self.view(scope)?;
         let set = match scope {
+            Scope::Set(_) if weaken::is("permit-set-missing") => None,
             Scope::Set(name) => Some(permit.set(name)?),
             Scope::All | Scope::One(_) => None,
         };
@@ -61,9 +62,9 @@ impl View {
             ..Self::default()
         };
         let keep = |kind, table: &Routes| -> Routes {
-            let kept = table
-                .iter()
-                .filter_map(|(shown, route)| Some((shown.clone(), view.permitted_route(kind, shown, route)?)));
+            let kept = table.iter().filter_map(|(shown, route)| {
+                Some((shown.clone(), view.permitted_route(kind, shown, route)?))
+            });
             kept.collect()
         };
         let templates = self.templates.iter().filter_map(|(shown, route)| {
@@ -82,7 +83,8 @@ impl View {
                 view.lists.insert((list, era), Listing::sorted(kept));
             }
         }
-        let heard = |(backend, _): &&(Arc<str>, String)| view.shows(backend) || weaken::is("permit-instructions");
+        let heard =
+            |(backend, _): &&(Arc<str>, String)| view.shows(backend) || weaken::is("permit-instructions");
         view.said = self.said.iter().filter(heard).cloned().collect();
         view.instructions = instructions(&view.said, view.bare);
         view

@@ -10,7 +10,9 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as B64};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{Answer, Gateway, MODERN, Opened, Post, modern_message, pipe::Pipe, session::initialize};
+use crate::support::{
+    Answer, Gateway, MODERN, Opened, Post, modern_message, pipe::Pipe, session::initialize,
+};
 
 pub const AUDIENCE: &str = "https://mcp.example.com/mcp";
 const ISSUER: &str = "https://login.example.com";
@@ -35,7 +37,8 @@ impl Issuer {
     /// A good token that says this, too.
     pub fn token(&self, more: &Value) -> String {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-        let mut claims = json!({ "iss": ISSUER, "aud": AUDIENCE, "sub": "ada", "iat": now, "exp": now + 3600 });
+        let mut claims =
+            json!({ "iss": ISSUER, "aud": AUDIENCE, "sub": "ada", "iat": now, "exp": now + 3600 });
         more.as_object().unwrap().iter().for_each(|(name, value)| claims[name] = value.clone());
         let signed =
             format!("{}.{}", B64.encode(r#"{"alg":"EdDSA","kid":"ed"}"#), B64.encode(claims.to_string()));
@@ -129,7 +132,11 @@ impl<'a> Client<'a> {
             Some(id) => {
                 let post = self.gateway.post(self.path, self.message(method, params).to_string());
                 let post = post.header("mcp-session-id", id);
-                if self.revision >= "2025-06-18" { post.header("mcp-protocol-version", self.revision) } else { post }
+                if self.revision >= "2025-06-18" {
+                    post.header("mcp-protocol-version", self.revision)
+                } else {
+                    post
+                }
             }
         };
         with(post, self.token.as_deref())
@@ -195,20 +202,28 @@ impl<'a> Client<'a> {
         let honoured = match &mut self.line {
             Line::Http(_) => {
                 let mut stream = self.post("subscriptions/listen", filter).open().await;
-                stream.message().await.expect("an acknowledgement")
+                match stream.headers["content-type"].to_str().unwrap().starts_with("text/event-stream") {
+                    true => stream.message().await.expect("an acknowledgement"),
+                    false => return (false, stream.answer().await.response()["error"].clone()),
+                }
             }
             Line::Pair(..) | Line::Stdio(_) => {
                 let message = self.message("subscriptions/listen", filter);
                 self.acknowledgement(&message).await
             }
         };
+        if honoured.get("error").is_some() {
+            return (false, honoured["error"].clone());
+        }
         let honoured = honoured["params"]["notifications"].clone();
         (honoured.get("resourceSubscriptions").is_some(), honoured)
     }
 
-    /// Says a message, and gives the next notification.
+    /// Says a message, and gives the acknowledgement or the refusal.
     async fn acknowledgement(&mut self, message: &Value) -> Value {
-        let is_it = |told: &Value| told["method"] == "notifications/subscriptions/acknowledged";
+        let is_it = |told: &Value| {
+            told["method"] == "notifications/subscriptions/acknowledged" || told["id"] == message["id"]
+        };
         match &mut self.line {
             Line::Http(_) => unreachable!("its answer is a stream of its own"),
             Line::Stdio(pipe) => {
