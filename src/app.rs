@@ -134,6 +134,20 @@ impl console::Operated for Operator {
         self.gateway.status()
     }
 
+    fn explain<'a>(
+        &'a self,
+        who: console::Who,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<serde_json::Value, String>> {
+        Box::pin(async move {
+            let caller = match who {
+                console::Who::Somebody(caller) => caller,
+                console::Who::Bearer(token) => self.gateway.whose(&token).await?,
+            };
+            Ok(self.gateway.explain(&caller, name))
+        })
+    }
+
     fn reload(&self) -> BoxFuture<'_, Result<serde_json::Value, String>> {
         Box::pin(async move {
             let Some(reread) = self.reread.clone() else {
@@ -275,15 +289,16 @@ impl Running {
     }
 }
 
-/// Starts a gateway on free ports of this machine, and says under which address it answers, as
-/// in `http://127.0.0.1:49152`. Returns when each backend is ready or has failed.
-pub async fn ephemeral(mut config: Config) -> Result<(Running, String), Complaints> {
+/// Starts a gateway on free ports of this machine, and says under which addresses it answers clients
+/// and operators, as in `http://127.0.0.1:49152`. Returns when each backend is ready or has failed.
+pub async fn ephemeral(mut config: Config) -> Result<(Running, [String; 2]), Complaints> {
     config.listen.address.set_port(0);
     config.listen.admin.set_port(0);
     telemetry::start(&telemetry::Settings { level: "error".into(), ..config.log.clone() });
     let bound = Sockets::bind(&config.listen).await;
     let sockets = bound.map_err(|why| complaint(Complaint::new("listen", why, "choose another address")))?;
     let address = sockets.address().map_err(|why| complaint(Complaint::new("listen", why, "")))?;
+    let admin = sockets.admin.local_addr().map_err(|why| complaint(Complaint::new("listen", why, "")))?;
     config.listen.address = address;
     let plan = plan(config)?.transient();
     guard();
@@ -291,7 +306,7 @@ pub async fn ephemeral(mut config: Config) -> Result<(Running, String), Complain
     gateway.settle(ALL_BACKENDS).await;
     let stop = CancellationToken::new();
     let serving = tokio::spawn(serve_on(gateway, sockets, None, stop.clone().cancelled_owned()));
-    Ok((Running { stop, serving }, format!("http://{address}")))
+    Ok((Running { stop, serving }, [address, admin].map(|address| format!("http://{address}"))))
 }
 
 fn complaint(complaint: Complaint) -> Complaints {

@@ -26,6 +26,10 @@ use futures_util::{StreamExt as _, future::BoxFuture, stream::BoxStream};
 use serde::{Deserialize, Serialize};
 use tower::Service;
 
+mod permission; // who may use what
+
+pub use permission::{Explain, Explained, Grant, Kind, Permit, Thing, Verdict};
+
 use crate::{
     error::{Error, Result},
     wire::{
@@ -186,28 +190,6 @@ impl Caller {
     }
 }
 
-/// Something that a backend offers: a tool, a prompt, a resource, a template, a skill.
-#[derive(Debug, Clone, Copy)]
-pub struct Thing<'a> {
-    pub backend: &'a str,
-    /// What the backend calls it.
-    pub own: &'a str,
-    /// What it is called here.
-    pub shown: &'a str,
-    pub hints: Hints,
-}
-
-/// The rules that speak of a caller, by their numbers. Callers of one profile see the same.
-pub type Profile = Vec<usize>;
-
-/// Says what callers may see and use. One function for both.
-pub trait Permit: fmt::Debug + Send + Sync + 'static {
-    /// None if the caller may use everything.
-    fn profile(&self, caller: &Caller) -> Option<Profile>;
-
-    fn allows(&self, profile: &Profile, thing: &Thing<'_>) -> bool;
-}
-
 /// Why a request is not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Denied {
@@ -300,6 +282,29 @@ pub enum Scope {
     All,
     /// One, with its own names: `/mcp/<backend>`.
     One(Arc<str>),
+    /// What a set has, named as in all: `/mcp/@<set>`.
+    Set(Arc<str>),
+}
+
+impl Scope {
+    /// What stands behind `/mcp/` in its address.
+    pub fn endpoint(&self) -> Option<String> {
+        match self {
+            Self::All => None,
+            Self::One(backend) => Some(backend.to_string()),
+            Self::Set(set) => Some(format!("@{set}")),
+        }
+    }
+
+    /// Whose address has this behind `/mcp/`.
+    pub fn at(endpoint: Option<&str>) -> Self {
+        match endpoint {
+            None => Self::All,
+            Some(name) => {
+                name.strip_prefix('@').map_or_else(|| Self::One(name.into()), |set| Self::Set(set.into()))
+            }
+        }
+    }
 }
 
 /// What a client said of itself.

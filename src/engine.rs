@@ -12,6 +12,7 @@
 //! ```
 
 use std::{
+    collections::BTreeSet,
     convert::Infallible,
     sync::{
         Arc,
@@ -40,6 +41,7 @@ use reload::Live;
 
 use crate::{
     backend::{self, Notice, Notices},
+    call::{Caller, Permit},
     config::Config,
     listener::{
         self, Front,
@@ -123,7 +125,7 @@ pub struct Plan {
     deadline: deadline::Settings,
     tasks: tasks::Settings,
     identify: Option<Identify>,
-    rules: Vec<permit::Rule>,
+    rules: Option<Arc<permit::Rules>>,
     policy: Policy,
     keeps_sessions: bool,
     /// What all of this was made of.
@@ -139,6 +141,7 @@ impl Plan {
             listen,
             identify,
             permit: rules,
+            sets,
             limit,
             cache,
             audit,
@@ -158,6 +161,7 @@ impl Plan {
         let audit = part("audit", audit::Trail::new(&audit, guarded).map(Some), &mut faults);
         let limit = part("limit", limit::Limits::new(&limit).map(Some), &mut faults);
         let cache = part("cache", cache::Replies::new(&cache), &mut faults);
+        let rules = part("permit", permit::Rules::new(&rules, &sets).map(Some), &mut faults);
         for (name, settings) in backends {
             if settings.enabled == Some(false) {
                 continue;
@@ -219,9 +223,11 @@ impl Plan {
         let subscriptions = Subscriptions::new(updates);
         let (used, noted_used) = mpsc::unbounded_channel();
         let seals = Seals::new(&key, store.used().await, used);
-        let permit = permit::Rules::new(rules).map(|rules| Arc::new(rules) as _);
+        let rules = rules.expect("without rules there was a fault, and no plan");
+        let permit = Arc::clone(&rules) as Arc<dyn Permit>;
         let (seen, heard) = (Arc::clone(&catalog), Arc::clone(&subscriptions));
         let router = Router::new(seen, heard, &key, seals, listen.page_size, permit);
+        own.ask_of(&router);
         let tasks = TaskTable::new(tasks, store.clone());
         let runner = router.clone();
         tasks.start(move |call| runner.clone().call(call), keeps_sessions).await;
@@ -231,21 +237,22 @@ impl Plan {
         let (writer, aims) = (trail.start(&store), Arc::clone(&policy.aims));
         let limit = Arc::clone(&policy.limit);
         limit.restore(store.clone()).await;
-        let front = Front::new(stack(policy, deadline, &tasks, router), Arc::clone(&sessions));
+        let stages = stack(policy, deadline, &tasks, router.clone());
+        let front = Front::new(stages, Arc::clone(&sessions));
         if keeps_sessions {
             keep::restore(&store, &front).await;
         }
         let mut tasks = vec![
             tokio::spawn(keep::keep(store.clone(), noted, noted_used)).abort_handle(),
             tokio::spawn(sweep(Arc::clone(&sessions))).abort_handle(),
-            tokio::spawn(tell(Arc::clone(&catalog), Arc::clone(&sessions))).abort_handle(),
+            tokio::spawn(tell(router.clone(), Arc::clone(&sessions))).abort_handle(),
             tokio::spawn(Arc::clone(&limit).tend()).abort_handle(),
         ];
         tasks.extend(writer);
-        let live = Live::start(identify, store, aims, config).await;
+        let live = Live::start(identify, store, rules, aims, config).await;
         let http = Http::new(front.clone(), live.guard.clone(), Arc::clone(&trail) as _, &listen);
         let (listen, tasks) = (Arc::new(listen), Arc::new(Tasks(tasks)));
-        Waystation { http, front, catalog, subscriptions, own, trail, limit, live, listen, tasks }
+        Waystation { http, front, catalog, router, subscriptions, own, trail, limit, live, listen, tasks }
     }
 }
 
@@ -321,17 +328,22 @@ async fn sweep(sessions: Arc<Sessions>) {
 }
 
 /// Tells clients with sessions of changed lists.
-async fn tell(catalog: Arc<Catalog>, sessions: Arc<Sessions>) {
+async fn tell(router: Router, sessions: Arc<Sessions>) {
     use tokio::sync::broadcast::error::RecvError;
-    let mut changes = catalog.changes();
+    let mut changes = router.catalog().changes();
     loop {
         match changes.recv().await {
             Ok(change) => {
-                let methods: std::collections::BTreeSet<_> =
-                    change.seen.iter().map(|list| list.changed()).collect();
+                let methods: BTreeSet<_> = change.seen.iter().map(|list| list.changed()).collect();
                 for method in methods {
                     sessions.tell_all(&listener::changed(method));
                 }
+                let Some(before) = change.rules else { continue };
+                sessions.tell_each(|caller, scope| {
+                    let lists = router.sight(caller, scope.clone()).unlike(&*before);
+                    let methods: BTreeSet<_> = lists.iter().map(|list| list.changed()).collect();
+                    methods.into_iter().map(listener::changed).collect()
+                });
             }
             Err(RecvError::Lagged(_)) => {}
             Err(RecvError::Closed) => return,
@@ -355,6 +367,7 @@ pub struct Waystation {
     http: Http<Stack>,
     front: Front<Stack>,
     catalog: Arc<Catalog>,
+    router: Router,
     subscriptions: Arc<Subscriptions>,
     own: Arc<Own>,
     trail: Arc<audit::Trail>,
@@ -406,6 +419,19 @@ impl Waystation {
     /// How the gateway and its backends are, as the tool `waystation__status` says it.
     pub fn status(&self) -> serde_json::Value {
         self.own.status()
+    }
+
+    /// Why a tool, a prompt or a resource is there for a caller, or why it is not.
+    pub fn explain(&self, caller: &Caller, name: &str) -> serde_json::Value {
+        self.router.explain(caller, name)
+    }
+
+    /// Whose an `Authorization` header is.
+    pub async fn whose(&self, authorization: &[u8]) -> Result<Caller, String> {
+        let denied = |_| {
+            "the token is not one that this gateway takes; at the log level debug the log says why".to_owned()
+        };
+        self.live.guard.whose(authorization).await.map_err(denied)
     }
 
     /// Ends what clients have open, so that their connections can close.

@@ -22,7 +22,7 @@ pub enum Error {
     NotJson(crate::wire::json::Fault),
     #[error("not a JSON-RPC message: {what}")]
     NotRpc { what: &'static str, id: Option<Bytes> },
-    #[error("there is nothing here; the endpoints are /mcp and /mcp/<backend>")]
+    #[error("there is nothing here; the endpoints are /mcp, /mcp/<backend> and /mcp/@<set>")]
     NoEndpoint,
     #[error("there is no method {0:?} here")]
     UnknownMethod(String),
@@ -32,6 +32,11 @@ pub enum Error {
     UnknownPrompt(String),
     #[error("there is no resource {0:?}; resources/list gives their URIs")]
     UnknownResource(String),
+    /// What it is for is listed, so there is nothing to hide.
+    #[error("these arguments are not allowed for {0:?}; some others are")]
+    Arguments(String),
+    #[error("this needs a token with {}; ask its issuer for one", scopes(.0))]
+    NeedsScopes(std::sync::Arc<[String]>),
     #[error("there is no task {0:?}")]
     UnknownTask(String),
     #[error("this needs a client that declares the extension {0} in its capabilities")]
@@ -110,6 +115,10 @@ impl Reached {
     }
 }
 
+fn scopes(names: &[String]) -> String {
+    format!("the {} {}", if names.len() == 1 { "scope" } else { "scopes" }, names.join(" "))
+}
+
 fn seconds(duration: &std::time::Duration) -> String {
     format!("{} s", duration.as_secs_f64())
 }
@@ -147,6 +156,9 @@ impl Error {
             }
             Self::Params(_) | Self::Cursor | Self::UnknownTask(_) => (200, code::INVALID_PARAMS),
             Self::NeedsExtension(_) => (modern(400), code::MISSING_CAPABILITY),
+            Self::Arguments(_) => (200, 403),
+            // Also on a session: the status is what clients go by to get another token.
+            Self::NeedsScopes(_) => (403, 403),
             Self::Lost(_) => (200, 502),
             Self::Envelope(_) => (400, code::INVALID_PARAMS),
             Self::Header(_) => (400, code::HEADER_MISMATCH),
@@ -177,6 +189,7 @@ impl Error {
     fn data(&self) -> Option<Value> {
         match self {
             Self::UnknownResource(uri) => Some(json!({ "uri": uri })),
+            Self::NeedsScopes(scopes) => Some(json!({ "requiredScopes": **scopes })),
             Self::Version { requested } => {
                 Some(json!({ "supported": [Revision::NEWEST.name()], "requested": requested }))
             }

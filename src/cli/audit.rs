@@ -23,7 +23,7 @@ Examples:
   waystation audit --since 1d --last 100000 --json | jq -r .who | sort | uniq -c
 
 Reads what the gateway of the configuration has kept in its store, whether it runs or not. An outcome is ok,
-tool-error, error, asked, task, unknown, invalid, refused, failed, late, cancelled, denied or lost;
+tool-error, error, asked, task, unknown, invalid, not-allowed, refused, failed, late, cancelled, denied or lost;
 docs/audit.md says what each means.";
 
 /// How often it is looked for new lines.

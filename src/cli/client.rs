@@ -29,6 +29,12 @@ const MOST_PAGES: usize = 10_000;
 #[derive(Clone)]
 pub struct Token(String);
 
+impl Token {
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+}
+
 impl From<String> for Token {
     fn from(text: String) -> Self {
         Self(text)

@@ -81,7 +81,7 @@ where
 pub struct Asked {
     pub url: String,
     pub token: Option<Token>,
-    /// Where it answers operators, if that is known.
+    /// Where it answers operators, if that is known, such as http://127.0.0.1:8081.
     pub admin: Option<String>,
 }
 
@@ -102,15 +102,14 @@ async fn find(config: &Config) -> Option<Asked> {
     there.then(|| Asked {
         url: format!("http://{address}/mcp"),
         token: None,
-        admin: (config.listen.admin.port() != 0).then(|| format!("http://{}/status", config.listen.admin)),
+        admin: (config.listen.admin.port() != 0).then(|| format!("http://{}", config.listen.admin)),
     })
 }
 
 async fn start(config: Config) -> Result<(app::Running, Asked), crate::config::Complaints> {
     note(format_args!("no gateway at http://{}/mcp, starting one for this command", config.listen.address));
-    let (running, base) = app::ephemeral(config).await?;
-    let url = format!("{}/mcp", base.trim_end_matches('/'));
-    Ok((running, Asked { url, token: None, admin: None }))
+    let (running, [clients, admin]) = app::ephemeral(config).await?;
+    Ok((running, Asked { url: format!("{clients}/mcp"), token: None, admin: Some(admin) }))
 }
 
 async fn unless_stopped(stop: CancellationToken, command: impl Future<Output = Outcome>) -> Outcome {

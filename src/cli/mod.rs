@@ -22,6 +22,7 @@ mod audit; //     who did what
 mod call; //      a tool
 mod check; //     a configuration
 mod client; //    requests to a gateway
+mod explain; //   why something is there, or is not
 mod gateway; //   the one that is asked
 mod import; //    other programs' files
 mod key; //       of callers
@@ -116,6 +117,9 @@ enum Command {
     /// Say who did what.
     #[command(after_help = audit::EXAMPLES)]
     Audit(audit::Arguments),
+    /// Say why somebody may use a tool, or may not.
+    #[command(after_help = explain::EXAMPLES)]
+    Explain(explain::Arguments),
     /// Turn another program's file into a routes.toml.
     #[command(after_help = import::EXAMPLES)]
     Import(import::Arguments),
@@ -151,6 +155,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Outcome {
         Some(Command::Key(arguments)) => key::key(&arguments, common, &environment),
         Some(Command::Token(arguments)) => token::token(&arguments, common, &environment),
         Some(Command::Audit(arguments)) => audit::audit(&arguments, common, &environment),
+        Some(Command::Explain(arguments)) => explain::explain(&arguments, common, environment),
         Some(Command::Import(arguments)) => import::import(&arguments, &environment),
         Some(Command::Schema { markdown: false }) => print(&crate::config::schema::text()),
         Some(Command::Schema { markdown: true }) => print(&crate::config::manual::text()),

@@ -55,7 +55,7 @@ pub fn status(arguments: &Arguments, common: Sources, environment: Environment) 
 }
 
 async fn from_admin(asked: &Asked) -> Option<Value> {
-    let url = asked.admin.as_ref()?;
+    let url = format!("{}/status", asked.admin.as_ref()?);
     let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().ok()?;
     let response = http.get(url).send().await.ok()?.error_for_status().ok()?;
     response.json().await.ok()

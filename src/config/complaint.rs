@@ -30,6 +30,16 @@ pub enum Place {
     File(String, Option<Spot>),
 }
 
+impl Place {
+    /// Which line it is, if it is one.
+    pub fn line(&self) -> Option<usize> {
+        match self {
+            Self::File(_, Some(spot)) => Some(spot.line),
+            Self::Open | Self::Nowhere | Self::Variable(_) | Self::File(_, None) => None,
+        }
+    }
+}
+
 /// A place in a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spot {

@@ -56,6 +56,7 @@ pub struct Config {
     pub identify: identify::Settings,
     /// Who may use what. The first rule that fits decides; without any, everybody may use all.
     pub permit: Vec<permit::Rule>,
+    pub sets: BTreeMap<String, permit::Set>,
     pub limit: limit::Settings,
     pub cache: cache::Settings,
     pub audit: audit::Settings,
@@ -137,8 +138,11 @@ fn assemble(
     let merged = Figment::from(&document).merge(&overrides).data().unwrap_or_default();
     let values: Dict =
         merged.into_iter().find(|(profile, _)| *profile == Profile::Default).unwrap_or_default().1;
-    let (config, faults) = shape::read(values);
+    let (mut config, faults) = shape::read(values);
     let source = Source { document, overrides, taken_over: Vec::new() };
+    for (index, rule) in config.permit.iter_mut().enumerate() {
+        rule.line = source.place_of(&format!("permit.{index}")).line();
+    }
     let in_file = |at: &str| !source.overrides.sets(&undotted(at));
     for complaint in sense::check(&config, environment, &in_file).iter() {
         let path = undotted(&complaint.at);

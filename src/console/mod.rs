@@ -8,10 +8,17 @@ use serde_json::{Value, json};
 
 use crate::weaken;
 
+mod who; // whom a question is about
+
+pub use who::Who;
+
 /// What operators can ask of the gateway.
 pub trait Operated: Send + Sync + 'static {
     /// How it is.
     fn status(&self) -> Value;
+
+    /// Why a tool, a prompt or a resource is there for a caller or not, or why the caller is nobody.
+    fn explain<'a>(&'a self, who: Who, name: &'a str) -> BoxFuture<'a, Result<Value, String>>;
 
     /// Reads its configuration again. What came of it, or all that is wrong with it.
     fn reload(&self) -> BoxFuture<'_, Result<Value, String>>;
@@ -28,9 +35,14 @@ pub async fn handle<B>(request: &Request<B>, gateway: &impl Operated) -> Respons
     let (code, kind, text) = match (method, request.uri().path()) {
         (&Method::GET, "/health") => (StatusCode::OK, TEXT, "ok\n".to_owned()),
         (&Method::GET, "/status") => (StatusCode::OK, JSON, gateway.status().to_string()),
+        (&Method::GET, "/explain") => explain(request, gateway).await,
         (&Method::POST, "/reload") => reload(gateway).await,
         (_, "/reload") => (StatusCode::METHOD_NOT_ALLOWED, TEXT, "POST this, please.\n".to_owned()),
-        _ => (StatusCode::NOT_FOUND, TEXT, "There are /health, /status and /reload here.\n".to_owned()),
+        _ => (
+            StatusCode::NOT_FOUND,
+            TEXT,
+            "There are /health, /status, /explain and /reload here.\n".to_owned(),
+        ),
     };
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = code;
@@ -43,5 +55,16 @@ async fn reload(gateway: &impl Operated) -> Answer {
         Ok(came) => (StatusCode::OK, JSON, came.to_string()),
         // The configuration that is obeyed is still right; the one in the file is not.
         Err(why) => (StatusCode::UNPROCESSABLE_ENTITY, JSON, json!({ "error": why }).to_string()),
+    }
+}
+
+async fn explain<B>(request: &Request<B>, gateway: &impl Operated) -> Answer {
+    let told = match Who::asked(request) {
+        Ok((who, name)) => gateway.explain(who, &name).await,
+        Err(why) => Err(why),
+    };
+    match told {
+        Ok(told) => (StatusCode::OK, JSON, told.to_string()),
+        Err(why) => (StatusCode::BAD_REQUEST, JSON, json!({ "error": why }).to_string()),
     }
 }

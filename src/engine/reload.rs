@@ -21,14 +21,16 @@ use crate::{
         guard::{Guard, Inner},
         resource::About,
     },
-    middleware::identify::Identify,
+    middleware::{identify::Identify, permit},
     store::Store,
+    weaken,
 };
 
 /// What runs, and can be replaced.
 #[derive(Debug)]
 pub(super) struct Live {
     pub guard: Guard,
+    pub rules: Arc<permit::Rules>,
     /// What the guard asks.
     identify: ArcSwapOption<Identify>,
     store: Store,
@@ -42,11 +44,12 @@ impl Live {
     pub async fn start(
         identify: Option<Identify>,
         store: Store,
+        rules: Arc<permit::Rules>,
         aims: Arc<AtomicBool>,
         config: Config,
     ) -> Arc<Self> {
         let (guard, identity) = (Guard::new(None), ArcSwapOption::empty());
-        let live = Self { guard, identify: identity, store, aims, config: Mutex::new(config) };
+        let live = Self { guard, identify: identity, store, rules, aims, config: Mutex::new(config) };
         live.stand(live.started(identify).await);
         Arc::new(live)
     }
@@ -94,6 +97,7 @@ impl Waystation {
     pub async fn reload(&self, new: Config) -> Result<Reloaded, Vec<Fault>> {
         // To check is to build: what can be built can be put in its place.
         let Plan { identify, config: new, .. } = Plan::build(new)?;
+        let rules = put("permit", permit::Policy::new(&new.permit, &new.sets))?;
         if identify.is_none() && !self.listen.address.ip().to_canonical().is_loopback() {
             let why = format!(
                 "without it everybody who can reach {} could call every tool; restart with a loopback address",
@@ -121,15 +125,22 @@ impl Waystation {
         if new.limit != old.limit {
             reloaded.changed.push("limit");
         }
+        if (&new.permit, &new.sets) != (&old.permit, &old.sets) {
+            if !weaken::is("permit-reload") {
+                let before = self.live.rules.put(rules);
+                self.catalog.rules_changed(before);
+            }
+            reloaded.changed.push("permit");
+        }
         reloaded.needs_restart = at_a_restart(&old, &new);
-        let Config { identify, audit, limit, .. } = new;
-        (old.identify, old.audit, old.limit) = (identify, audit, limit);
+        let Config { identify, permit, sets, audit, limit, .. } = new;
+        *old = Config { identify, permit, sets, audit, limit, ..std::mem::take(&mut *old) };
         Ok(reloaded)
     }
 }
 
 /// What a part says to its new settings.
-fn put(table: &str, replaced: Result<(), Vec<String>>) -> Result<(), Vec<Fault>> {
+fn put<T>(table: &str, replaced: Result<T, Vec<String>>) -> Result<T, Vec<Fault>> {
     let fault = |why| Fault { at: table.to_owned(), why };
     replaced.map_err(|whys| whys.into_iter().map(fault).collect())
 }

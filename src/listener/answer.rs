@@ -15,6 +15,7 @@ use http::Response;
 
 use super::{
     body::{self, Body},
+    guard::Scopes,
     legacy::{Asking, Running, pump},
     refusal::with_headers,
     replay,
@@ -69,8 +70,16 @@ async fn whole(asked: &Asked, reply: Result<Reply>) -> Response<Body> {
         return body::json_in_pieces(pieces);
     }
     let headers = answer.as_ref().err().map(Error::headers).unwrap_or_default();
+    let scopes = match &answer {
+        Err(Error::NeedsScopes(scopes)) => Some(Scopes(Arc::clone(scopes))),
+        _ => None,
+    };
     let (status, text) = asked.response(answer);
-    with_headers(headers, body::json(status, text))
+    let mut response = with_headers(headers, body::json(status, text));
+    if let Some(scopes) = scopes {
+        response.extensions_mut().insert(scopes);
+    }
+    response
 }
 
 /// A request that its client has cancelled gets no response, but the HTTP exchange has to end.

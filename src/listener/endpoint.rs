@@ -21,7 +21,7 @@ pub enum Endpoint<'a> {
 
 impl<'a> Endpoint<'a> {
     pub fn at(path: &'a str) -> Option<Self> {
-        let one = |name: &str| (!name.is_empty() && !name.contains('/')).then(|| Scope::One(name.into()));
+        let one = |name: &str| (!name.is_empty() && !name.contains('/')).then(|| Scope::at(Some(name)));
         match path {
             _ if weaken::is("identify-paths") => Some(Self::Mcp(Scope::All)),
             "/mcp" | "/mcp/" => Some(Self::Mcp(Scope::All)),
@@ -40,16 +40,9 @@ impl<'a> Endpoint<'a> {
         }
     }
 
-    /// The backend for which alone a token is good enough here.
-    pub fn backend(&self) -> Option<&str> {
-        match self {
-            Self::Mcp(Scope::One(name)) => Some(name),
-            Self::Mcp(Scope::All)
-            | Self::Sse(_)
-            | Self::Messages
-            | Self::Health
-            | Self::Metadata(_)
-            | Self::AuthorizationServer => None,
-        }
+    /// What stands behind `/mcp/` in a path: the part of the gateway for which alone a token is good
+    /// enough there.
+    pub fn part(path: &str) -> Option<&str> {
+        path.strip_prefix("/mcp/").filter(|part| !part.is_empty())
     }
 }

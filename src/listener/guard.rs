@@ -19,6 +19,10 @@ use crate::{
     weaken,
 };
 
+/// Beside an answer: all scopes that were needed.
+#[derive(Debug, Clone)]
+pub struct Scopes(pub Arc<[String]>);
+
 /// Lets requests in, each as somebody's.
 #[derive(Debug, Clone)]
 pub struct Guard(Arc<ArcSwapOption<Inner>>);
@@ -101,6 +105,15 @@ impl Guard {
         if inner.is_for(&caller, backend) { Ok(caller) } else { Err(Denied::Invalid) }
     }
 
+    /// Whose a token is, for whoever may ask about others.
+    pub async fn whose(&self, authorization: &[u8]) -> Result<Caller, Denied> {
+        let inner = self.0.load_full().ok_or(Denied::Invalid)?;
+        match inner.identify.known(Some(authorization), None) {
+            Some(known) => known,
+            None => inner.identify.ask(authorization).await,
+        }
+    }
+
     /// What the gateway says of itself as a protected resource, or of the endpoint with this path;
     /// nothing where there is none.
     pub fn metadata(&self, path: &str) -> Option<Response<Body>> {
@@ -115,6 +128,21 @@ impl Guard {
         let mut response = body::empty(StatusCode::FOUND);
         response.headers_mut().insert(header::LOCATION, HeaderValue::from_str(&place).ok()?);
         Some(response)
+    }
+
+    /// Says to a client whose token has too few scopes which it needs, if that is what the answer is.
+    /// `part` is the endpoint that it was at, if not the gateway's own.
+    pub fn step_up(&self, part: Option<&str>, response: &mut Response<Body>) {
+        let Some(Scopes(scopes)) = response.extensions_mut().remove() else { return };
+        let mut parts =
+            vec!["error=\"insufficient_scope\"".to_owned(), format!("scope=\"{}\"", scopes.join(" "))];
+        if let Some(resource) = self.0.load().as_ref().and_then(|inner| inner.resource.as_ref()) {
+            parts.push(resource.place(part));
+        }
+        parts.push("error_description=\"this needs a token with more scopes\"".to_owned());
+        if let Ok(challenge) = HeaderValue::from_str(&format!("Bearer {}", parts.join(", "))) {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        }
     }
 
     /// The answer to a request that is not let in. It says nothing about why a token is not good.

@@ -106,6 +106,7 @@ impl<S: Stage> Http<S> {
     where
         B: HttpBody<Data = Bytes> + Unpin,
     {
+        let part = Endpoint::part(parts.uri.path());
         match Endpoint::at(parts.uri.path()) {
             Some(Endpoint::Health) if parts.method == Verb::GET => body::plain(StatusCode::OK, "ok"),
             Some(Endpoint::Metadata(of)) if parts.method == Verb::GET => {
@@ -117,11 +118,11 @@ impl<S: Stage> Http<S> {
             Some(Endpoint::Health | Endpoint::Metadata(_) | Endpoint::AuthorizationServer) => {
                 not_allowed("GET")
             }
-            Some(endpoint) => match self.guard.who(&parts, endpoint.backend()).await {
+            Some(endpoint) => match self.guard.who(&parts, part).await {
                 Ok(caller) => self.known(&parts, endpoint, caller, body).await,
                 Err(denied) => {
                     self.watchman.turned_away(TurnedAway::NotLetIn(denied));
-                    self.guard.denied(denied, endpoint.backend())
+                    self.guard.denied(denied, part)
                 }
             },
             None => {
@@ -178,12 +179,17 @@ impl<S: Stage> Http<S> {
             Ok(Some(batch)) => return Box::pin(self.batch(&visit, batch)).await,
             Err(malformed) => return error_response(&malformed.into(), None, Era::Modern),
         }
-        let takes = visit.takes;
+        let (takes, part) = (visit.takes, Endpoint::part(visit.parts.uri.path()));
         match self.begin(visit, text) {
             Begun::Done(response) => response,
-            Begun::Modern(asked, reply) => answer::modern(asked, reply, takes.events).await,
+            Begun::Modern(asked, reply) => {
+                let mut response = answer::modern(asked, reply, takes.events).await;
+                self.guard.step_up(part, &mut response);
+                response
+            }
             Begun::Legacy(asking, session, opening) => {
                 let mut response = answer::legacy(asking, &session, takes.events).await;
+                self.guard.step_up(part, &mut response);
                 if opening {
                     self.name_session(&session, &mut response);
                 }

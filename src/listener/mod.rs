@@ -41,10 +41,10 @@ mod write; //       what an answer looks like
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// Where clients connect: `/mcp`, `/mcp/<backend>`, `/sse` for the oldest clients, and
-    /// `/health`. Only loopback addresses are accepted while no identity is configured.
+    /// Where clients connect: `/mcp`, `/mcp/<backend>`, `/mcp/@<set>`, `/sse` for the oldest clients,
+    /// and `/health`. Only loopback addresses are accepted while no identity is configured.
     pub address: SocketAddr,
-    /// Where `/health` and `/status` are answered for operators. Never make it public.
+    /// Where `/health`, `/status` and `/explain` are answered for operators. Never make it public.
     pub admin: SocketAddr,
     /// Names under which clients may reach the gateway, besides its own address and
     /// `localhost`. A request for any other host is refused (DNS rebinding).

@@ -52,7 +52,7 @@ impl Journal {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Record {
     pub caller: Caller,
-    /// The backend, at an endpoint of one.
+    /// The backend or the set, at an endpoint of one.
     endpoint: Option<String>,
     revision: String,
     /// JSON texts.
@@ -73,10 +73,7 @@ impl Record {
     ) -> Self {
         Self {
             caller,
-            endpoint: match scope {
-                Scope::All => None,
-                Scope::One(backend) => Some(backend.to_string()),
-            },
+            endpoint: scope.endpoint(),
             revision: client.revision.to_string(),
             capabilities: client.capabilities.json(),
             info: String::from_utf8_lossy(&client.info).into_owned(),
@@ -86,7 +83,7 @@ impl Record {
     }
 
     pub fn scope(&self) -> Scope {
-        self.endpoint.as_deref().map_or(Scope::All, |backend| Scope::One(backend.into()))
+        Scope::at(self.endpoint.as_deref())
     }
 
     pub fn level(&self) -> Option<Level> {

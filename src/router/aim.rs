@@ -1,7 +1,7 @@
 //! Whose is a call, for the stages that decide by it?
 //!
 //! Said before the other stages see it, so that limits, the cache and the audit trail know backend
-//! and tool without asking. A call for what does not exist, or may not be seen, is nobody's.
+//! and tool without asking. A call for what does not exist, or may not be used so, is nobody's.
 
 use std::{
     sync::{
@@ -13,7 +13,7 @@ use std::{
 
 use tower::{Layer, Service};
 
-use super::{Router, text_param};
+use super::{Router, text_param, view};
 use crate::{
     call::{Aim, Call, Reply, Replying, Stage},
     error::{Error, Result},
@@ -47,9 +47,9 @@ impl Router {
     /// Whose a call with a target is.
     fn aim(&self, call: &Call) -> Option<Arc<Aim>> {
         let target = text_param(call, call.method.target()?).ok()?;
-        let parts = &self.0;
-        let view = parts.catalog.snapshot().seen(&call.scope, &call.caller, parts.permit.as_ref())?;
+        let view = self.view(call)?;
         let route = view.route(call.method, &target)?;
+        view.admit(view::kind(call.method), &target, &route, view::arguments(&call.message)).ok()?;
         Some(Arc::new(Aim {
             backend: Arc::clone(&route.upstream.name),
             own: route.target,

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     backend::{Notice, State, Status},
-    call::Scope,
+    call::{Permit, Scope},
     store::Store,
     wire::mcp::{Era, List, Method},
 };
@@ -66,6 +66,8 @@ pub struct Change {
     pub seen: BTreeSet<List>,
     /// Lists that a backend said have changed, whether a difference can be seen or not.
     pub told: BTreeSet<List>,
+    /// The rules before, if others hold now.
+    pub rules: Option<Arc<dyn Permit>>,
 }
 
 /// What is known of one backend.
@@ -153,11 +155,17 @@ impl Catalog {
 
     /// Waits for the first answer of backends of which nothing is known yet, as long as they are
     /// starting and this could be theirs, until it is known. Says whether there were any.
-    pub async fn first_heard(&self, scope: &Scope, method: Method, target: &str) -> bool {
+    pub async fn first_heard(
+        &self,
+        scope: &Scope,
+        method: Method,
+        target: &str,
+        known: impl Fn() -> bool,
+    ) -> bool {
         let could_have = |upstream: &Upstream| match (scope, method) {
             (Scope::One(name), _) => *upstream.name == **name,
-            (Scope::All, Method::ResourcesRead) => true, // What it is called says nothing of whose it is.
-            (Scope::All, _) => {
+            (Scope::All | Scope::Set(_), Method::ResourcesRead) => true, // What it is called says nothing of whose it is.
+            (Scope::All | Scope::Set(_), _) => {
                 [&*upstream.prefix, &*upstream.name].iter().any(|own| names::may_be_of(own, target))
             }
         };
@@ -165,10 +173,6 @@ impl Catalog {
         let starting: Vec<_> = starting.collect();
         let Some(longest) = starting.iter().map(|shelf| shelf.upstream.patience).max() else { return false };
         let mut settled = self.settled.subscribe();
-        let known = || {
-            let snapshot = self.snapshot();
-            snapshot.view(scope).is_some_and(|view| view.route(method, target).is_some())
-        };
         let heard = settled.wait_for(|_| known() || !starting.iter().any(|shelf| shelf.is_starting()));
         let _ = tokio::time::timeout(longest, heard).await; // Then it is looked for all the same.
         true
@@ -290,6 +294,11 @@ impl Catalog {
         ok
     }
 
+    /// Has everybody told whose lists are others than by the rules before.
+    pub fn rules_changed(&self, before: Arc<dyn Permit>) {
+        let _ = self.changes.send(Change { rules: Some(before), ..Change::default() }); // Nobody may be listening.
+    }
+
     fn tell(&self, lists: BTreeSet<List>) {
         self.told.lock().expect(LOCK).extend(lists);
         self.dirty.send_modify(|count| *count += 1);
@@ -368,7 +377,7 @@ async fn announce(catalog: std::sync::Weak<Catalog>, mut dirty: watch::Receiver<
         let seen: BTreeSet<_> = List::ALL.into_iter().filter(differs).collect();
         let told = std::mem::take(&mut *catalog.told.lock().expect(LOCK));
         if !seen.is_empty() || !told.is_empty() {
-            let _ = catalog.changes.send(Change { seen, told }); // Nobody may be listening.
+            let _ = catalog.changes.send(Change { seen, told, rules: None }); // Nobody may be listening.
         }
         announced = now;
     }

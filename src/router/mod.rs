@@ -10,6 +10,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use serde_json::json;
 use tower::Service;
@@ -17,9 +18,11 @@ use tower::Service;
 pub mod aim; //     whose a call is, said beforehand
 pub mod catalog; // what all backends offer, kept fresh
 mod cursor; //      where the next page begins
+mod explain; //     why something is there, or is not
 pub mod names; //   backend__tool, both ways
 mod offering; //    what one backend offers
 pub mod own; //     the gateway's own tools
+mod sight; //       what one caller sees
 pub mod seal; //    what passes through the client between two rounds of a call
 pub mod subscriptions; // who hears of which changes
 mod uris; //        resources that go by another spelling
@@ -27,8 +30,9 @@ pub mod view; //    what a client sees
 
 use crate::{
     backend::Ask,
-    call::{Answer, Call, Caller, Permit, Reply, Replying},
+    call::{Answer, Call, Caller, Explain, Kind, Permit, Reply, Replying, Scope},
     error::{Error, Result},
+    weaken,
     wire::{
         capability::Capabilities,
         json,
@@ -39,6 +43,7 @@ use crate::{
 use catalog::Catalog;
 use cursor::Cursors;
 use seal::{Bound, Seals};
+use sight::Sight;
 use subscriptions::Subscriptions;
 use view::{Route, View};
 
@@ -53,7 +58,9 @@ struct Parts {
     cursors: Cursors,
     seals: Arc<Seals>,
     page_size: usize,
-    permit: Option<Arc<dyn Permit>>,
+    permit: Arc<dyn Permit>,
+    /// Who else has something to say of calls.
+    explains: ArcSwap<Vec<Arc<dyn Explain>>>,
 }
 
 impl Router {
@@ -64,21 +71,30 @@ impl Router {
         secret: &[u8],
         seals: Seals,
         page_size: usize,
-        permit: Option<Arc<dyn Permit>>,
+        permit: Arc<dyn Permit>,
     ) -> Self {
         let (cursors, seals) = (Cursors::new(secret), Arc::new(seals));
-        Self(Arc::new(Parts { catalog, subscriptions, cursors, seals, page_size, permit }))
+        let explains = ArcSwap::default();
+        Self(Arc::new(Parts { catalog, subscriptions, cursors, seals, page_size, permit, explains }))
     }
 
     pub fn catalog(&self) -> &Arc<Catalog> {
         &self.0.catalog
     }
 
+    /// What a caller sees at an endpoint.
+    pub fn sight(&self, caller: Caller, scope: Scope) -> Sight {
+        let (catalog, permit) = (Arc::clone(&self.0.catalog), Arc::clone(&self.0.permit));
+        Sight { catalog, permit, scope, caller }
+    }
+
+    fn view(&self, call: &Call) -> Option<Arc<View>> {
+        self.0.catalog.snapshot().seen(&call.scope, &call.caller, &*self.0.permit)
+    }
+
     /// `waited` says that no backend is to be waited for any more.
     async fn route(self, call: Box<Call>, waited: bool) -> Result<Reply> {
-        let parts = &self.0;
-        let seen = parts.catalog.snapshot().seen(&call.scope, &call.caller, parts.permit.as_ref());
-        let seen = seen.ok_or(Error::NoEndpoint)?;
+        let seen = self.view(&call).ok_or(Error::NoEndpoint)?;
         let view = &*seen;
         if let Some(list) = call.method.list() {
             return self.list(view, list, &call).map(Reply::Whole);
@@ -93,15 +109,20 @@ impl Router {
                 let Some(route) = view.route(call.method, &target) else {
                     let (method, target) = (call.method, target.into_owned());
                     let unknown = Error::unknown(method, &target);
+                    if weaken::is("permit-slow") && self.is_there(&call.scope, method, &target) {
+                        std::thread::sleep(std::time::Duration::from_micros(200));
+                    }
                     return self.not_known_yet(call, waited, (method, target), unknown).await;
                 };
                 repeated_rightly(&route, &call)?;
+                view.admit(view::kind(call.method), &target, &route, view::arguments(&call.message))?;
                 drop(target);
                 self.forward(route, call, view).await
             }
             Method::Complete => Box::pin(self.complete(view, call, waited)).await, // Rare and large.
             Method::Listen => {
-                self.0.subscriptions.listen(view, &call, self.0.catalog.changes()).map(Reply::Stream)
+                let sight = self.sight(call.caller.clone(), call.scope.clone());
+                self.0.subscriptions.listen(view, &call, sight).map(Reply::Stream)
             }
             Method::Discover => Ok(Reply::Whole(self.discover(view))),
             Method::Initialize => Ok(Reply::Whole(initialize(view, &call))),
@@ -122,11 +143,19 @@ impl Router {
         }
     }
 
+    /// Does a name stand for anything, whoever may use it?
+    fn is_there(&self, scope: &Scope, method: Method, target: &str) -> bool {
+        let snapshot = self.0.catalog.snapshot();
+        snapshot.view(scope).is_some_and(|all| all.route(method, target).is_some())
+    }
+
     /// What nobody has may be had in a moment by a backend that is just starting.
     fn not_known_yet(self, call: Box<Call>, waited: bool, of: (Method, String), unknown: Error) -> Replying {
         Box::pin(async move {
             let (method, target) = of;
-            if !waited && self.0.catalog.first_heard(&call.scope, method, &target).await {
+            // What its caller may not see is waited for like what nobody has.
+            let known = || self.view(&call).is_some_and(|view| view.route(method, &target).is_some());
+            if !waited && self.0.catalog.first_heard(&call.scope, method, &target, known).await {
                 return self.route(call, true).await;
             }
             Err(unknown)
@@ -134,7 +163,7 @@ impl Router {
     }
 
     async fn forward(&self, route: Route, mut call: Box<Call>, view: &View) -> Result<Reply> {
-        let Route { upstream, target, mirrored, wrapped, task_support, hints } = route;
+        let Route { upstream, target, mirrored, wrapped, task_support, hints, free: _ } = route;
         let repeatable = hints.read_only || hints.idempotent;
         let method = call.method;
         if let Some(given) = &mut call.given {
@@ -199,6 +228,10 @@ impl Router {
         let Some(route) = route else {
             return self.clone().not_known_yet(call, waited, of, unknown).await;
         };
+        if !route.free {
+            let kind = if of.0 == Method::PromptsGet { Kind::Prompt } else { Kind::Template };
+            view.admit(kind, &of.1, &route, &view::completed(&call.message))?;
+        }
         let offer = route.upstream.backend.offer();
         let completes = offer.is_none_or(|offer| {
             let text = offer.capabilities.as_bytes();

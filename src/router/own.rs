@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 
-use super::{catalog::Catalog, view::Note};
+use super::{Parts, Router, catalog::Catalog};
 use crate::{
     backend::{Ask, Backend, Offer, State, Status},
     call::{Answer, Reply, Scope},
@@ -33,6 +33,7 @@ pub struct Own {
     since: SystemTime,
     address: String,
     catalog: OnceLock<Weak<Catalog>>,
+    router: OnceLock<Weak<Parts>>,
 }
 
 impl Own {
@@ -43,12 +44,18 @@ impl Own {
             since: SystemTime::now(),
             address,
             catalog: OnceLock::new(),
+            router: OnceLock::new(),
         })
     }
 
     /// Shows it the catalog, which it is itself in.
     pub fn watch(&self, catalog: &Arc<Catalog>) {
         let _ = self.catalog.set(Arc::downgrade(catalog));
+    }
+
+    /// Shows it who decides about calls, its own among them.
+    pub fn ask_of(&self, router: &Router) {
+        let _ = self.router.set(Arc::downgrade(&router.0));
     }
 
     fn catalog(&self) -> Option<Arc<Catalog>> {
@@ -85,52 +92,6 @@ impl Own {
         json!({ "backends": backends.collect::<Vec<_>>() })
     }
 
-    /// Why a tool is there, or is not.
-    fn explain(&self, tool: &str) -> Value {
-        let Some(catalog) = self.catalog() else { return json!({ "tool": tool, "found": false }) };
-        let snapshot = catalog.snapshot();
-        let reports = catalog.reports();
-        let route = snapshot.view(&Scope::All).and_then(|view| view.route(Method::ToolsCall, tool));
-        let is_of = |note: &Note, tool: &str| note.name == tool || note.shown_as.as_deref() == Some(tool);
-        let wordings = |notes: Vec<&Note>| -> Vec<Value> {
-            let wording = |note: &Note| json!({ "backend": &*note.backend, "name_there": note.name, "shown_as": note.shown_as, "why": note.why });
-            notes.into_iter().map(wording).collect()
-        };
-        if let Some(route) = route {
-            let report = reports.iter().find(|report| *report.name == *route.upstream.name);
-            let notes = wordings(snapshot.notes.iter().filter(|note| is_of(note, tool)).collect());
-            return json!({
-                "tool": tool, "found": true, "backend": &*route.upstream.name, "name_there": &*route.target,
-                "state": report.map(|report| report.status.state),
-                "problem": report.and_then(|report| report.status.problem.clone()),
-                "notes": notes,
-            });
-        }
-        let meant = |note: &&Note| is_of(note, tool) || tool.ends_with(&format!("__{}", note.name));
-        let notes = wordings(snapshot.notes.iter().filter(meant).collect());
-        let why = if notes.is_empty() { self.why_not(tool, &reports) } else { "see notes".into() };
-        json!({ "tool": tool, "found": false, "why": why, "notes": notes })
-    }
-
-    fn why_not(&self, tool: &str, reports: &[super::catalog::Report]) -> String {
-        let Some((prefix, name)) = tool.split_once("__") else {
-            return "names here begin with their backend's, as in files__read_file; tools/list has them all"
-                .into();
-        };
-        match reports.iter().find(|report| *report.name == *prefix) {
-            None => {
-                format!("there is no backend named {prefix:?}; check the [backends] tables of routes.toml")
-            }
-            Some(report) if report.stale => {
-                let problem = report.status.problem.as_deref().unwrap_or("it has not answered yet");
-                format!(
-                    "the backend {prefix:?} is not ready, and when it last was it had no tool {name:?}: {problem}"
-                )
-            }
-            Some(_) => format!("the backend {prefix:?} is ready and has no tool named {name:?}"),
-        }
-    }
-
     fn call(&self, ask: &Ask) -> Result<Reply> {
         let arguments = ask.call.message.in_params("arguments").unwrap_or(b"{}");
         let value = match ask.target.as_deref().unwrap_or_default() {
@@ -139,7 +100,10 @@ impl Own {
             "explain" => {
                 let tool = json::member(arguments, "tool").and_then(json::string);
                 let missing = || Error::Params("explain wants the argument `tool`, a tool's name".into());
-                self.explain(&tool.ok_or_else(missing)?)
+                let tool = tool.ok_or_else(missing)?;
+                let parts = self.router.get().and_then(Weak::upgrade);
+                let told = parts.map(|parts| parts.explain(&ask.call.caller, &tool));
+                told.unwrap_or_else(|| json!({ "tool": tool, "found": false }))
             }
             other => return Err(Error::UnknownTool(other.to_owned())),
         };
@@ -168,7 +132,7 @@ fn tools() -> Value {
         },
         {
             "name": "explain", "title": "Why is a tool there, or not?",
-            "description": "Says which backend a tool belongs to and how it is called there, or why there is no such tool.",
+            "description": "Says which backend a tool belongs to, how it is called there, and which rule lets you call it or does not; or why there is no such tool.",
             "inputSchema": {
                 "type": "object", "required": ["tool"], "additionalProperties": false,
                 "properties": { "tool": { "type": "string", "description": "A tool's name, such as files__read_file." } },

@@ -17,11 +17,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     catalog::Change,
+    sight::Sight,
     view::{Upstream, View},
 };
 use crate::{
-    call::{Answer, Call, Event, Events},
+    call::{Answer, Call, Event, Events, Kind},
     error::{Error, Result},
+    weaken,
     wire::{
         json,
         mcp::{Era, INTRODUCTION, List, meta},
@@ -102,6 +104,8 @@ struct Listening {
     id: Bytes,
     lists: BTreeSet<List>,
     watches: Vec<Watch>,
+    /// Whose it is: what they may not see any more is not told of.
+    sight: Sight,
     changes: broadcast::Receiver<Change>,
     updates: broadcast::Receiver<Updated>,
     closing: CancellationToken,
@@ -110,12 +114,7 @@ struct Listening {
 
 impl Subscriptions {
     /// Answers `subscriptions/listen`: what is honoured of it, then what changes.
-    pub fn listen(
-        self: &Arc<Self>,
-        view: &View,
-        call: &Call,
-        changes: broadcast::Receiver<Change>,
-    ) -> Result<Events> {
+    pub fn listen(self: &Arc<Self>, view: &View, call: &Call, sight: Sight) -> Result<Events> {
         let wanted = call.message.in_params("notifications").filter(|wanted| wanted.starts_with(b"{"));
         let wanted = wanted.ok_or_else(|| Error::Params("`notifications` must be an object".into()))?;
         let mut lists = BTreeSet::new();
@@ -135,7 +134,8 @@ impl Subscriptions {
         let listening = Listening {
             era: call.client.revision.era(),
             id: Bytes::copy_from_slice(call.message.id().unwrap_or(b"0")),
-            changes,
+            changes: sight.changes(),
+            sight,
             updates: self.updates.subscribe(),
             closing: self.closing.clone(),
             ready: VecDeque::new(),
@@ -165,6 +165,7 @@ impl Subscriptions {
                 && tells_of_updates(&route.upstream)
                 && !watches.iter().any(|watch| watch.shown == shown)
             {
+                view.admit(Kind::Resource, &shown, &route, b"{}")?;
                 watches.push(self.watch(&route.upstream, &route.target, &shown));
             }
         }
@@ -220,9 +221,12 @@ impl Listening {
     }
 
     fn changed(&mut self, change: &Change) {
+        let by_rules = change.rules.as_ref().map(|before| self.sight.unlike(&**before)).unwrap_or_default();
         let methods: BTreeSet<_> = change
             .seen
-            .union(&change.told)
+            .iter()
+            .chain(&change.told)
+            .chain(&by_rules)
             .map(|list| if matches!(list, List::Templates | List::Skills) { List::Resources } else { *list })
             .filter(|list| self.lists.contains(list))
             .map(List::changed)
@@ -236,7 +240,9 @@ impl Listening {
     fn updated(&mut self, updated: &Updated) {
         let concerned = self.watches.iter().filter(|watch| watch.upstream.name == updated.backend);
         let mut concerned = concerned.filter(|watch| updated.uri.starts_with(&watch.uri));
-        if let Some(watch) = concerned.next() {
+        if let Some(watch) = concerned.next()
+            && self.sees(&watch.shown)
+        {
             // One below what is watched is known under the backend's own spelling only.
             let uri = if updated.uri == watch.uri { &watch.shown } else { &updated.uri };
             let member = format!("\"uri\":{}", json::quoted(uri));
@@ -245,12 +251,19 @@ impl Listening {
         }
     }
 
+    fn sees(&self, uri: &str) -> bool {
+        let admitted = |view: &View| {
+            view.resource(uri).is_some_and(|route| view.admit(Kind::Resource, uri, &route, b"{}").is_ok())
+        };
+        self.sight.view().is_some_and(|view| admitted(&view)) || weaken::is("permit-watch")
+    }
+
     /// Something was missed, and it is not known what.
     fn everything_changed(&mut self) {
-        let all = Change { seen: self.lists.clone(), told: BTreeSet::new() };
+        let all = Change { seen: self.lists.clone(), ..Change::default() };
         self.changed(&all);
-        let members: Vec<_> =
-            self.watches.iter().map(|watch| format!("\"uri\":{}", json::quoted(&watch.shown))).collect();
+        let seen = self.watches.iter().filter(|watch| self.sees(&watch.shown));
+        let members: Vec<_> = seen.map(|watch| format!("\"uri\":{}", json::quoted(&watch.shown))).collect();
         for member in members {
             let event = self.notification(UPDATED, &member);
             self.ready.push_back(event);

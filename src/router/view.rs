@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     backend::{Backend, Mirrored, TaskSupport},
-    call::{Hints, Profile, Scope},
+    call::{Grant, Hints, Kind, Scope},
     wire::{
         icon::safe_icons,
         json,
@@ -31,7 +31,7 @@ use crate::{
 mod permitted; // for callers who may not use everything
 mod tool; //      what a tool says of itself
 
-use permitted::Grant;
+pub use permitted::{Key, arguments, completed, kind};
 
 /// A backend, with what its names are called after.
 #[derive(Debug)]
@@ -54,6 +54,8 @@ pub struct Route {
     pub wrapped: bool,
     pub task_support: TaskSupport,
     pub hints: Hints,
+    /// It may be used with any arguments, and by this caller as they are.
+    pub free: bool,
 }
 
 /// What only reads, as all do that are no tools.
@@ -64,8 +66,8 @@ const READS: Hints = Hints { read_only: true, idempotent: true, destructive: Som
 pub struct Snapshot {
     all: Arc<View>,
     one: BTreeMap<Arc<str>, Arc<View>>,
-    /// What callers of a profile see, once it was asked for.
-    permitted: DashMap<(Scope, Profile), Option<Arc<View>>>,
+    /// What is seen by whom not everything is granted, once it was asked for.
+    permitted: DashMap<Key, Option<Arc<View>>>,
     /// What is not shown, or not under its usual name, and why.
     pub notes: Vec<Note>,
 }
@@ -101,8 +103,8 @@ pub struct View {
     bare: bool,
     /// URIs that go by another spelling here, by backend and the backend's own spelling.
     apart: HashSet<(Arc<str>, String)>,
-    /// What may be used, where that is not everything.
-    grant: Option<Grant>,
+    /// What may be used, where that is not everything: what all of these allow.
+    grants: Vec<Arc<dyn Grant>>,
 }
 
 /// One list in the words of one era, in the order of its keys.
@@ -128,7 +130,8 @@ impl Snapshot {
 
     pub fn view(&self, scope: &Scope) -> Option<&Arc<View>> {
         match scope {
-            Scope::All => Some(&self.all),
+            // What is in a set is chosen from all.
+            Scope::All | Scope::Set(_) => Some(&self.all),
             Scope::One(name) => self.one.get(&**name),
         }
     }
@@ -199,6 +202,7 @@ impl View {
             wrapped: false,
             task_support: TaskSupport::None,
             hints: READS,
+            free: true,
         };
         let text = safe_icons(&entry.text).map_or_else(|| entry.text.clone(), Bytes::from);
         match list {
@@ -306,7 +310,8 @@ impl View {
     /// may have more than they list, one whose scheme only a single backend has.
     pub fn resource(&self, uri: &str) -> Option<Route> {
         let route = self.any_resource(uri)?;
-        self.grant.as_ref().is_none_or(|grant| grant.allows(uri, &route)).then_some(route)
+        // It may not be the one that is listed, but one like it.
+        self.permitted_route(Kind::Resource, uri, &route)
     }
 
     fn any_resource(&self, uri: &str) -> Option<Route> {
@@ -354,6 +359,7 @@ fn to(upstream: &Arc<Upstream>, target: String) -> Route {
         wrapped: false,
         task_support: TaskSupport::None,
         hints: READS,
+        free: true,
     }
 }
 

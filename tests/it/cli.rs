@@ -281,6 +281,28 @@ fn a_gateway_is_started_for_a_command_where_none_runs() {
 }
 
 #[test]
+fn why_somebody_may_use_a_tool_is_explained() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("routes.toml");
+    let rules = "[identify]\nanonymous = true\n[[permit]]\nwho = { group = \"ops\", claim = { level = 3 } }\n\
+                 allow = [\"waystation__*\"]\n[[permit]]\ndeny = [\"*__status\"]\n[store]\npath = \":memory:\"\n";
+    fs::write(&file, format!("[listen]\naddress = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\n{rules}"))
+        .unwrap();
+    let run = |arguments: &[&str]| {
+        waystation().arg("explain").args(arguments).arg("-c").arg(&file).output().unwrap()
+    };
+    let ops = ["waystation__status", "--group", "ops", "--claim", "level=3"];
+    ends_with(&run(&ops), 0, "waystation__status: allowed\n");
+    ends_with(&run(&ops), 0, "Rule 1 (line 6) allows it.");
+    ends_with(&run(&ops[..3]), 0, "Rule 2 (line 9) denies it");
+    ends_with(&run(&["waystation__status", "--anonymous"]), 0, "waystation__status: denied\n");
+    ends_with(&run(&["waystation__backends"]), 0, "(rule 2 (line 9)) none speaks of it");
+    ends_with(&run(&["files__read"]), 0, "files__read: there is no such thing\n");
+    ends_with(&run(&["waystation__status", "--token", "a.b.c"]), 1, "not one that this gateway takes");
+    ends_with(&run(&["waystation__status", "--claim", "level"]), 1, "name=value");
+}
+
+#[test]
 fn each_way_to_end_has_its_code() {
     let run = |arguments: &[&str]| waystation().args(arguments).output().unwrap();
     ends_with(&run(&["--help"]), 0, "Usage: waystation");

@@ -402,3 +402,20 @@ fn limits_that_make_no_sense_are_refused() {
     check("[listen]\ntrusted_proxies = [\"proxy\"]", 2, &["\"proxy\" is no network", "10.0.0.0/8"]);
     check("[listen]\ntrusted_proxies = [\"0.0.0.0/0\"]", 2, &["the whole world"]);
 }
+
+#[test]
+fn a_rule_or_a_set_that_makes_no_sense_is_told() {
+    let who = "[identify]\nanonymous = true\n[[permit]]\nallow = [\"*\"]\n";
+    check(
+        &format!("{who}when = 'caller.group == 1'"),
+        5,
+        &["permit.0.when", "caller has no \"group\"", "groups"],
+    );
+    check(&format!("{who}when = 'caller.subject =='"), 5, &["is no condition"]);
+    check(&format!("{who}needs = [\"a b\"]"), 5, &["permit.0.needs", "no scope"]);
+    check(&format!("{who}only = \"readonly\""), 5, &["read-only"]);
+    check("[[permit]]\nallow = [\"*\"]\nneeds = [\"x\"]", 1, &["nobody is known here"]);
+    check("[sets.Reading]\ntools = [\"*\"]", 1, &["small letters"]);
+    check("[sets.reading]\ntool = [\"*\"]", 2, &["did you mean `tools`?"]);
+    check("[sets.reading]", 1, &["has nothing in it"]);
+}

@@ -31,6 +31,7 @@ mod killed;
 mod lines;
 mod limit;
 mod listeners;
+mod permit;
 mod polling;
 mod reload;
 mod replay;

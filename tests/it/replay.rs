@@ -239,7 +239,7 @@ async fn a_gateway_for_one_client_leaves_the_sessions_of_another_alone() {
 
     let mut config = Config::default();
     config.store.path = Some(store.clone());
-    let (other, address) = app::ephemeral(config).await.expect("it starts");
+    let (other, [address, _]) = app::ephemeral(config).await.expect("it starts");
     let address = address.strip_prefix("http://").unwrap().parse().unwrap();
     let elsewhere = session.at(address);
     assert_eq!(elsewhere.request("ping", json!({})).send().await.status, 404);

@@ -1,6 +1,9 @@
 //! Do the tables about clients make sense: `[listen]`, `[limit]`, `[session]`, `[deadline]`, `[log]`?
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use tracing_subscriber::EnvFilter;
 
@@ -116,9 +119,28 @@ pub fn permit(
             let instead = "name what it allows, such as allow = [\"time__*\"]";
             complaints.push(Complaint::new(at.clone(), "allows nothing and denies nothing", instead));
         }
-        if rule.who != Default::default() && *identify == Default::default() {
-            let instead = "say in [identify] who issues tokens, or leave `who` out";
-            complaints.push(Complaint::new(at, "is for somebody, but nobody is known here", instead));
+        let somebody = rule.who != Default::default() || !rule.needs.is_empty();
+        if somebody && *identify == Default::default() {
+            let instead = "say in [identify] who issues tokens, or leave `who` and `needs` out";
+            complaints.push(Complaint::new(at.clone(), "is for somebody, but nobody is known here", instead));
+        }
+        for middleware::permit::Fault { key, what, instead } in rule.faults() {
+            complaints.push(Complaint::new(format!("{at}.{key}"), what, instead));
+        }
+    }
+}
+
+pub fn sets(sets: &BTreeMap<String, middleware::permit::Set>, complaints: &mut Complaints) {
+    for (name, set) in sets {
+        let at = dotted(&["sets", name]);
+        let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        if name.is_empty() || !name.bytes().all(fits) {
+            let what = "a set's name has small letters, digits and hyphens, since it stands in an address";
+            complaints.push(Complaint::new(at.clone(), what, "call it for instance [sets.reading]"));
+        }
+        if *set == Default::default() {
+            let instead = "name what is in it, such as tools = [\"time__*\"]";
+            complaints.push(Complaint::new(at, "has nothing in it", instead));
         }
     }
 }

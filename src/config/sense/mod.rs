@@ -26,6 +26,7 @@ pub fn check(config: &Config, environment: &Environment, in_file: &dyn Fn(&str) 
     front::listen(&config.listen, config.identify != Default::default(), &mut complaints);
     front::identify(&config.identify, &config.store, &mut complaints);
     front::permit(&config.permit, &config.identify, &mut complaints);
+    front::sets(&config.sets, &mut complaints);
     front::audit(&config.audit, &config.store, &mut complaints);
     front::limit(config, &mut complaints);
     front::session(&config.session, &mut complaints);

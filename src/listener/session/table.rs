@@ -214,6 +214,15 @@ impl Sessions {
         }
     }
 
+    /// Puts messages on the own stream of each session, by whose it is and where.
+    pub fn tell_each(&self, texts: impl Fn(Caller, &Scope) -> Vec<Bytes>) {
+        for session in &self.table {
+            if session.client().is_some() {
+                texts(session.caller(), &session.scope).into_iter().for_each(|text| session.own.push(text));
+            }
+        }
+    }
+
     /// How often to sweep: often enough that `idle` means what it says.
     pub fn sweep_every(&self) -> Time {
         (self.settings.idle.0 / 4).clamp(Time::from_millis(100), Time::from_secs(60))

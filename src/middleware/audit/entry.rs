@@ -77,6 +77,8 @@ pub enum Outcome {
     Unknown,
     /// Something in the request is not as it must be.
     Invalid,
+    /// A rule asks for other arguments, or for more scopes than the token has.
+    NotAllowed,
     /// A limit of the gateway's.
     Refused,
     /// The backend could not be asked, or gave no answer.
@@ -97,6 +99,7 @@ impl Outcome {
             Self::Task => "task",
             Self::Unknown => "unknown",
             Self::Invalid => "invalid",
+            Self::NotAllowed => "not-allowed",
             Self::Refused => "refused",
             Self::Failed => "failed",
             Self::Late => "late",
@@ -142,6 +145,7 @@ impl Outcome {
             | Error::Header(_)
             | Error::Version { .. }
             | Error::NeedsExtension(_) => Self::Invalid,
+            Error::NeedsScopes(_) | Error::Arguments(_) => Self::NotAllowed,
             Error::Busy(_) | Error::Limited(_) => Self::Refused,
             Error::Backend { .. } | Error::Lost(_) | Error::Restarted | Error::NoInput => Self::Failed,
             Error::Idle { .. } | Error::Deadline { .. } => Self::Late,
@@ -263,8 +267,9 @@ impl Entry {
         let endpoint = match &self.scope {
             Scope::All => "/mcp".to_owned(),
             // What is no endpoint may be anything, and as long as a path can be.
-            Scope::One(_) if nowhere => "/mcp/…".to_owned(),
+            Scope::One(_) | Scope::Set(_) if nowhere => "/mcp/…".to_owned(),
             Scope::One(backend) => format!("/mcp/{backend}"),
+            Scope::Set(set) => format!("/mcp/@{set}"),
         };
         let mut line = Line {
             at: Timestamp::try_from(self.at).unwrap_or_default(),

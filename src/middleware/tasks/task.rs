@@ -168,10 +168,7 @@ impl Task {
         let call = &self.call;
         Record {
             caller: call.caller.clone(),
-            endpoint: match &call.scope {
-                Scope::All => None,
-                Scope::One(backend) => Some(backend.to_string()),
-            },
+            endpoint: call.scope.endpoint(),
             request: String::from_utf8_lossy(call.message.text()).into_owned(),
             revision: call.client.revision.to_string(),
             capabilities: call.client.capabilities.json(),
@@ -194,7 +191,7 @@ impl Task {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Record {
     caller: Caller,
-    /// The backend, at an endpoint of one.
+    /// The backend or the set, at an endpoint of one.
     endpoint: Option<String>,
     request: String,
     revision: String,
@@ -230,7 +227,7 @@ impl Record {
         let call = Call {
             caller: self.caller,
             session: None,
-            scope: self.endpoint.map_or(Scope::All, |backend| Scope::One(backend.into())),
+            scope: Scope::at(self.endpoint.as_deref()),
             method: Method::ToolsCall,
             message: Message::parse(self.request.into(), &Limits::REQUEST).ok()?,
             client: Client { revision, capabilities, info: self.info.into() },

@@ -96,6 +96,7 @@ fn call(caller: &Caller, method: Method) -> Call {
         mirrored: None,
         given: None,
         aim: Some(Arc::new(Aim { backend: "x".into(), own: "y".into(), hints: Hints::default() })),
+        marks: None,
     }
 }
 
