@@ -480,6 +480,20 @@ async fn a_reload_goes_on_with_what_is_known_of_an_issuer() {
 }
 
 #[tokio::test]
+async fn an_issuer_is_asked_as_long_as_its_tokens_are_taken() {
+    let key = Key::edwards();
+    let login = Login::start(set(&[key.jwk("a")])).await;
+    let gateway = Gateway::with(&login.tables()).start().await;
+    assert_eq!(ask(&gateway.waystation, &of(&login.name(), &key, "EdDSA", "a")).await.status, 200);
+    later(MINUTES_5).await;
+    crate::support::until("the keys are fetched again", || login.asked() == 2).await;
+    gateway.waystation.reload(Config::default()).await.expect("nothing is wrong with it");
+    later(MINUTES_5).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(login.asked(), 2);
+}
+
+#[tokio::test]
 async fn a_reload_reads_key_files_again() {
     let (folder, a, b) = (tempfile::tempdir().unwrap(), Key::edwards(), Key::edwards());
     let toml =

@@ -209,8 +209,11 @@ fn cooled(asked: Option<Instant>) -> bool {
 /// Keeps an issuer's keys fresh, as long as there is a gateway that takes its tokens.
 async fn keep(issuer: std::sync::Weak<Issuer>, http: Client) {
     loop {
-        let Some(due) = issuer.upgrade() else { return };
-        let due = due.due().await;
+        // Let go of while this sleeps, or it would keep the issuer itself.
+        let due = match issuer.upgrade() {
+            Some(issuer) => issuer.due().await,
+            None => return,
+        };
         tokio::time::sleep_until(due).await;
         let Some(issuer) = issuer.upgrade() else { return };
         if is("identify-refresh") {
