@@ -69,11 +69,11 @@ pub fn subscriber<W: io::Write>(
 
 /// Why something panicked, as far as it may be seen: a text that was put together may quote what
 /// was being worked on, which is somebody's secret perhaps.
-fn reason<'a>(payload: &'a (dyn Any + Send)) -> &'a str {
+fn reason(payload: &(dyn Any + Send)) -> &str {
     let put_together = "the reason is not shown, since it may quote what was worked on";
     match payload.downcast_ref::<String>() {
         Some(text) if weaken::is("secrets-shown") => text,
-        _ => payload.downcast_ref::<&'static str>().unwrap_or(&put_together),
+        _ => payload.downcast_ref::<&'static str>().copied().unwrap_or(put_together),
     }
 }
 

@@ -163,3 +163,21 @@ async fn what_the_writer_could_not_follow_is_counted_in_the_trail() {
     let of = |outcome: &str| lines.iter().find(|line| line["outcome"] == outcome).unwrap()["count"].clone();
     assert_eq!((lines.len(), of("lost"), of("denied")), (WAITING + 2, json!(70), json!(2)));
 }
+
+#[tokio::test]
+async fn what_could_not_be_written_is_counted_when_something_can_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let away = folder.path().join("away");
+    fs::create_dir(&away).unwrap();
+    let trail = Trail::new(&to_file(&away.join("audit.jsonl")), false).unwrap();
+    trail.start(&Store::in_memory().await.unwrap());
+    fs::remove_dir(&away).unwrap();
+    for _ in 0..3 {
+        answered(&trail, call("time__now", &json!({}), true), || Err(Error::NoInput)).await;
+    }
+    trail.flush().await;
+    fs::create_dir(&away).unwrap();
+    answered(&trail, call("time__now", &json!({}), true), || Err(Error::NoInput)).await;
+    let lines = lines(&trail, &away.join("audit.jsonl")).await;
+    assert_eq!((lines.len(), &lines[1]["outcome"], &lines[1]["count"]), (2, &json!("lost"), &json!(3)));
+}

@@ -127,7 +127,7 @@ impl Writer {
         }
         if let Some(path) = &plan.settings.file
             && !lines.is_empty()
-            && let Err(why) = self.to_file(plan, path, lines).await
+            && let Err(why) = self.append(plan, path, lines).await
         {
             self.file = None; // The next lines may find it well again.
             faults.push(format!("{}: {why}", path.display()));
@@ -141,7 +141,7 @@ impl Writer {
         lines.iter().map(missing).sum()
     }
 
-    async fn to_file(&mut self, plan: &Arc<Plan>, path: &Path, lines: &[Line]) -> io::Result<()> {
+    async fn append(&mut self, plan: &Arc<Plan>, path: &Path, lines: &[Line]) -> io::Result<()> {
         if self.file.as_ref().is_none_or(|(of, _)| !Arc::ptr_eq(of, plan)) {
             self.file = Some((Arc::clone(plan), None));
         }
@@ -166,7 +166,10 @@ async fn open(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::PermissionsExt as _;
     let mode = if weaken::is("files-open") { 0o644 } else { 0o600 };
     let file = tokio::fs::OpenOptions::new().append(true).create(true).mode(mode).open(path).await?;
-    file.set_permissions(std::fs::Permissions::from_mode(mode)).await?;
+    // A device or a pipe is not ours to narrow.
+    if file.metadata().await?.is_file() {
+        file.set_permissions(std::fs::Permissions::from_mode(mode)).await?;
+    }
     Ok(file)
 }
 
