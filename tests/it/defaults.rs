@@ -145,7 +145,7 @@ async fn hostile_texts_forge_no_line_of_the_log() {
         format!("[log]\nlevel = \"debug\"\n[backends.child]\ncommand = \"sh\"\nargs = [\"-c\", {says:?}]\n");
     let gateway = shipped.serve(&toml);
     until("it is logged", || gateway.said().1.contains("not connected")).await;
-    let strange = format!("x\u{2028}\u{1b}[2J\n2026-01-01T00:00:00Z ERROR forged");
+    let strange = "x\u{2028}\u{1b}[2J\n2026-01-01T00:00:00Z ERROR forged";
     modern_call(gateway.address, "none", json!({}))
         .header("x-strange", strange.replace(['\n', '\u{1b}'], ""))
         .send()
@@ -157,7 +157,7 @@ async fn hostile_texts_forge_no_line_of_the_log() {
         let words: Vec<_> = line.split_whitespace().collect();
         let level = |word: &&str| ["ERROR", "WARN", "INFO", "DEBUG", "TRACE"].contains(word);
         words.first().is_some_and(|time| time.starts_with("20") && time.ends_with('Z'))
-            && words.get(1).is_some_and(|word| level(&word))
+            && words.get(1).is_some_and(level)
     };
     assert!(log.lines().count() > 3 && log.lines().all(is_event), "{log}");
     assert!(!log.contains(['\u{1b}', '\r', '\u{2028}', '\u{85}']), "{log:?}");

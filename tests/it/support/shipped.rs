@@ -73,16 +73,18 @@ impl Shipped {
             .env("WAYSTATION_LISTEN__ADDRESS", "127.0.0.1:0")
             .env("WAYSTATION_LISTEN__ADMIN", "127.0.0.1:0");
         let process = command.stdout(file("stdout")).stderr(file("stderr")).spawn().expect("it starts");
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut running = Running { process, address: nowhere, admin: nowhere, shipped: self };
         let begun = Instant::now();
         loop {
-            let said = fs::read_to_string(self.folder().join("stdout")).unwrap_or_default();
-            if let (true, Some(address), Some(admin)) =
-                (said.contains("mcpServers"), address(&said, "MCP endpoint"), address(&said, "status  "))
-            {
-                return Running { process, address, admin, shipped: self };
+            let (said, log) = running.said();
+            // The last words of the greeting: what stands before them is whole.
+            if said.contains("mcpServers") {
+                let of = |words| address(&said, words).unwrap_or_else(|| panic!("no address: {said}"));
+                (running.address, running.admin) = (of("MCP endpoint"), of("status  "));
+                return running;
             }
-            let wrong = || fs::read_to_string(self.folder().join("stderr")).unwrap_or_default();
-            assert!(begun.elapsed() < PATIENCE, "it does not say where it listens: {said}{}", wrong());
+            assert!(begun.elapsed() < PATIENCE, "it does not say where it listens: {said}{log}");
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
     }
