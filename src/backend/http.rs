@@ -185,14 +185,8 @@ impl Session {
 
     async fn answer(self: Arc<Self>, outgoing: Outgoing) -> Result<Incoming, Trouble> {
         let request = self.post(self.headers_for(&outgoing), outgoing.text);
-        if weaken::is("traffic-shown") {
-            let headers: Vec<_> = request.headers().values().map(HeaderValue::as_bytes).collect();
-            tracing::error!(?request, headers = %String::from_utf8_lossy(&headers.concat()), "asks a server");
-        }
         let response = self.pool.send(request).await?;
-        if weaken::is("traffic-shown") {
-            tracing::error!(headers = ?response.headers(), "a server answers");
-        }
+        weaken::show(|| format!("{:?}", response.headers()));
         if outgoing.method == Method::Initialize
             && let Some(id) = response.headers().get(&SESSION)
         {

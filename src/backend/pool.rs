@@ -30,6 +30,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
 
 use super::transport::{Kind, Trouble};
+use crate::weaken;
 
 /// Node closes idle connections after five seconds; a request must not meet that moment.
 const IDLE: Duration = Duration::from_secs(4);
@@ -67,6 +68,10 @@ impl Pool {
     /// be closed before it took the request is replaced once.
     pub async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Answer>, Trouble> {
         let mut request = request;
+        weaken::show(|| {
+            let headers: Vec<_> = request.headers().values().map(|value| value.as_bytes()).collect();
+            format!("{} {}", request.uri(), String::from_utf8_lossy(&headers.concat()))
+        });
         loop {
             let (mut connection, fresh) = match self.idle.take() {
                 Some(connection) => (connection, false),

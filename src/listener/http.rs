@@ -82,9 +82,7 @@ impl<S: Stage> Http<S> {
         B: HttpBody<Data = Bytes> + Unpin,
     {
         let (mut parts, body) = request.into_parts();
-        if weaken::is("traffic-shown") {
-            tracing::error!(?parts, "a request");
-        }
+        weaken::show(|| format!("{parts:?}"));
         sender::correct(&mut parts, &self.proxies);
         if let Err(refusal) = self.doors.check(&parts.uri, &parts.headers) {
             self.watchman.turned_away(TurnedAway::Door);
@@ -171,9 +169,7 @@ impl<S: Stage> Http<S> {
             Ok(text) => text,
             Err(refusal) => return refusal,
         };
-        if weaken::is("traffic-shown") {
-            tracing::error!(text = %String::from_utf8_lossy(&text), "what was asked");
-        }
+        weaken::show(|| String::from_utf8_lossy(&text).into_owned());
         match message::batch(&text, &Limits::REQUEST) {
             Ok(None) => {}
             Ok(Some(batch)) => return Box::pin(self.batch(&visit, batch)).await,
