@@ -109,6 +109,9 @@ class Guarded(lane.Gateway):
         new = self.clock.with_name("clock.new")
         new.write_text(f"+{self.ahead}s")
         new.rename(self.clock)
+        # It notices when it is woken, and ends the connections that have been silent for so long: not under a client's request.
+        lane.answers(f"{self.base}/health")
+        time.sleep(0.5)
 
     def seen_by(self, token, path="/mcp", revision=MODERN):
         """The tools that a token's bearer sees, or the HTTP status of the refusal."""
