@@ -75,7 +75,9 @@ impl Daily {
         let mut today = self.used.entry(name.clone()).or_default();
         today.begin(day);
         let Sum { calls, tokens, nano_usd } = today.now;
-        let over = |used: u64, most: Option<u64>| most.is_some_and(|most| used >= most);
+        let over = |used: u64, most: Option<u64>| {
+            most.is_some_and(|most| used >= most || weaken::is("limit-no-days"))
+        };
         let limits = [
             ("limit.calls_per_day", over(calls, most.calls), most.calls.map(|most| most.to_string())),
             ("limit.tokens_per_day", over(tokens, most.tokens), most.tokens.map(|most| most.to_string())),

@@ -151,7 +151,7 @@ impl State {
     /// What there is no room in for such a call.
     fn full(&self, caller: &Caller, backend: Option<&Arc<str>>) -> Option<Full> {
         let backend = backend.and_then(|backend| self.backends.get(backend)).copied().unwrap_or(0);
-        if self.running >= self.most.all {
+        if self.running >= self.most.all || weaken::is("limit-no-room") {
             Some(Full::All)
         } else if self.lines.get(caller).is_some_and(|line| line.running >= self.most.per_caller) {
             Some(Full::Caller)

@@ -198,7 +198,7 @@ async fn ten_times_too_much_is_let_in_as_often_as_allowed_to_the_call() {
 
 #[tokio::test(start_paused = true)]
 async fn whoever_waits_as_told_is_let_in_at_the_first_try() {
-    let limits = json!({ "per_caller": "60/min burst 5", "all": "5000/min burst 1000" });
+    let limits = json!({ "per_caller": "12/min burst 5", "all": "5000/min burst 1000" });
     let (stage, ..) = stage(limits, Duration::ZERO);
     let (mut waited, mut passed) = (0, 0);
     for number in 0..50 {
