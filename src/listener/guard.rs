@@ -102,8 +102,8 @@ impl Guard {
     }
 
     /// Says to a client whose token has too few scopes which it needs, if that is what the answer is.
-    pub fn step_up(&self, response: &mut Response<Body>) {
-        let Some(Scopes(scopes)) = response.extensions_mut().remove() else { return };
+    pub fn stepped_up(&self, mut response: Response<Body>) -> Response<Body> {
+        let Some(Scopes(scopes)) = response.extensions_mut().remove() else { return response };
         let mut parts =
             vec!["error=\"insufficient_scope\"".to_owned(), format!("scope=\"{}\"", scopes.join(" "))];
         if let Some(at) = self.0.load().as_ref().and_then(|inner| inner.at.clone()) {
@@ -113,6 +113,7 @@ impl Guard {
         if let Ok(challenge) = HeaderValue::from_str(&format!("Bearer {}", parts.join(", "))) {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         }
+        response
     }
 
     /// The answer to a request that is not let in. It says nothing about why a token is not good.

@@ -126,13 +126,11 @@ impl<S: Stage> Http<S> {
         match self.begin(visit, text) {
             Begun::Done(response) => response,
             Begun::Modern(asked, reply) => {
-                let mut response = answer::modern(asked, reply, takes.events).await;
-                self.guard.step_up(&mut response);
-                response
+                self.guard.stepped_up(answer::modern(asked, reply, takes.events).await)
             }
             Begun::Legacy(asking, session, opening) => {
-                let mut response = answer::legacy(asking, &session, takes.events).await;
-                self.guard.step_up(&mut response);
+                let response = answer::legacy(asking, &session, takes.events).await;
+                let mut response = self.guard.stepped_up(response);
                 if opening {
                     self.name_session(&session, &mut response);
                 }
