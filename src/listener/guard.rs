@@ -132,8 +132,8 @@ impl Guard {
 
     /// Says to a client whose token has too few scopes which it needs, if that is what the answer is.
     /// `part` is the endpoint that it was at, if not the gateway's own.
-    pub fn step_up(&self, part: Option<&str>, response: &mut Response<Body>) {
-        let Some(Scopes(scopes)) = response.extensions_mut().remove() else { return };
+    pub fn stepped_up(&self, part: Option<&str>, mut response: Response<Body>) -> Response<Body> {
+        let Some(Scopes(scopes)) = response.extensions_mut().remove() else { return response };
         let mut parts =
             vec!["error=\"insufficient_scope\"".to_owned(), format!("scope=\"{}\"", scopes.join(" "))];
         if let Some(resource) = self.0.load().as_ref().and_then(|inner| inner.resource.as_ref()) {
@@ -143,6 +143,7 @@ impl Guard {
         if let Ok(challenge) = HeaderValue::from_str(&format!("Bearer {}", parts.join(", "))) {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         }
+        response
     }
 
     /// The answer to a request that is not let in. It says nothing about why a token is not good.

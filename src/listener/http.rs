@@ -179,13 +179,11 @@ impl<S: Stage> Http<S> {
         match self.begin(visit, text) {
             Begun::Done(response) => response,
             Begun::Modern(asked, reply) => {
-                let mut response = answer::modern(asked, reply, takes.events).await;
-                self.guard.step_up(part, &mut response);
-                response
+                self.guard.stepped_up(part, answer::modern(asked, reply, takes.events).await)
             }
             Begun::Legacy(asking, session, opening) => {
-                let mut response = answer::legacy(asking, &session, takes.events).await;
-                self.guard.step_up(part, &mut response);
+                let response = answer::legacy(asking, &session, takes.events).await;
+                let mut response = self.guard.stepped_up(part, response);
                 if opening {
                     self.name_session(&session, &mut response);
                 }

@@ -22,7 +22,6 @@ mod cors; //        what pages of other origins may
 pub mod doors; //   who may reach the gateway, by host and origin
 mod endpoint; //    what is at which path
 pub mod guard; //   who asks
-mod endpoint; //    what is at which path
 mod envelope; //    the modern era's requests
 mod heads; //       what a request's headers say
 pub mod http; //    POST /mcp and its neighbours

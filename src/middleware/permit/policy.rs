@@ -31,10 +31,14 @@ pub struct Policy {
     /// What a rule wants of callers beside what their profile says.
     wanted: Vec<Wanted>,
     /// All profiles there were, each once.
-    profiles: Mutex<HashMap<(Vec<Entry>, String), Arc<Profile>>>,
+    profiles: Mutex<HashMap<Likeness, Arc<Profile>>>,
     /// Profiles by the address of the identity, which nobody else has as long as it is held weakly.
-    known: DashMap<usize, (Weak<Identity>, Arc<Profile>), foldhash::fast::RandomState>,
+    known: DashMap<usize, Known, foldhash::fast::RandomState>,
 }
+
+/// What makes two callers the same to the rules: which speak of them, and what their conditions look at.
+type Likeness = (Vec<Entry>, String);
+type Known = (Weak<Identity>, Arc<Profile>);
 
 /// A rule that is ready to be asked.
 #[derive(Debug)]
