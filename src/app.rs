@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::BufReader,
     net::{TcpListener, TcpStream},
+    signal::unix::{Signal, SignalKind, signal},
     task::JoinHandle,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -73,8 +74,9 @@ pub async fn serve_on(
 ) {
     let Sockets { public, admin } = sockets;
     let doors = admin.local_addr().ok().map(|address| Doors::new(address, &[], &[]));
-    let operator = Arc::new(Operator { gateway: gateway.clone(), doors, reread });
-    let hang_ups = tokio::spawn(reload_on_hang_up(Arc::clone(&operator)));
+    let (read, hang_ups) = reread.map_or((None, None), |reread| (Some(reread.read), reread.hang_ups));
+    let operator = Arc::new(Operator { gateway: gateway.clone(), doors, read });
+    let hang_ups = hang_ups.map(|hang_ups| tokio::spawn(reload_on_hang_up(hang_ups, Arc::clone(&operator))));
     let admin = tokio::spawn(serve_admin(operator, admin));
     let (closing, connections) = (Arc::new(Closing::default()), TaskTracker::new());
     let shared = Arc::new(gateway.clone());
@@ -115,18 +117,34 @@ pub async fn serve_on(
         tracing::warn!("some requests were still under way and have been cut off");
     }
     admin.abort();
-    hang_ups.abort();
+    hang_ups.inspect(JoinHandle::abort);
     gateway.close().await;
 }
 
-/// Reads the configuration again.
-pub type Reread = Arc<dyn Fn() -> Result<Config, Complaints> + Send + Sync>;
+/// Reads the configuration.
+type Read = Arc<dyn Fn() -> Result<Config, Complaints> + Send + Sync>;
+
+/// How and when the configuration is read again.
+pub struct Reread {
+    read: Read,
+    /// The signal by which services are told to. Without listening to it, it ends a program.
+    hang_ups: Option<Signal>,
+}
+
+impl Reread {
+    /// Listens to the signal from now on.
+    pub fn new(read: impl Fn() -> Result<Config, Complaints> + Send + Sync + 'static) -> Self {
+        let hang_ups = signal(SignalKind::hangup());
+        let hang_ups = hang_ups.inspect_err(|why| tracing::warn!(%why, "SIGHUP cannot be listened to"));
+        Self { read: Arc::new(read), hang_ups: hang_ups.ok() }
+    }
+}
 
 /// What operators deal with.
 struct Operator {
     gateway: Waystation,
     doors: Option<Doors>,
-    reread: Option<Reread>,
+    read: Option<Read>,
 }
 
 impl console::Operated for Operator {
@@ -150,13 +168,13 @@ impl console::Operated for Operator {
 
     fn reload(&self) -> BoxFuture<'_, Result<serde_json::Value, String>> {
         Box::pin(async move {
-            let Some(reread) = self.reread.clone() else {
+            let Some(read) = self.read.clone() else {
                 return Err(
                     "this gateway was not started from a configuration that could be read again".into()
                 );
             };
             // Files and the environment are read without waiting, so elsewhere.
-            let read = tokio::task::spawn_blocking(move || reread()).await.map_err(|why| why.to_string())?;
+            let read = tokio::task::spawn_blocking(move || read()).await.map_err(|why| why.to_string())?;
             let reloaded = match read {
                 Ok(config) => self.gateway.reload(config).await.map_err(faulty),
                 Err(complaints) => Err(complaints),
@@ -177,16 +195,9 @@ impl console::Operated for Operator {
     }
 }
 
-/// The signal by which services are told to read their configuration again.
-async fn reload_on_hang_up(operator: Arc<Operator>) {
-    use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::hangup()) {
-        Ok(mut hang_ups) => {
-            while hang_ups.recv().await.is_some() {
-                let _ = console::Operated::reload(&*operator).await; // It is in the log.
-            }
-        }
-        Err(why) => tracing::warn!(%why, "SIGHUP cannot be listened to"),
+async fn reload_on_hang_up(mut hang_ups: Signal, operator: Arc<Operator>) {
+    while hang_ups.recv().await.is_some() {
+        let _ = console::Operated::reload(&*operator).await; // It is in the log.
     }
 }
 

@@ -1,7 +1,5 @@
 //! `waystation serve` and `waystation stdio`: a gateway.
 
-use std::sync::Arc;
-
 use super::{Outcome, Sources, complain, stop};
 use crate::{app, config::Environment};
 
@@ -25,8 +23,8 @@ pub fn serve(sources: &Sources, environment: &Environment) -> Outcome {
         Err(outcome) => return outcome,
     };
     let (sources, environment) = (sources.clone(), environment.clone());
-    let reread = Arc::new(move || sources.read(&environment).map(|loaded| loaded.config));
     stop::run(|stop| async move {
+        let reread = app::Reread::new(move || sources.read(&environment).map(|loaded| loaded.config));
         match app::serve(loaded.config, reread, stop).await {
             Ok(()) => Outcome::Done,
             Err(complaints) => complain(&complaints.located(&loaded.source)),

@@ -108,7 +108,7 @@ fn write(folder: &TempDir, [public, admin]: [u16; 2], toml: &str) {
 
 fn waystation(folder: &TempDir) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_waystation"));
-    command.current_dir(folder.path()).env_clear().stdin(Stdio::null()).stdout(Stdio::null());
+    command.current_dir(folder.path()).env_clear().stdin(Stdio::null());
     command
 }
 
