@@ -200,7 +200,8 @@ impl Rule {
         let Subject { caller, aim, discovers, .. } = subject;
         let stranger = matches!(caller, Caller::Stranger(_));
         let member = |group: &String| matches!(caller, Caller::Known(who) if who.groups.contains(group));
-        let far = |written: Written| written == Written::Yes || !matches!(caller, Caller::Local);
+        let here = matches!(caller, Caller::Local) && !weaken::is("limit-local");
+        let far = |written: Written| written == Written::Yes || !here;
         let speaks = match &self.of {
             Of::Discovery(written) => return (*discovers && far(*written)).then(|| Some(whose(caller))),
             _ if *discovers => false,

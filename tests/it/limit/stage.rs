@@ -18,7 +18,7 @@ use tower::{Layer as _, Service};
 use waystation::{
     call::{Aim, Answer, Call, Caller, Client, Hints, Identity, Reply, Replying, Scope},
     error::{Error, Reached},
-    middleware::limit::{LimitLayer, Limited, Limits, Settings},
+    middleware::limit::{LimitLayer, Limited, Limits, MOST, Settings},
     wire::{
         capability::Capabilities,
         json::Limits as Bounds,
@@ -348,4 +348,45 @@ async fn what_was_used_of_a_limit_that_stays_is_still_used() {
     assert_eq!(ask().await.as_deref(), Some("limit.calls_per_day"), "what makes no sense changes nothing");
     limits.replace(&Settings::default()).unwrap();
     assert_eq!(ask().await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_addresses_than_can_be_told_apart_share_what_is_left() {
+    let battery = Battery::new("T18-addresses");
+    let (stage, limits, _) = stage(json!({ "anonymous": "1/h per ip" }), Duration::ZERO);
+    let asks = async |number: usize| {
+        let address = std::net::Ipv4Addr::from_bits(u32::try_from(number).unwrap());
+        refusal(&stage, &Caller::Stranger(address.into())).await.is_some()
+    };
+    for number in 0..MOST {
+        asks(number).await;
+    }
+    let newcomers = (asks(MOST).await, asks(MOST + 1).await, asks(MOST + 2).await);
+    battery.row("newcomers-share", newcomers == (false, true, true), newcomers);
+    let offenders = (asks(0).await, asks(MOST - 1).await);
+    battery.row("offenders-are-known", offenders == (true, true), offenders);
+    tokio::time::advance(Duration::from_secs(3601)).await;
+    let tending = tokio::spawn(Arc::clone(&limits).tend());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let later = (asks(MOST + 1).await, asks(MOST + 2).await, asks(0).await, asks(0).await);
+    battery.row("room-again", later == (false, false, false, true), later);
+    tending.abort();
+    battery.end(3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_over_a_network_are_limited_where_nothing_is_said() {
+    let battery = Battery::new("T21-defaults");
+    let stranger = Caller::Stranger([192, 0, 2, 1].into());
+    for (name, caller, may) in
+        [("known", known("ada", "g"), 60), ("stranger", stranger, 10), ("local", Caller::Local, 100)]
+    {
+        let (stage, ..) = stage(json!({}), Duration::ZERO);
+        let mut passed = 0;
+        for _ in 0..100 {
+            passed += usize::from(refusal(&stage, &caller).await.is_none());
+        }
+        battery.row(name, passed == may, passed);
+    }
+    battery.end(3);
 }
