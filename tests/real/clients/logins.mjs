@@ -36,6 +36,7 @@ export async function loggedIn(keeper, open, work) {
       const said = keeper.ended.searchParams;
       if (!said.has('code')) throw new Error(`no code but ${keeper.ended}`);
       await transport.finishAuth(said.get('code'), said.get('iss') ?? undefined);
+      await transport.close();
     }
   }
 }
