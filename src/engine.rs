@@ -79,13 +79,13 @@ type Stack = Aimed<Audited<Limited<Cached<Tasked<Deadline<Router>>>>>>;
 #[derive(Debug)]
 struct Policy {
     limit: Option<Arc<limit::Limits>>,
-    cache: Option<Arc<cache::Replies>>,
+    cache: Arc<cache::Replies>,
     audit: Option<Arc<audit::Trail>>,
 }
 
 fn stack(policy: Policy, deadline: deadline::Settings, tasks: &Arc<TaskTable>, router: Router) -> Stack {
     let Policy { limit, cache, audit } = policy;
-    let wanted = limit.is_some() || cache.is_some() || audit.is_some();
+    let wanted = limit.is_some() || cache.is_on() || audit.is_some();
     let aim = AimLayer { router: router.clone(), wanted };
     // Around all but what outlives it, so that the time spent at a backend counts.
     let next = DeadlineLayer::new(deadline, Some(Arc::clone(tasks))).layer(router);
@@ -150,14 +150,14 @@ impl Plan {
         let identify = part("identify", Identify::new(&identify), &mut faults);
         let policy = Policy {
             limit: part("limit", limit::Limits::new(&limit), &mut faults),
-            cache: part("cache", cache::Replies::new(&cache), &mut faults),
+            cache: cache::Replies::new(&cache),
             audit: part("audit", audit::Trail::new(&audit), &mut faults),
         };
         for (name, settings) in backends {
             if settings.enabled == Some(false) {
                 continue;
             }
-            match source(&name, settings, &updates) {
+            match source(&name, settings, &updates, &policy.cache) {
                 Ok(source) => sources.push(source),
                 Err(why) => faults.push(Fault { at: format!("backends.{name}"), why }),
             }
@@ -223,6 +223,7 @@ impl Plan {
         tasks.start(move |call| runner.clone().call(call), keeps_sessions).await;
         let (journal, noted) = saved::journal();
         let sessions = Sessions::new(session, keeps_sessions.then_some(journal));
+        let replies = Arc::clone(&policy.cache);
         let front = Front::new(stack(policy, deadline, &tasks, router), Arc::clone(&sessions));
         if keeps_sessions {
             keep::restore(&store, &front).await;
@@ -236,7 +237,17 @@ impl Plan {
         let http = Http::new(front.clone(), guard.clone(), &listen);
         let live = Arc::new(Live { guard, config: Mutex::new(config) });
         let tasks = Arc::new(Tasks(tasks));
-        Waystation { http, front, catalog, subscriptions, own, live, listen: Arc::new(listen), tasks }
+        Waystation {
+            http,
+            front,
+            catalog,
+            subscriptions,
+            own,
+            replies,
+            live,
+            listen: Arc::new(listen),
+            tasks,
+        }
     }
 }
 
@@ -284,14 +295,23 @@ fn built_in(own: &Arc<Own>) -> Source {
     Source { upstream: Arc::new(upstream), fingerprint: env!("CARGO_PKG_VERSION").into(), notices }
 }
 
-fn source(name: &str, settings: backend::Settings, updates: &Updates) -> Result<Source, String> {
+fn source(
+    name: &str,
+    settings: backend::Settings,
+    updates: &Updates,
+    replies: &Arc<cache::Replies>,
+) -> Result<Source, String> {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let (updates, backend) = (updates.clone(), Arc::<str>::from(name));
+    let (updates, backend, replies) = (updates.clone(), Arc::<str>::from(name), Arc::clone(replies));
     let notices: Notices = Arc::new(move |notice: Notice| match notice {
         Notice::Updated(uri) => {
+            replies.updated(&backend, &uri);
             let _ = updates.send(Updated { backend: Arc::clone(&backend), uri }); // Nobody may listen.
         }
         notice => {
+            if matches!(notice, Notice::Connected | Notice::Changed(_)) {
+                replies.changed(&backend);
+            }
             let _ = sender.send(notice); // Fails when the catalog has gone.
         }
     });
@@ -355,6 +375,7 @@ pub struct Waystation {
     catalog: Arc<Catalog>,
     subscriptions: Arc<Subscriptions>,
     own: Arc<Own>,
+    replies: Arc<cache::Replies>,
     live: Arc<Live>,
     listen: Arc<listener::Settings>,
     #[expect(dead_code, reason = "held for its end")]
@@ -399,9 +420,19 @@ impl Waystation {
         self.catalog.is_known()
     }
 
-    /// How the gateway and its backends are, as the tool `waystation__status` says it.
+    /// How the gateway and its backends are, as the tool `waystation__status` says it, and its
+    /// cache where there is one.
     pub fn status(&self) -> serde_json::Value {
-        self.own.status()
+        let mut status = self.own.status();
+        if self.replies.is_on() {
+            status["cache"] = self.replies.status();
+        }
+        status
+    }
+
+    /// Forgets kept replies of what goes by names that fit, or all; says how many.
+    pub fn clear_cache(&self, pattern: Option<&str>) -> usize {
+        self.replies.clear(pattern)
     }
 
     /// Ends what clients have open, so that their connections can close.

@@ -14,6 +14,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{CONFIG_FILE, Complaints, Config, Environment, Loaded};
 
 mod arguments; // the arguments of a tool
+mod cache; //     what a gateway keeps of replies
 mod call; //      a tool
 mod check; //     a configuration
 mod client; //    requests to a gateway
@@ -100,6 +101,8 @@ enum Command {
     /// Have the running gateway read its configuration again.
     #[command(after_help = reload::EXAMPLES)]
     Reload(Sources),
+    /// Make a running gateway forget replies that it keeps.
+    Cache(cache::Arguments),
     /// Turn another program's file into a routes.toml.
     #[command(after_help = import::EXAMPLES)]
     Import(import::Arguments),
@@ -132,6 +135,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Outcome {
         Some(Command::Call(arguments)) => call::call(&arguments, common, environment),
         Some(Command::Status(arguments)) => status::status(&arguments, common, environment),
         Some(Command::Reload(sources)) => reload::reload(&sources.or(common), &environment),
+        Some(Command::Cache(arguments)) => cache::cache(arguments, common, &environment),
         Some(Command::Import(arguments)) => import::import(&arguments, &environment),
         Some(Command::Schema { markdown: false }) => print(&crate::config::schema::text()),
         Some(Command::Schema { markdown: true }) => print(&crate::config::manual::text()),

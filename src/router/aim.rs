@@ -10,10 +10,14 @@ use std::{
 
 use tower::{Layer, Service};
 
-use super::{Router, text_param};
+use super::{
+    Router, text_param,
+    view::{Route, View},
+};
 use crate::{
     call::{Aim, Call, Reply, Replying, Stage},
     error::{Error, Result},
+    wire::{json, mcp::Method},
 };
 
 /// Puts the question before a stage.
@@ -43,15 +47,28 @@ pub struct Aimed<S> {
 impl Router {
     /// Whose a call with a target is.
     fn aim(&self, call: &Call) -> Option<Arc<Aim>> {
-        let target = text_param(call, call.method.target()?).ok()?;
         let parts = &self.0;
         let view = parts.catalog.snapshot().seen(&call.scope, &call.caller, parts.permit.as_ref())?;
-        let route = view.route(call.method, &target)?;
+        let route = match call.method {
+            Method::Complete => completed(call, &view)?,
+            method => view.route(method, &text_param(call, method.target()?).ok()?)?,
+        };
         Some(Arc::new(Aim {
             backend: Arc::clone(&route.upstream.name),
             own: route.target,
             hints: route.hints,
         }))
+    }
+}
+
+/// Whose prompt or template it is that a completion is about.
+fn completed(call: &Call, view: &View) -> Option<Route> {
+    let reference = call.message.in_params("ref")?;
+    let member = |name| json::member(reference, name).and_then(json::string);
+    match &*member("type")? {
+        "ref/prompt" => view.prompt(&member("name")?),
+        "ref/resource" => view.resource(&member("uri")?),
+        _ => None,
     }
 }
 
