@@ -2,6 +2,7 @@
 
 mod apart;
 mod asking;
+mod cache;
 mod calls;
 mod cancel;
 mod catalog;

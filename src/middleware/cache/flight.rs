@@ -29,6 +29,7 @@ use super::{
 use crate::{
     call::{Answer, Event, Events, Reply, Replying},
     error::{Error, Result},
+    weaken,
     wire::mcp::Era,
 };
 
@@ -170,6 +171,9 @@ impl Flights {
         let flight = flight.boxed().shared();
         if let Some(weak) = flight.downgrade() {
             table.under_way.insert(key, UnderWay { number, begun, flight: weak });
+        }
+        if weaken::is("cache-abandon") {
+            tokio::spawn(flight.clone());
         }
         Part::Leads(flight, hear)
     }

@@ -32,6 +32,7 @@ use crate::{
     call::{Aim, Call, Event, Reply, Replying, Stage},
     error::{Error, Result},
     settings::{Duration, Size},
+    weaken,
     wire::mcp::Method,
 };
 use flight::{Flight, Flights, Part, lead};
@@ -98,7 +99,7 @@ impl Replies {
     /// Obeys other settings from the next call on. If they differ, what was kept by the old ones
     /// is forgotten, since it might be for fewer callers now, or for a shorter time.
     pub fn replace(&self, settings: &Settings) {
-        if self.shelf.load().settings != *settings {
+        if self.shelf.load().settings != *settings && !weaken::is("cache-news") {
             self.shelf.store(Arc::new(Shelf::new(settings, Arc::clone(&self.counts))));
         }
     }
