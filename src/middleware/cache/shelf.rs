@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use moka::sync::Cache;
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter, sync};
 use tokio::time::Instant;
 
 use super::{
@@ -29,7 +29,13 @@ use crate::{
 /// For how long a call is not waited for whose like had a reply that holds for no time.
 const PASSED: Duration = Duration::from_secs(10);
 /// How many of those are remembered.
-const MOST_PASSED: u64 = 10_000;
+const MOST_PASSED: usize = 4096;
+/// What a reply is taken to weigh while nothing is known of it; only tables are made by it.
+const USUAL: usize = 4096;
+/// Parts of the memory, each with a lock of its own, at the most; and how many of the largest
+/// replies there must be room for in each.
+const MOST_PARTS: usize = 16;
+const LARGEST_IN_A_PART: usize = 4;
 
 /// What became of calls that could have been answered by a kept reply.
 #[derive(Debug, Default)]
@@ -41,14 +47,40 @@ pub struct Counts {
     pub misses: AtomicU64,
 }
 
+/// Weighs kept replies.
+#[derive(Debug, Clone)]
+struct Scales;
+
+impl Weighter<Key, Arc<Kept>> for Scales {
+    fn weight(&self, _: &Key, kept: &Arc<Kept>) -> u64 {
+        kept.weight() as u64
+    }
+}
+
+type Cache = sync::Cache<Key, Arc<Kept>, Scales>;
+
+/// Memory for replies. Of what does not fit, what was used only once goes first.
+fn cache(settings: &Settings) -> Cache {
+    let (max, largest) = (settings.max.0, settings.largest.0);
+    let parts = (max / LARGEST_IN_A_PART / largest.max(1)).clamp(1, MOST_PARTS);
+    let max = if weaken::is("cache-room") { u64::MAX / 2 } else { max as u64 };
+    let options = OptionsBuilder::new()
+        .shards(1 << parts.ilog2())
+        .estimated_items_capacity((settings.max.0 / USUAL).max(1))
+        .weight_capacity(max)
+        .build()
+        .expect("both capacities are given");
+    Cache::with_options(options, Scales, DefaultHashBuilder::default(), Default::default())
+}
+
 /// All replies that are kept by one configuration.
 #[derive(Debug)]
 pub struct Shelf {
     pub settings: Settings,
     pub rules: Rules,
-    kept: Cache<Key, Arc<Kept>>,
-    /// Calls whose replies hold for no time.
-    passed: Cache<Key, ()>,
+    kept: Cache,
+    /// Calls whose replies hold for no time, and until when that is taken for granted.
+    passed: sync::Cache<Key, Instant>,
     pub stamps: Stamps,
     pub flights: Arc<Flights>,
     pub counts: Arc<Counts>,
@@ -85,18 +117,7 @@ pub enum Found {
 impl Shelf {
     pub fn new(settings: &Settings, counts: Arc<Counts>) -> Self {
         let rules = Rules::new(settings);
-        let stale = |rule: &Rule| {
-            let times = [rule.stale_while_revalidate, rule.stale_if_error];
-            times.into_iter().flatten().map(|time| time.0).max().unwrap_or_default()
-        };
-        let stale = settings.tools.values().chain(settings.backends.values()).map(stale).max();
-        // Room is made in whole replies, and what goes is chosen by how often it was used.
-        let kept = Cache::builder()
-            .max_capacity(if weaken::is("cache-room") { u64::MAX } else { settings.max.0 as u64 })
-            .weigher(|_: &Key, kept: &Arc<Kept>| u32::try_from(kept.weight()).unwrap_or(u32::MAX))
-            .time_to_live(settings.longest.0 + stale.unwrap_or_default())
-            .build();
-        let passed = Cache::builder().max_capacity(MOST_PASSED).time_to_live(PASSED).build();
+        let (kept, passed) = (cache(settings), sync::Cache::new(MOST_PASSED));
         let stamps = Stamps::new(&rules.targets);
         let settings = settings.clone();
         Self { settings, rules, kept, passed, stamps, flights: Arc::default(), counts }
@@ -141,11 +162,11 @@ impl Shelf {
         if weaken::is("cache-hit") {
             return None;
         }
-        let kept = self.kept.get(key)?;
-        if kept.begun >= self.stamps.since(aim) {
+        let (kept, since) = (self.kept.get(key)?, self.stamps.since(aim));
+        if kept.begun >= since {
             return Some(kept);
         }
-        self.kept.invalidate(key);
+        self.kept.remove_if(key, |kept| kept.begun < since);
         None
     }
 
@@ -161,13 +182,11 @@ impl Shelf {
             _ => asking.private,
         };
         match &kept {
-            None => self.passed.insert(key, ()),
+            None => self.passed.insert(key, now + PASSED),
             Some(kept) => {
                 let small = kept.weight() <= self.settings.largest.0 || weaken::is("cache-large");
                 if small && self.began_late_enough(begun, aim) {
                     self.kept.insert(key, Arc::clone(kept));
-                    // Now and not some time later, so that there is never more than there may be.
-                    self.kept.run_pending_tasks();
                 }
             }
         }
@@ -188,7 +207,8 @@ impl Shelf {
 
     /// Are replies to this call of a kind that holds for no time, as far as is known?
     pub fn is_passed(&self, asking: &Asking) -> bool {
-        weaken::is("cache-crowd") || asking.keys().any(|key| self.passed.contains_key(&key))
+        weaken::is("cache-crowd")
+            || asking.keys().any(|key| self.passed.get(&key).is_some_and(|until| Instant::now() < until))
     }
 
     /// Forgets what goes by names that fit, or everything; says how many replies that were.
@@ -197,17 +217,14 @@ impl Shelf {
             return 0;
         }
         self.stamps.floor.store(self.stamps.next(), Relaxed);
-        let fits = |kept: &Kept| pattern.is_none_or(|pattern| fits(pattern, &rule::name(&kept.aim)));
-        let gone: Vec<_> = self.kept.iter().filter(|(_, kept)| fits(kept)).map(|(key, _)| *key).collect();
-        gone.iter().for_each(|key| self.kept.invalidate(key));
-        self.kept.run_pending_tasks();
-        gone.len()
+        let before = self.kept.len();
+        self.kept.retain(|_, kept| pattern.is_some_and(|pattern| !fits(pattern, &rule::name(&kept.aim))));
+        before.saturating_sub(self.kept.len())
     }
 
     /// How many replies are kept, and in how many bytes.
-    pub fn room_taken(&self) -> (u64, u64) {
-        self.kept.run_pending_tasks();
-        (self.kept.entry_count(), self.kept.weighted_size())
+    pub fn room_taken(&self) -> (usize, u64) {
+        (self.kept.len(), self.kept.weight())
     }
 }
 

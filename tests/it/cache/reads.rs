@@ -177,7 +177,7 @@ async fn half_a_million_reads_are_answered_rightly() {
         let (world, cache, tally) = (Arc::clone(&world), Arc::clone(&cache), Arc::clone(&tally));
         let (left, turn) = (Arc::clone(&left), Arc::clone(&turn));
         tokio::spawn(async move {
-            let mut seed = reader * 0x9e37_79b9_7f4a_7c15;
+            let mut seed = reader * 0x9e37_79b9_7f4a;
             while left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok() {
                 let (place, who) = (next(&mut seed) % things, next(&mut seed) % 100);
                 if next(&mut seed) % 200 == 0 {
@@ -259,7 +259,7 @@ async fn replies_take_no_more_memory_than_they_may() {
     }
     cache.replies.clear(None);
     let before = resident();
-    let rounds = if is_weakened() { 1 } else { 4 };
+    let rounds = 1 + usize::from(!is_weakened());
     for (bytes, count) in [(500, 100_000 * rounds), (4_000, 20_000 * rounds), (60_000, 1_500 * rounds)] {
         size.store(bytes, SeqCst);
         let mut most = 0;
@@ -308,7 +308,7 @@ async fn twenty_thousand_reads_through_the_whole_gateway_are_answered_rightly() 
         let (gateway, tokens, public) = (Arc::clone(&gateway), Arc::clone(&tokens), public.clone());
         let (wrong_lists, wrong, hits) = (Arc::clone(&wrong_lists), Arc::clone(&wrong), Arc::clone(&hits));
         tokio::spawn(async move {
-            let mut seed = (reader as u64 + 1) * 0x9e37_79b9_7f4a_7c15;
+            let mut seed = (reader + 1) * 0x9e37_79b9_7f4a_u64;
             for _ in 0..reads / 16 {
                 let (who, what) = (next(&mut seed) % 100, next(&mut seed) % 50);
                 if what >= 40 {
