@@ -322,8 +322,11 @@ async fn twenty_thousand_reads_through_the_whole_gateway_are_answered_rightly() 
                     wrong_lists.fetch_add(usize::from(!own || listed["cacheScope"] != "private"), SeqCst);
                     continue;
                 }
-                let uri =
-                    if what < 20 { public[what].clone() } else { format!("test://private/{}/{who}", what % 2) };
+                let uri = if what < 20 {
+                    public[what].clone()
+                } else {
+                    format!("test://private/{}/{who}", what % 2)
+                };
                 let read = by(&tokens[who], gateway.modern("resources/read", json!({ "uri": uri })))
                     .send()
                     .await

@@ -3,7 +3,12 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use waystation::{call::Call, error::Error, wire::mcp::Method};
+use waystation::{
+    call::Call,
+    config::{Config, Environment},
+    error::Error,
+    wire::mcp::Method,
+};
 
 use super::stage::{Before, call_of, hit, is_hit, read, search, settings, somebody};
 use crate::support::{battery::Battery, until};
@@ -113,6 +118,43 @@ async fn what_is_kept_is_used_until_something_makes_it_untrue() {
     let seen = (cache.replies.clear(Some("notes__*")), cache.replies.clear(Some("docs__*")));
     battery.row("cleared-by-other-names", seen == (0, 1), seen);
     battery.end(39);
+}
+
+#[test]
+fn what_makes_no_sense_is_told() {
+    let toml = r#"
+        [cache]
+        max = "1 MiB"
+        largest = "2 MiB"
+        longest = "1m"
+        [cache.tools]
+        "docs__a" = { share = "all" }
+        "dosc__b" = { ttl = "2m" }
+        "d__c" = { ttl = "1m", stale_if_error = "0s" }
+        [cache.backends]
+        dosc = {}
+        docs = { read_only = true }
+        [cache.clears]
+        "docs__write" = []
+        [backends.docs]
+        url = "http://127.0.0.1:1/mcp"
+        prefix = "d"
+    "#;
+    let Err(complaints) = Config::parse("routes.toml", toml, &Environment::default()) else { panic!("none") };
+    let complaints = complaints.to_string();
+    for what in [
+        "is more than cache.max, which is 1 MiB",
+        "does not say how long results are kept",
+        "is longer than cache.longest, which is 1m",
+        "there is no backend named \"dosc\"",
+        "did you mean `docs`?",
+        "write docs__, after its table, instead of d__",
+        "no time at all",
+        "is about tools",
+        "names nothing to be forgotten",
+    ] {
+        assert!(complaints.contains(what), "{what}: {complaints}");
+    }
 }
 
 #[tokio::test]
