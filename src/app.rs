@@ -166,6 +166,12 @@ impl console::Operated for Operator {
         })
     }
 
+    fn clear_cache(&self, pattern: Option<&str>) -> usize {
+        let cleared = self.gateway.clear_cache(pattern);
+        tracing::info!(cleared, pattern, "kept replies were forgotten");
+        cleared
+    }
+
     fn reload(&self) -> BoxFuture<'_, Result<serde_json::Value, String>> {
         Box::pin(async move {
             let Some(read) = self.read.clone() else {

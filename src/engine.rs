@@ -83,7 +83,7 @@ type Stack = Aimed<Audited<Limited<Cached<Tasked<Deadline<Router>>>>>>;
 #[derive(Debug)]
 struct Policy {
     limit: Arc<limit::Limits>,
-    cache: Option<Arc<cache::Replies>>,
+    cache: Arc<cache::Replies>,
     audit: Arc<audit::Trail>,
     /// Must it be known beforehand whose a call is?
     aims: Arc<AtomicBool>,
@@ -93,7 +93,7 @@ struct Policy {
 
 fn stack(policy: Policy, deadline: deadline::Settings, tasks: &Arc<TaskTable>, router: Router) -> Stack {
     let Policy { limit, cache, audit, aims, far } = policy;
-    aims.store(far || limit.is_on() || cache.is_some() || audit.is_on(), Ordering::Relaxed);
+    aims.store(far || limit.is_on() || cache.is_on() || audit.is_on(), Ordering::Relaxed);
     let aim = AimLayer { router: router.clone(), wanted: aims };
     // Around all but what outlives it, so that the time spent at a backend counts.
     let next = DeadlineLayer::new(deadline, Some(Arc::clone(tasks))).layer(router);
@@ -160,13 +160,13 @@ impl Plan {
         let guarded = identify.is_some();
         let audit = part("audit", audit::Trail::new(&audit, guarded).map(Some), &mut faults);
         let limit = part("limit", limit::Limits::new(&limit).map(Some), &mut faults);
-        let cache = part("cache", cache::Replies::new(&cache), &mut faults);
+        let cache = cache::Replies::new(&cache);
         let rules = part("permit", permit::Rules::new(&rules, &sets).map(Some), &mut faults);
         for (name, settings) in backends {
             if settings.enabled == Some(false) {
                 continue;
             }
-            match source(&name, settings, &updates) {
+            match source(&name, settings, &updates, &cache) {
                 Ok(source) => sources.push(source),
                 Err(why) => faults.push(Fault { at: format!("backends.{name}"), why }),
             }
@@ -237,6 +237,7 @@ impl Plan {
         let (writer, aims) = (trail.start(&store), Arc::clone(&policy.aims));
         let limit = Arc::clone(&policy.limit);
         limit.restore(store.clone()).await;
+        let replies = Arc::clone(&policy.cache);
         let stages = stack(policy, deadline, &tasks, router.clone());
         let front = Front::new(stages, Arc::clone(&sessions));
         if keeps_sessions {
@@ -252,7 +253,20 @@ impl Plan {
         let live = Live::start(identify, store, rules, aims, config).await;
         let http = Http::new(front.clone(), live.guard.clone(), Arc::clone(&trail) as _, &listen);
         let (listen, tasks) = (Arc::new(listen), Arc::new(Tasks(tasks)));
-        Waystation { http, front, catalog, router, subscriptions, own, trail, limit, live, listen, tasks }
+        Waystation {
+            http,
+            front,
+            catalog,
+            router,
+            subscriptions,
+            own,
+            trail,
+            limit,
+            replies,
+            live,
+            listen,
+            tasks,
+        }
     }
 }
 
@@ -293,14 +307,23 @@ fn built_in(own: &Arc<Own>) -> Source {
     Source { upstream: Arc::new(upstream), fingerprint: env!("CARGO_PKG_VERSION").into(), notices }
 }
 
-fn source(name: &str, settings: backend::Settings, updates: &Updates) -> Result<Source, String> {
+fn source(
+    name: &str,
+    settings: backend::Settings,
+    updates: &Updates,
+    replies: &Arc<cache::Replies>,
+) -> Result<Source, String> {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let (updates, backend) = (updates.clone(), Arc::<str>::from(name));
+    let (updates, backend, replies) = (updates.clone(), Arc::<str>::from(name), Arc::clone(replies));
     let notices: Notices = Arc::new(move |notice: Notice| match notice {
         Notice::Updated(uri) => {
+            replies.updated(&backend, &uri);
             let _ = updates.send(Updated { backend: Arc::clone(&backend), uri }); // Nobody may listen.
         }
         notice => {
+            if matches!(notice, Notice::Connected | Notice::Changed(_)) {
+                replies.changed(&backend);
+            }
             let _ = sender.send(notice); // Fails when the catalog has gone.
         }
     });
@@ -372,6 +395,7 @@ pub struct Waystation {
     own: Arc<Own>,
     trail: Arc<audit::Trail>,
     limit: Arc<limit::Limits>,
+    replies: Arc<cache::Replies>,
     live: Arc<Live>,
     listen: Arc<listener::Settings>,
     #[expect(dead_code, reason = "held for its end")]
@@ -416,9 +440,19 @@ impl Waystation {
         self.catalog.is_known()
     }
 
-    /// How the gateway and its backends are, as the tool `waystation__status` says it.
+    /// How the gateway and its backends are, as the tool `waystation__status` says it, and its
+    /// cache where there is one.
     pub fn status(&self) -> serde_json::Value {
-        self.own.status()
+        let mut status = self.own.status();
+        if self.replies.is_on() {
+            status["cache"] = self.replies.status();
+        }
+        status
+    }
+
+    /// Forgets kept replies of what goes by names that fit, or all; says how many.
+    pub fn clear_cache(&self, pattern: Option<&str>) -> usize {
+        self.replies.clear(pattern)
     }
 
     /// Why a tool, a prompt or a resource is there for a caller, or why it is not.

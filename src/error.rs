@@ -16,7 +16,7 @@ use crate::wire::{
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     #[error("not a JSON text that every reader reads alike: {0}")]
     NotJson(crate::wire::json::Fault),

@@ -19,6 +19,7 @@ use crate::{
 
 mod arguments; // the arguments of a tool
 mod audit; //     who did what
+mod cache; //     what a gateway keeps of replies
 mod call; //      a tool
 mod check; //     a configuration
 mod client; //    requests to a gateway
@@ -120,6 +121,8 @@ enum Command {
     /// Say why somebody may use a tool, or may not.
     #[command(after_help = explain::EXAMPLES)]
     Explain(explain::Arguments),
+    /// Make a running gateway forget replies that it keeps.
+    Cache(cache::Arguments),
     /// Turn another program's file into a routes.toml.
     #[command(after_help = import::EXAMPLES)]
     Import(import::Arguments),
@@ -156,6 +159,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Outcome {
         Some(Command::Token(arguments)) => token::token(&arguments, common, &environment),
         Some(Command::Audit(arguments)) => audit::audit(&arguments, common, &environment),
         Some(Command::Explain(arguments)) => explain::explain(&arguments, common, environment),
+        Some(Command::Cache(arguments)) => cache::cache(arguments, common, &environment),
         Some(Command::Import(arguments)) => import::import(&arguments, &environment),
         Some(Command::Schema { markdown: false }) => print(&crate::config::schema::text()),
         Some(Command::Schema { markdown: true }) => print(&crate::config::manual::text()),

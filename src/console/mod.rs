@@ -22,6 +22,9 @@ pub trait Operated: Send + Sync + 'static {
 
     /// Reads its configuration again. What came of it, or all that is wrong with it.
     fn reload(&self) -> BoxFuture<'_, Result<Value, String>>;
+
+    /// Forgets kept replies of what goes by names that fit, or all; says how many.
+    fn clear_cache(&self, pattern: Option<&str>) -> usize;
 }
 
 type Answer = (StatusCode, &'static str, String);
@@ -37,11 +40,14 @@ pub async fn handle<B>(request: &Request<B>, gateway: &impl Operated) -> Respons
         (&Method::GET, "/status") => (StatusCode::OK, JSON, gateway.status().to_string()),
         (&Method::GET, "/explain") => explain(request, gateway).await,
         (&Method::POST, "/reload") => reload(gateway).await,
-        (_, "/reload") => (StatusCode::METHOD_NOT_ALLOWED, TEXT, "POST this, please.\n".to_owned()),
+        (&Method::POST, "/cache/clear") => clear(request.uri().query(), gateway),
+        (_, "/reload" | "/cache/clear") => {
+            (StatusCode::METHOD_NOT_ALLOWED, TEXT, "POST this, please.\n".to_owned())
+        }
         _ => (
             StatusCode::NOT_FOUND,
             TEXT,
-            "There are /health, /status, /explain and /reload here.\n".to_owned(),
+            "There are /health, /status, /explain, /reload and /cache/clear here.\n".to_owned(),
         ),
     };
     let mut response = Response::new(Full::new(Bytes::from(text)));
@@ -67,4 +73,19 @@ async fn explain<B>(request: &Request<B>, gateway: &impl Operated) -> Answer {
         Ok(told) => (StatusCode::OK, JSON, told.to_string()),
         Err(why) => (StatusCode::BAD_REQUEST, JSON, json!({ "error": why }).to_string()),
     }
+}
+
+/// `names=…` says of what; without it all is forgotten. Another word is none that was meant so.
+fn clear(query: Option<&str>, gateway: &impl Operated) -> Answer {
+    let url = reqwest::Url::parse(&format!("http://admin/?{}", query.unwrap_or_default()));
+    let pairs: Option<Vec<_>> = url.as_ref().ok().map(|url| url.query_pairs().collect());
+    let pattern = match pairs.as_deref() {
+        Some([]) => None,
+        Some([(key, pattern)]) if key == "names" && !pattern.is_empty() => Some(&**pattern),
+        Some(_) | None => {
+            let why = "say of what, as in /cache/clear?names=docs__*, or nothing for all";
+            return (StatusCode::BAD_REQUEST, JSON, json!({ "error": why }).to_string());
+        }
+    };
+    (StatusCode::OK, JSON, json!({ "cleared": gateway.clear_cache(pattern) }).to_string())
 }

@@ -108,6 +108,7 @@ impl Waystation {
         let guarded = identify.is_some();
         put("audit", self.trail.replace(&new.audit, guarded))?;
         put("limit", self.limit.replace(&new.limit))?;
+        self.replies.replace(&new.cache);
         let identify = self.live.started(identify).await;
         let mut old = self.live.config.lock().unwrap_or_else(PoisonError::into_inner);
         let mut reloaded = Reloaded::default();
@@ -116,7 +117,7 @@ impl Waystation {
         if new.identify != old.identify {
             reloaded.changed.push("identify");
         }
-        if guarded || self.trail.is_on() || self.limit.is_on() {
+        if guarded || self.trail.is_on() || self.limit.is_on() || self.replies.is_on() {
             self.live.aims.store(true, Ordering::Relaxed);
         }
         if new.audit != old.audit {
@@ -124,6 +125,9 @@ impl Waystation {
         }
         if new.limit != old.limit {
             reloaded.changed.push("limit");
+        }
+        if new.cache != old.cache {
+            reloaded.changed.push("cache");
         }
         if (&new.permit, &new.sets) != (&old.permit, &old.sets) {
             if !weaken::is("permit-reload") {
@@ -133,8 +137,8 @@ impl Waystation {
             reloaded.changed.push("permit");
         }
         reloaded.needs_restart = at_a_restart(&old, &new);
-        let Config { identify, permit, sets, audit, limit, .. } = new;
-        *old = Config { identify, permit, sets, audit, limit, ..std::mem::take(&mut *old) };
+        let Config { identify, permit, sets, audit, limit, cache, .. } = new;
+        *old = Config { identify, permit, sets, audit, limit, cache, ..std::mem::take(&mut *old) };
         Ok(reloaded)
     }
 }

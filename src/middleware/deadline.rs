@@ -213,7 +213,7 @@ impl<S: Stage> Service<Call> for Deadline<S> {
 }
 
 /// A reply that is still to come, as the stream that it may turn out to be.
-fn late(reply: Replying) -> Events {
+pub(super) fn late(reply: Replying) -> Events {
     let events = reply.map(|reply| match reply {
         Ok(Reply::Whole(answer)) => stream::iter([Ok(Event::Answer(answer))]).boxed(),
         Ok(Reply::Stream(events)) => events,

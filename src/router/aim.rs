@@ -4,6 +4,7 @@
 //! and tool without asking. A call for what does not exist, or may not be used so, is nobody's.
 
 use std::{
+    borrow::Cow,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,10 +14,14 @@ use std::{
 
 use tower::{Layer, Service};
 
-use super::{Router, text_param, view};
+use super::{
+    Router, repeated_rightly, text_param,
+    view::{self, Route, View},
+};
 use crate::{
-    call::{Aim, Call, Reply, Replying, Stage},
+    call::{Aim, Call, Kind, Reply, Replying, Stage},
     error::{Error, Result},
+    wire::{json, mcp::Method},
 };
 
 /// Puts the question before a stage.
@@ -46,16 +51,39 @@ pub struct Aimed<S> {
 impl Router {
     /// Whose a call with a target is.
     fn aim(&self, call: &Call) -> Option<Arc<Aim>> {
-        let target = text_param(call, call.method.target()?).ok()?;
         let view = self.view(call)?;
-        let route = view.route(call.method, &target)?;
-        view.admit(view::kind(call.method), &target, &route, view::arguments(&call.message)).ok()?;
+        let (kind, shown, route, arguments) = match call.method {
+            Method::Complete => {
+                let (kind, shown, route) = completed(call, &view)?;
+                (kind, shown, route, view::completed(&call.message).into())
+            }
+            method => {
+                let target = text_param(call, method.target()?).ok()?;
+                let route = view.route(method, &target)?;
+                repeated_rightly(&route, call).ok()?;
+                (view::kind(method), target, route, Cow::Borrowed(view::arguments(&call.message)))
+            }
+        };
+        view.admit(kind, &shown, &route, &arguments).ok()?;
         Some(Arc::new(Aim {
             backend: Arc::clone(&route.upstream.name),
             own: route.target,
             hints: route.hints,
         }))
     }
+}
+
+/// The prompt or template that a completion is about, and whose it is.
+fn completed<'a>(call: &'a Call, view: &View) -> Option<(Kind, Cow<'a, str>, Route)> {
+    let reference = call.message.in_params("ref")?;
+    let member = |name| json::member(reference, name).and_then(json::string);
+    let (kind, shown) = match &*member("type")? {
+        "ref/prompt" => (Kind::Prompt, member("name")?),
+        "ref/resource" => (Kind::Template, member("uri")?),
+        _ => return None,
+    };
+    let route = if kind == Kind::Prompt { view.prompt(&shown) } else { view.resource(&shown) };
+    Some((kind, shown, route?))
 }
 
 impl<S: Stage> Service<Call> for Aimed<S> {

@@ -5,6 +5,7 @@ mod apart;
 mod asking;
 mod audit;
 mod browsers;
+mod cache;
 mod calls;
 mod cancel;
 mod catalog;

@@ -4,6 +4,7 @@
 //! since a backend without its key would fail later and less clearly.
 
 mod backend;
+mod cache;
 mod front;
 
 pub use backend::Look;
@@ -32,6 +33,7 @@ pub fn check(config: &Config, environment: &Environment, in_file: &dyn Fn(&str) 
     front::session(&config.session, &mut complaints);
     front::deadline(&config.deadline, &mut complaints);
     front::log(&config.log, &mut complaints);
+    cache::cache(&config.cache, &config.backends, &mut complaints);
     for (name, settings) in &config.backends {
         Look { name, settings, environment, in_file, complaints: &mut complaints }.through();
     }

@@ -167,7 +167,15 @@ impl Call {
         }
         let text = format!("{} has {uri}", settings.name);
         let contents = json!([{ "uri": uri, "mimeType": "text/plain", "text": text }]);
-        Answer::Result(self.cacheable(json!({ "contents": contents })))
+        let mut result = self.cacheable(json!({ "contents": contents }));
+        let hints = settings.hints.iter().filter(|(of, _)| of == uri);
+        for (name, value) in hints.filter_map(|(_, members)| members.as_object()).flatten() {
+            result[name] = value.clone();
+        }
+        if let Some(members) = result.as_object_mut() {
+            members.retain(|_, value| !value.is_null());
+        }
+        Answer::Result(result)
     }
 
     fn skill(&self) -> Answer {

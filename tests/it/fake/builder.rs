@@ -35,6 +35,8 @@ pub struct Builder {
     pub(super) sessions: bool,
     pub(super) get_stream: bool,
     pub(super) ttl_ms: u64,
+    /// Members of the results of some resources, by URI.
+    pub(super) hints: Vec<(String, Value)>,
     pub(super) address: SocketAddr,
 }
 
@@ -70,6 +72,7 @@ impl Default for Builder {
             sessions: true,
             get_stream: true,
             ttl_ms: 0,
+            hints: Vec::new(),
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
         }
     }
@@ -165,6 +168,12 @@ impl Builder {
     /// The `ttlMs` of its lists in 2026-07-28; 0 unless told.
     pub fn ttl_ms(self, ttl_ms: u64) -> Self {
         Builder { ttl_ms, ..self }
+    }
+
+    /// Has these members in the result of a resource, in place of its own; null takes one away.
+    pub fn hints(mut self, uri: &str, members: Value) -> Self {
+        self.hints.push((uri.to_owned(), members));
+        self
     }
 
     /// The extensions it declares, each with its settings.
