@@ -102,6 +102,7 @@ enum Command {
     #[command(after_help = reload::EXAMPLES)]
     Reload(Sources),
     /// Make a running gateway forget replies that it keeps.
+    #[command(after_help = cache::EXAMPLES)]
     Cache(cache::Arguments),
     /// Turn another program's file into a routes.toml.
     #[command(after_help = import::EXAMPLES)]
