@@ -122,6 +122,7 @@ enum Command {
     #[command(after_help = explain::EXAMPLES)]
     Explain(explain::Arguments),
     /// Make a running gateway forget replies that it keeps.
+    #[command(after_help = cache::EXAMPLES)]
     Cache(cache::Arguments),
     /// Turn another program's file into a routes.toml.
     #[command(after_help = import::EXAMPLES)]

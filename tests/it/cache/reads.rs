@@ -99,7 +99,7 @@ fn says(world: &World, call: &Call) -> Result<Value, Error> {
         "zero" => json!({ "ttlMs": 0, "cacheScope": "public" }),
         "negative" => json!({ "ttlMs": i64::MIN, "cacheScope": "public" }),
         "enormous" => json!({ "ttlMs": 1u64 << 63, "cacheScope": "public" }),
-        "failing" if version % 2 == 0 => {
+        "failing" if version.is_multiple_of(2) => {
             return Ok(json!({ "code": -32000, "message": format!("{whose:?}") }));
         }
         "failing" => json!({ "isError": true }),
@@ -139,7 +139,7 @@ fn look(tally: &Tally, place: usize, told: u64, who: &str, result: &Value) {
     }
     let error = result["error"]["message"].as_str();
     let own = error.map_or(result["whose"] == who, |text| text == format!("{:?}", Some(who)));
-    if !own && !(is_for_all && is_hit) {
+    if !(own || is_for_all && is_hit) {
         tally.foreign.fetch_add(1, SeqCst);
         tally.foreign_of[kind].fetch_add(1, SeqCst);
     }
@@ -185,7 +185,7 @@ async fn half_a_million_reads_are_answered_rightly() {
             let mut seed = reader * 0x9e37_79b9_7f4a;
             while left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok() {
                 let (place, who) = (next(&mut seed) % things, next(&mut seed) % 100);
-                if next(&mut seed) % 200 == 0 {
+                if next(&mut seed).is_multiple_of(200) {
                     change(&cache, &world, &turn, place, next(&mut seed) % 3);
                     let bytes = cache.replies.status()["bytes"].as_u64().unwrap_or_default();
                     tally.most.fetch_max(bytes, SeqCst);
@@ -194,7 +194,7 @@ async fn half_a_million_reads_are_answered_rightly() {
                 let told = world.told[place].load(SeqCst);
                 let result = cache.ask(asks[place][who].clone()).await;
                 look(&tally, place, told, name, &result.unwrap());
-                if next(&mut seed) % 16 == 0 {
+                if next(&mut seed).is_multiple_of(16) {
                     tokio::task::yield_now().await;
                 }
             }
