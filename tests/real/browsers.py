@@ -9,8 +9,10 @@ the attack would work, and a page that is welcome that a page can.
 import contextlib
 import http.server
 import json
+import os
 import queue
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -157,6 +159,9 @@ class Browser:
         except queue.Empty:
             return {"nothing was said": running.tail(500)}
         finally:
+            # What is found under its name may be a script: all of the group is the browser.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(running.child.pid, signal.SIGKILL)
             running.stop()
 
 
