@@ -31,20 +31,30 @@ MACHINES = {
     "writer": {"groups": ["sales"], "scope": "read write"},
 }
 # Who sees what, of a server with many tools more.
-ENGINEERING, SALES, WRITING = ["everything__echo", "everything__get-sum"], ["everything__echo"], ["everything__get-tiny-image"]
+SALES, WRITING = ["everything__echo"], ["everything__get-tiny-image"]
+# What needs another scope is shown to those who may ask for that.
+STEP = ["everything__get-structured-content"]
+ENGINEERING = ["everything__echo", *STEP, "everything__get-sum"]
 RULES = f"""
 [[permit]]
 who = {{ group = "engineering" }}
-allow = {json.dumps(ENGINEERING)}
+allow = {json.dumps([tool for tool in ENGINEERING if tool not in STEP])}
 
 [[permit]]
 who = {{ group = "sales" }}
 allow = {json.dumps(SALES)}
 
 [[permit]]
-who = {{ scope = "write" }}
+who = {{ group = "sales", scope = "write" }}
 allow = {json.dumps(WRITING)}
+
+[[permit]]
+who = {{ group = "engineering" }}
+needs = ["write", "read"]
+allow = {json.dumps(STEP)}
 """
+# The clients that come back with more scopes. That of SDK version 1 refreshes its token instead, with the scopes that it had.
+STEPPING = ("python legacy", "python modern", "typescript 2.4 legacy", "typescript 2.4 modern")
 LIBRARY = Path("/usr/lib") / f"{os.uname().machine}-linux-gnu" / "faketime" / "libfaketimeMT.so.1"
 
 
@@ -121,6 +131,19 @@ class Guarded(lane.Gateway):
         except lane.Refused as no:
             return int(str(no).removeprefix("HTTP ")[:3])
 
+    def called_by(self, token, call):
+        """Status and headers of the answer to a call."""
+        meta = {"io.modelcontextprotocol/protocolVersion": MODERN, "io.modelcontextprotocol/clientCapabilities": {}}
+        message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {**call, "_meta": meta}}
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json", "MCP-Protocol-Version": MODERN}
+        headers |= {"Mcp-Method": "tools/call", "Mcp-Name": call["name"]}
+        asked = urllib.request.Request(f"{self.base}/mcp", json.dumps(message).encode(), headers)
+        try:
+            with urllib.request.urlopen(asked, timeout=SECONDS) as answer:
+                return answer.status, answer.headers
+        except urllib.error.HTTPError as answer:
+            return answer.code, answer.headers
+
     def get(self, path, **headers):
         """Status, headers and text of a GET."""
         asked = urllib.request.Request(f"{self.base}{path}", headers={name.replace("_", "-"): value for name, value in headers.items()})
@@ -160,9 +183,9 @@ def check_tokens(tally, gateway, stranger):
         for revision in (*LEGACY[1:], MODERN):
             tally.equal(f"{machine} sees what the rules say, at {revision}", gateway.seen_by(token, revision=revision), wanted)
     token = provider.token("engineer", f"{mcp}/everything")
-    tally.equal("a token for one endpoint is good there", gateway.seen_by(token, "/mcp/everything"), ["echo", "get-sum"])
+    tally.equal("a token for one endpoint is good there", gateway.seen_by(token, "/mcp/everything"), ["echo", "get-structured-content", "get-sum"])
     tally.equal("and nowhere else", gateway.seen_by(token), 401)
-    tally.equal("a token for the gateway is good there", gateway.seen_by(provider.token("engineer", mcp), "/mcp/everything"), ["echo", "get-sum"])
+    tally.equal("a token for the gateway is good there", gateway.seen_by(provider.token("engineer", mcp), "/mcp/everything"), ["echo", "get-structured-content", "get-sum"])
     tally.equal("a token for another service is none", gateway.seen_by(provider.token("engineer", OTHER)), 401)
     tally.equal("another provider's token is none", gateway.seen_by(stranger.token("engineer", mcp)), 401)
     head, claims, signature = token.split(".")
@@ -180,10 +203,11 @@ class Login:
         self.plan = {"era": era, "wait": None, **plan}
         self.prefix = "everything__" if path == "/mcp" else ""
 
-    def run(self, gateway, wait=None):
+    def run(self, gateway, wait=None, then=None):
+        """Calls `echo` and once more that, or what is to be called `then`."""
         echo = {"name": f"{self.prefix}echo", "arguments": {"message": self.said}}
-        plan = {**self.plan, "url": f"{gateway.base}{self.path}", "calls": [echo, echo], "wait": str(wait) if wait else None}
-        file = gateway.folder / f"{abs(hash((self.label, str(wait))))}.json"
+        plan = {**self.plan, "url": f"{gateway.base}{self.path}", "calls": [echo, then or echo], "wait": str(wait) if wait else None}
+        file = gateway.folder / f"{abs(hash((self.label, str(wait), str(then))))}.json"
         file.write_text(json.dumps(plan))
         return self.program(file, plan)
 
@@ -193,7 +217,7 @@ class Login:
             return
         tally.equal(f"{self.label} logs in once", report["logins"], 1)
         tally.equal(f"{self.label} speaks {self.revision}", report["revision"], self.revision)
-        tally.equal(f"{self.label} sees what its groups may", sorted(report["tools"]), [f"{self.prefix}echo", f"{self.prefix}get-sum"])
+        tally.equal(f"{self.label} sees what its groups may", sorted(report["tools"]), [f"{self.prefix}{tool.removeprefix('everything__')}" for tool in ENGINEERING])
         tally.equal(f"{self.label} calls a tool, twice", report["calls"], [f"Echo: {self.said}"] * 2)
 
 
@@ -270,6 +294,24 @@ def check_refresh(tally, gateway, chosen):
             login.judge(tally, report.result())
     refreshed = provider.change().get("refresh_token", 0) - before
     tally.equal("each of them has refreshed its token, once", refreshed, len(chosen))
+
+
+def check_step_up(tally, gateway, chosen):
+    """A call that needs more scopes than the token has: its client comes back with a token that has them, and those it had."""
+    call = {"name": STEP[0], "arguments": {"location": "Chicago"}}
+    status, headers = gateway.called_by(gateway.provider.token("engineer", f"{gateway.base}/mcp"), call)
+    challenge = headers.get("WWW-Authenticate", "")
+    place = f'resource_metadata="{gateway.base}/.well-known/oauth-protected-resource/mcp"'
+    good = status == 403 and 'error="insufficient_scope"' in challenge and 'scope="write read"' in challenge and place in challenge
+    tally.check("a call that needs another scope: 403, and which", good, f"{status} {challenge}")
+    with ThreadPoolExecutor(2) as pool:
+        for login, report in zip(chosen, pool.map(lambda login: login.run(gateway, then=call), chosen), strict=True):
+            if not isinstance(report, dict):
+                tally.check(f"{login.label} comes back with another scope", False, report)
+                continue
+            tally.equal(f"{login.label} logs in again for another scope", report["logins"], 2)
+            tally.check(f"{login.label} has then both", {"read", "write"} <= set(report["scopes"].split()), report["scopes"])
+            tally.check(f"{login.label} makes the call with them", "Chicago" in report["calls"][1] or "temperature" in report["calls"][1], report["calls"])
 
 
 # ---- Keys and time ---------------------------------------------------------------------------------------------
@@ -360,6 +402,8 @@ def check(tally, binary, tools, folder, only):
         every = [login for login in logins(tools, folder) if only in login.label]
         guarded(tally, check_logins, gateway, every)
         again = [login for login in every if login.label in ("python modern", "typescript 2.4 legacy", "typescript 1.32")]
+        step = [login for login in every if login.label in STEPPING]
+        guarded(tally, check_step_up, gateway, step)
         if again:
             guarded(tally, check_refresh, gateway, again)
         guarded(tally, check_rotation, gateway)

@@ -49,6 +49,8 @@ async function withKeys(kids) {
     pkce: { required: () => true },
     findAccount: (_, accountId) => ({ accountId, claims: () => ({ sub: accountId }) }),
     issueRefreshToken: (_, client) => client.grantTypeAllowed('refresh_token'),
+    // Clients register with the scopes of their first request, and are to be able to ask for more later.
+    extraClientMetadata: { properties: ['any_scope'], validator: (_, __, ___, metadata) => { delete metadata.scope; } },
     extraTokenClaims: (_, token) => ({ groups: plan.machines[token.clientId]?.groups ?? ['engineering'] }),
     interactions: { url: (_, interaction) => `/interaction/${interaction.uid}` },
     features: {
