@@ -62,6 +62,8 @@ pub struct Call {
     /// Whose it is, once the router was asked. None if it is nobody's: the gateway answers itself,
     /// or refuses.
     pub aim: Option<Arc<Aim>>,
+    /// With what its caller came. For the issuer of that alone.
+    pub proof: Option<Arc<Proof>>,
 }
 
 /// What a call is for, for the stages that decide by it.
@@ -177,6 +179,17 @@ impl Caller {
     }
 }
 
+/// The token with which a caller came. It is for the gateway alone, and kept as long as a call that
+/// came with it: an issuer may exchange it for another.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Proof(pub String);
+
+impl fmt::Debug for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
 /// Something that a backend offers: a tool, a prompt, a resource, a template, a skill.
 #[derive(Debug, Clone, Copy)]
 pub struct Thing<'a> {
@@ -217,6 +230,42 @@ pub trait Identify: fmt::Debug + Send + Sync + 'static {
 
     /// The same where somebody may have to be asked.
     fn ask<'a>(&'a self, authorization: &'a [u8]) -> BoxFuture<'a, Result<Caller, Denied>>;
+}
+
+/// What somebody is asked to agree to: that the gateway uses an account of theirs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish {
+    /// For whom the account will be used, in words for people.
+    pub caller: String,
+    pub backend: String,
+    /// Where that server is: scheme, host and port.
+    pub server: String,
+}
+
+/// Where a browser goes to agree.
+#[derive(Debug, Clone)]
+pub struct Leave {
+    pub to: String,
+    /// What the same browser must bring back.
+    pub cookie: String,
+}
+
+/// Lets callers connect their accounts at servers, by way of a browser.
+pub trait Consent: fmt::Debug + Send + Sync + 'static {
+    /// What a link is for, as long as it is good.
+    fn wish(&self, link: &str) -> Option<Wish>;
+
+    /// Uses a link up. Says where the browser goes, or why it goes nowhere.
+    fn begin<'a>(&'a self, link: &'a str) -> BoxFuture<'a, Result<Leave, String>>;
+
+    /// Takes what a browser comes back with: the query of its address, and the cookie.
+    fn end<'a>(&'a self, query: &'a str, cookie: Option<&'a str>) -> BoxFuture<'a, Result<Wish, String>>;
+
+    /// What the gateway says of itself as a client, where authorization servers can read it.
+    fn document(&self) -> Option<String>;
+
+    /// Do browsers reach the gateway over https?
+    fn is_secure(&self) -> bool;
 }
 
 /// A session of a client's: how long it lasts, and what its client is told beside its calls.

@@ -36,7 +36,10 @@ pub use reload::Reloaded;
 use reload::Live;
 
 use crate::{
-    backend::{self, Notice, Notices},
+    backend::{
+        self, Notice, Notices,
+        credential::{self, Desk},
+    },
     config::Config,
     listener::{
         self, Front,
@@ -119,6 +122,7 @@ pub struct Plan {
     identify: Option<Identify>,
     rules: Vec<permit::Rule>,
     policy: Policy,
+    desk: Arc<Desk>,
     keeps_sessions: bool,
     /// What all of this was made of.
     config: Config,
@@ -139,6 +143,7 @@ impl Plan {
             session,
             deadline,
             tasks,
+            connect,
             store,
             log: _,
             backends,
@@ -147,6 +152,7 @@ impl Plan {
         let mut sources = vec![built_in(&own)];
         let updates = Updates::new(UPDATES);
         let mut faults = Vec::new();
+        let desk = desk(&connect, identify.audience.as_deref(), &listen, &mut faults);
         let identify = part("identify", Identify::new(&identify), &mut faults);
         let policy = Policy {
             limit: part("limit", limit::Limits::new(&limit), &mut faults),
@@ -157,15 +163,17 @@ impl Plan {
             if settings.enabled == Some(false) {
                 continue;
             }
-            match source(&name, settings, &updates) {
+            // Without a desk there is a fault already.
+            let Some(desk) = &desk else { continue };
+            match source(&name, settings, &updates, desk) {
                 Ok(source) => sources.push(source),
                 Err(why) => faults.push(Fault { at: format!("backends.{name}"), why }),
             }
         }
-        if !faults.is_empty() {
-            return Err(faults);
-        }
+        let Some(desk) = desk.filter(|_| faults.is_empty()) else { return Err(faults) };
+        own.connects(desk.is_needed());
         Ok(Self {
+            desk,
             sources,
             own,
             updates,
@@ -202,10 +210,16 @@ impl Plan {
             identify,
             rules,
             policy,
+            desk,
             keeps_sessions,
             config,
         } = self;
         let store = open(&store).await;
+        let secret = store.credential_key().await.unwrap_or_else(|why| {
+            tracing::warn!(%why, "accounts will not outlive this run");
+            random_key()
+        });
+        desk.open(store.clone(), &secret).await;
         let key = store.cursor_key().await.unwrap_or_else(|why| {
             tracing::warn!(%why, "cursors will not outlive this run");
             random_key()
@@ -233,7 +247,7 @@ impl Plan {
             tokio::spawn(tell(Arc::clone(&catalog), Arc::clone(&sessions))).abort_handle(),
         ];
         let guard = Guard::new(identify.map(guarding));
-        let http = Http::new(front.clone(), guard.clone(), &listen);
+        let http = Http::new(front.clone(), guard.clone(), desk, &listen);
         let live = Arc::new(Live { guard, config: Mutex::new(config) });
         let tasks = Arc::new(Tasks(tasks));
         Waystation { http, front, catalog, subscriptions, own, live, listen: Arc::new(listen), tasks }
@@ -245,6 +259,21 @@ fn guarding(identify: Identify) -> Inner {
     let issuers: Vec<_> = identify.issuers().map(str::to_owned).collect();
     let (audience, strangers) = (identify.audience().to_owned(), identify.lets_strangers_in());
     Inner::new(Arc::new(identify), &audience, &issuers, strangers)
+}
+
+/// Where callers connect accounts. Browsers reach it where clients do, if nothing else is said.
+fn desk(
+    settings: &credential::DeskSettings,
+    audience: Option<&str>,
+    listen: &listener::Settings,
+    faults: &mut Vec<Fault>,
+) -> Option<Arc<Desk>> {
+    let origin = |address: &str| {
+        let address = address.parse::<http::Uri>().ok()?;
+        Some(format!("{}://{}", address.scheme_str()?, address.authority()?))
+    };
+    let usual = audience.and_then(origin).unwrap_or_else(|| format!("http://{}", listen.address));
+    part("connect", Desk::new(settings, &usual).map(Some), faults)
 }
 
 /// A part, where it is configured; what is wrong with it is added to the faults.
@@ -284,7 +313,12 @@ fn built_in(own: &Arc<Own>) -> Source {
     Source { upstream: Arc::new(upstream), fingerprint: env!("CARGO_PKG_VERSION").into(), notices }
 }
 
-fn source(name: &str, settings: backend::Settings, updates: &Updates) -> Result<Source, String> {
+fn source(
+    name: &str,
+    settings: backend::Settings,
+    updates: &Updates,
+    desk: &Arc<Desk>,
+) -> Result<Source, String> {
     let (sender, receiver) = mpsc::unbounded_channel();
     let (updates, backend) = (updates.clone(), Arc::<str>::from(name));
     let notices: Notices = Arc::new(move |notice: Notice| match notice {
@@ -298,7 +332,7 @@ fn source(name: &str, settings: backend::Settings, updates: &Updates) -> Result<
     let prefix = settings.prefix.clone().unwrap_or_else(|| name.to_owned());
     let patience = settings.connect_timeout.unwrap_or(backend::Settings::CONNECT_TIMEOUT).0;
     let fingerprint = fingerprint(&settings);
-    let backend = settings.build(name, notices)?;
+    let backend = settings.build(name, notices, desk)?;
     let upstream = Arc::new(Upstream { name: name.into(), prefix, patience, backend });
     Ok(Source { upstream, fingerprint, notices: receiver })
 }

@@ -15,7 +15,9 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method as Verb, Request, Response, StatusCode, Uri,
-    header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST},
+    header::{
+        ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, WWW_AUTHENTICATE,
+    },
 };
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full};
@@ -23,6 +25,7 @@ use tokio::task::AbortHandle;
 
 use super::{
     apart::Apart,
+    credential::{Credential, Refusal},
     events::{self, Again},
     headers::{METHOD, NAME, SESSION, VERSION, essentials},
     pool::{Answer, Pool},
@@ -40,10 +43,13 @@ use crate::wire::{
 pub const REPLY_LIMIT: usize = 16 << 20;
 
 /// Connects to one address.
+#[derive(Clone)]
 pub struct Http {
     pool: Pool,
     path: Uri,
     headers: HeaderMap,
+    /// Where the headers do not have all of it.
+    credential: Option<Arc<dyn Credential>>,
 }
 
 impl std::fmt::Debug for Http {
@@ -66,7 +72,12 @@ impl Http {
         headers.extend(configured);
         // Replacing it for each request is cheaper than adding it.
         headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
-        Ok(Self { pool: Pool::new(url)?, path, headers })
+        Ok(Self { pool: Pool::new(url)?, path, headers, credential: None })
+    }
+
+    /// The same, with a proof for each request.
+    pub fn proving(&self, credential: Arc<dyn Credential>) -> Self {
+        Self { credential: Some(credential), ..self.clone() }
     }
 }
 
@@ -76,6 +87,8 @@ impl Connect for Http {
             pool: self.pool.clone(),
             path: self.path.clone(),
             base: self.headers.clone(),
+            edition: self.credential.as_ref().map_or(0, |credential| credential.edition()),
+            credential: self.credential.clone(),
             agreed: ArcSwapOption::empty(),
             opened: OnceLock::new(),
             lost: OnceLock::new(),
@@ -101,6 +114,9 @@ struct Session {
     path: Uri,
     /// The headers of every request.
     base: HeaderMap,
+    credential: Option<Arc<dyn Credential>>,
+    /// Of the credential, when the session was begun.
+    edition: u64,
     /// The same with the session's, once the handshake is done; with a modern server the same
     /// with room for what each request repeats in headers.
     agreed: ArcSwapOption<HeaderMap>,
@@ -174,6 +190,41 @@ impl Session {
         headers
     }
 
+    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Answer>, Trouble> {
+        match &self.credential {
+            None => self.pool.send(request).await,
+            Some(credential) => Box::pin(self.send_proving(&**credential, request)).await,
+        }
+    }
+
+    /// Sends a request with its proof; once more if that was not taken and there is another by then.
+    async fn send_proving(
+        &self,
+        credential: &dyn Credential,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Answer>, Trouble> {
+        let mut again = false;
+        loop {
+            let mut attempt = request.clone();
+            let sent = credential.proof().await?;
+            if let Some(proof) = &sent {
+                attempt.headers_mut().insert(AUTHORIZATION, proof.clone());
+            }
+            let response = self.pool.send(attempt).await?;
+            let status = response.status().as_u16();
+            if !matches!(status, 401 | 403) {
+                return Ok(response);
+            }
+            let challenges = response.headers().get_all(WWW_AUTHENTICATE).iter();
+            let mut challenges = challenges.filter_map(|challenge| challenge.to_str().ok());
+            let bearer = |challenge: &&str| challenge.get(..6).is_some_and(|s| s.eq_ignore_ascii_case("bearer"));
+            let challenge = challenges.find(bearer).map(str::to_owned);
+            drop(response);
+            credential.refused(&Refusal { status, sent, challenge, again }).await?;
+            again = true;
+        }
+    }
+
     async fn exchange(self: Arc<Self>, outgoing: Outgoing) -> Result<Incoming, Trouble> {
         let Some(apart) = self.apart.get() else { return self.answer(outgoing).await };
         let id = (outgoing.id, outgoing.method);
@@ -182,7 +233,7 @@ impl Session {
 
     async fn answer(self: Arc<Self>, outgoing: Outgoing) -> Result<Incoming, Trouble> {
         let request = self.post(self.headers_for(&outgoing), outgoing.text);
-        let response = self.pool.send(request).await?;
+        let response = self.send(request).await?;
         if outgoing.method == Method::Initialize
             && let Some(id) = response.headers().get(&SESSION)
         {
@@ -229,7 +280,7 @@ impl Session {
             let session = session.upgrade();
             Box::pin(async move {
                 let session = session.ok_or_else(|| Trouble::new(Kind::Lost, "the connection was closed"))?;
-                let response = session.pool.send(session.get(Some(&last))).await?;
+                let response = session.send(session.get(Some(&last))).await?;
                 match (response.status(), kind_of(&response)) {
                     (StatusCode::OK, Content::Events) => Ok(events::of(response)),
                     (status, _) => Err(Trouble::new(Kind::Status(status.as_u16()), "the stream is gone")),
@@ -259,17 +310,22 @@ impl Session {
             return Ok(Incoming::Whole(message));
         }
         let meaning = status.canonical_reason().unwrap_or_default();
-        Err(Trouble::new(
-            Kind::Status(status.as_u16()),
-            format!("answered HTTP {} {meaning}", status.as_u16()),
-        ))
+        let hint = match status {
+            StatusCode::UNAUTHORIZED if self.base.contains_key(AUTHORIZATION) => {
+                ": it does not take the credential that the gateway has for it; see its `headers`"
+            }
+            StatusCode::UNAUTHORIZED => ": it wants a credential; give it one in `headers`, or in a table [auth]",
+            _ => "",
+        };
+        let number = status.as_u16();
+        Err(Trouble::new(Kind::Status(number), format!("answered HTTP {number} {meaning}{hint}")))
     }
 
     async fn tell(self: Arc<Self>, text: Bytes) -> Result<(), Trouble> {
         let mut headers = self.headers();
         headers.remove(METHOD);
         headers.remove(NAME);
-        let response = self.pool.send(self.post(headers, text)).await?;
+        let response = self.send(self.post(headers, text)).await?;
         let status = response.status();
         if read(response.into_body()).await.is_ok() && status.is_success() {
             return Ok(());
@@ -284,7 +340,7 @@ impl Session {
         }
         let mut request = self.post(self.headers(), Bytes::new());
         *request.method_mut() = Verb::DELETE;
-        if let Ok(response) = self.pool.send(request).await {
+        if let Ok(response) = self.send(request).await {
             let _ = read(response.into_body()).await;
         }
     }
@@ -321,6 +377,11 @@ impl Transport for Streamable {
     }
 
     fn lost(&self) -> Option<Trouble> {
+        if let Some(credential) = &self.0.credential
+            && credential.edition() != self.0.edition
+        {
+            return Some(Trouble::new(Kind::SessionLost, "its account was connected anew"));
+        }
         self.0.lost.get().cloned()
     }
 
@@ -352,7 +413,7 @@ async fn follow(session: Weak<Session>) {
     let mut pause = Duration::from_secs(1);
     loop {
         let Some(open) = session.upgrade() else { return };
-        let answer = open.pool.send(open.get(last_id.as_deref())).await;
+        let answer = open.send(open.get(last_id.as_deref())).await;
         if let Some(apart) = open.apart.get() {
             apart.opened();
         }
@@ -377,6 +438,7 @@ async fn follow(session: Weak<Session>) {
                 }
             }
             Ok(response) if response.status().is_client_error() => return,
+            Err(Trouble { kind: Kind::Consent | Kind::Status(_), .. }) => return,
             Ok(_) | Err(_) => {}
         }
         tokio::time::sleep(pause).await;

@@ -116,7 +116,7 @@ pub fn call(
     let progress = envelope.progress.map(Progress::new);
     let session = None;
     let trace = headers.and_then(|(heads, headers)| trace(heads, headers));
-    let aim = None;
+    let (aim, proof) = (None, None);
     Ok(Call {
         caller,
         session,
@@ -130,6 +130,7 @@ pub fn call(
         mirrored,
         given,
         aim,
+        proof,
     })
 }
 

@@ -11,7 +11,7 @@ use http::{HeaderValue, Response, StatusCode, header, request::Parts};
 use serde_json::json;
 
 use super::body::{self, Body};
-use crate::call::{Caller, Denied, Identify};
+use crate::call::{Caller, Denied, Identify, Proof};
 
 /// Where clients look for what a protected resource says of itself.
 pub const METADATA: &str = "/.well-known/oauth-protected-resource";
@@ -80,6 +80,13 @@ impl Guard {
             (None, Some(token)) => inner.identify.ask(token).await,
             (None, None) => Err(Denied::Missing),
         }
+    }
+
+    /// The token of a request that was let in with one.
+    pub fn proof(&self, parts: &Parts) -> Option<Arc<Proof>> {
+        self.0.load().as_ref()?;
+        let token = parts.headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?.1;
+        Some(Arc::new(Proof(token.trim().to_owned())))
     }
 
     /// What the gateway says of itself as a protected resource; nothing where it is none.

@@ -16,11 +16,12 @@ use super::{
     Front,
     answer::{self, detached, last_of},
     body::{self, Body},
+    connect::{self, PAGES},
     doors::Doors,
     envelope::{self, Envelope},
     guard::{Guard, METADATA},
     heads::{Heads, Takes},
-    legacy::{self, Asking},
+    legacy::{self, Asking, Beside},
     pipe,
     refusal::{NoSession, error_response, not_allowed, refused},
     replay,
@@ -28,7 +29,7 @@ use super::{
     write::Asked,
 };
 use crate::{
-    call::{Caller, Replying, Scope, Stage},
+    call::{Call, Caller, Consent, Replying, Scope, Stage},
     error::{Error, Result},
     settings::Size,
     wire::{
@@ -46,15 +47,21 @@ pub struct Http<S> {
     front: Front<S>,
     doors: Arc<Doors>,
     guard: Guard,
+    consent: Arc<dyn Consent>,
     body_limit: usize,
 }
 
 impl<S: Stage> Http<S> {
-    pub fn new(front: Front<S>, guard: Guard, settings: &super::Settings) -> Self {
+    pub fn new(
+        front: Front<S>,
+        guard: Guard,
+        consent: Arc<dyn Consent>,
+        settings: &super::Settings,
+    ) -> Self {
         let super::Settings { address, admin: _, hosts, origins, body_limit: Size(body_limit), page_size: _ } =
             settings;
         let doors = Arc::new(Doors::new(*address, hosts, origins));
-        Self { front, doors, guard, body_limit: *body_limit }
+        Self { front, doors, guard, consent, body_limit: *body_limit }
     }
 
     /// Answers one request.
@@ -72,6 +79,10 @@ impl<S: Stage> Http<S> {
                 self.guard.metadata().unwrap_or_else(nothing_here)
             }
             Some(Endpoint::Health | Endpoint::Metadata) => not_allowed("GET"),
+            Some(Endpoint::Page(page)) => {
+                let asked = (&parts.method, page, parts.uri.query());
+                Box::pin(connect::answer(&*self.consent, asked, &parts.headers)).await
+            }
             Some(endpoint) => match self.guard.who(&parts).await {
                 Ok(caller) => self.known(&parts, endpoint, caller, body).await,
                 Err(denied) => self.guard.denied(denied),
@@ -81,7 +92,7 @@ impl<S: Stage> Http<S> {
     }
 
     /// Answers a request of somebody's.
-    async fn known<B>(&self, parts: &Parts, endpoint: Endpoint, caller: Caller, body: B) -> Response<Body>
+    async fn known<B>(&self, parts: &Parts, endpoint: Endpoint<'_>, caller: Caller, body: B) -> Response<Body>
     where
         B: HttpBody<Data = Bytes> + Unpin,
     {
@@ -102,7 +113,9 @@ impl<S: Stage> Http<S> {
                 Box::pin(self.message(parts, &caller, body)).await
             }
             Endpoint::Messages => not_allowed("POST"),
-            Endpoint::Sse(_) | Endpoint::Health | Endpoint::Metadata => not_allowed("GET"),
+            Endpoint::Sse(_) | Endpoint::Health | Endpoint::Metadata | Endpoint::Page(_) => {
+                not_allowed("GET")
+            }
         }
     }
 
@@ -173,8 +186,9 @@ impl<S: Stage> Http<S> {
         let Visit { parts, heads, takes: _, caller, scope } = visit;
         let id = message.id_bytes().unwrap_or_default();
         let headers = Some((&heads, &parts.headers));
+        let proof = self.guard.proof(parts);
         let call = match envelope::call(message, envelope, scope, caller, headers) {
-            Ok(call) => call,
+            Ok(call) => Call { proof, ..call },
             Err(error) => return Begun::Done(error_response(&error, Some(&id), Era::Modern)),
         };
         let asked = Asked { id, method: call.method, revision: call.client.revision };
@@ -194,7 +208,8 @@ impl<S: Stage> Http<S> {
             message::Kind::Request => {
                 let id = message.id_bytes();
                 let trace = envelope::trace(&visit.heads, &visit.parts.headers);
-                return match self.front.ask(&session, message, progress, trace, visit.takes.events) {
+                let beside = Beside { trace, proof: self.guard.proof(visit.parts) };
+                return match self.front.ask(&session, message, progress, beside, visit.takes.events) {
                     Ok(asking) => Begun::Legacy(asking, session, opening),
                     Err(error) => {
                         let mut response = error_response(&error, id.as_deref(), Era::Legacy);
@@ -382,16 +397,18 @@ enum Begun {
     Legacy(Asking, Arc<Session>, bool),
 }
 
-enum Endpoint {
+enum Endpoint<'a> {
     Mcp(Scope),
     Sse(Scope),
     Messages,
     Health,
     /// What the gateway says of itself as a protected resource.
     Metadata,
+    /// For a browser that is to connect an account.
+    Page(&'a str),
 }
 
-fn endpoint(path: &str) -> Option<Endpoint> {
+fn endpoint(path: &str) -> Option<Endpoint<'_>> {
     let one = |name: &str| (!name.is_empty() && !name.contains('/')).then(|| Scope::One(name.into()));
     match path {
         "/mcp" | "/mcp/" => Some(Endpoint::Mcp(Scope::All)),
@@ -399,6 +416,7 @@ fn endpoint(path: &str) -> Option<Endpoint> {
         "/messages" => Some(Endpoint::Messages),
         "/health" => Some(Endpoint::Health),
         _ if path.starts_with(METADATA) => Some(Endpoint::Metadata),
+        _ if path.starts_with(PAGES) => Some(Endpoint::Page(&path[PAGES.len()..])),
         _ => match (path.strip_prefix("/mcp/"), path.strip_prefix("/sse/")) {
             (Some(name), _) => one(name).map(Endpoint::Mcp),
             (None, Some(name)) => one(name).map(Endpoint::Sse),

@@ -16,6 +16,7 @@ use crate::{
 mod answer; //      one text or a stream
 mod asking; //      a backend's questions, put to a legacy client
 pub mod body; //    what an HTTP answer consists of
+mod connect; //     pages for browsers
 pub mod connection; // one client's connection
 pub mod doors; //   who may reach the gateway, by host and origin
 pub mod guard; //   who asks

@@ -354,6 +354,7 @@ mod tests {
             mirrored: None,
             given: None,
             aim: None,
+            proof: None,
         }
     }
 

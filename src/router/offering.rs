@@ -186,6 +186,7 @@ async fn ask(backend: &dyn Backend, list: List, cursor: Option<&str>) -> Result<
         mirrored: None,
         given: None,
         aim: None,
+        proof: None,
     };
     let mut answer = match backend.answer(Ask::as_is(call)).await? {
         Reply::Whole(answer) => Some(answer),

@@ -12,9 +12,11 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
+mod credentials; // what the gateway proves itself with, sealed
 mod streams; // what clients with sessions have missed
 mod used; //    states that must not be used twice
 
+pub use credentials::SealedAccount;
 pub use streams::{Change, Stream};
 pub use used::UsedState;
 
@@ -40,13 +42,14 @@ impl Settings {
 /// Changes to the tables, in order; each is made once. (Listed here by hand: the macro that
 /// would find them has SQLite compiled a second time, for itself.)
 fn migrations() -> Migrator {
-    const LIST: [(&str, &str); 4] = [
-        ("catalog and keys", include_str!("migrations/0001_catalog_and_keys.sql")),
-        ("sessions", include_str!("migrations/0002_sessions.sql")),
-        ("streams and used states", include_str!("migrations/0003_streams_and_used_states.sql")),
-        ("tasks", include_str!("migrations/0004_tasks.sql")),
+    const LIST: [(i64, &str, &str); 5] = [
+        (1, "catalog and keys", include_str!("migrations/0001_catalog_and_keys.sql")),
+        (2, "sessions", include_str!("migrations/0002_sessions.sql")),
+        (3, "streams and used states", include_str!("migrations/0003_streams_and_used_states.sql")),
+        (4, "tasks", include_str!("migrations/0004_tasks.sql")),
+        (7, "credentials", include_str!("migrations/0007_credentials.sql")),
     ];
-    let numbered = (1..).zip(LIST).map(|(number, (name, sql))| {
+    let numbered = LIST.into_iter().map(|(number, name, sql)| {
         let sql = SqlSafeStr::into_sql_str(sql);
         Migration::new(number, name.into(), MigrationType::Simple, sql, false)
     });
@@ -190,13 +193,23 @@ impl Store {
 
     /// The key under which cursors are signed: made once, the same after each restart.
     pub async fn cursor_key(&self) -> Result<Vec<u8>, Error> {
+        self.key("cursor").await
+    }
+
+    /// The key under which credentials are sealed, likewise.
+    pub async fn credential_key(&self) -> Result<Vec<u8>, Error> {
+        self.key("credential").await
+    }
+
+    async fn key(&self, name: &str) -> Result<Vec<u8>, Error> {
         let mut fresh = [0u8; 32];
         let error = |why: &dyn std::fmt::Display| Error { file: "of keys".into(), why: why.to_string() };
         getrandom::fill(&mut fresh).map_err(|why| error(&why))?;
         let row = sqlx::query(
-            "INSERT INTO key (name, value) VALUES ('cursor', $1)
-             ON CONFLICT (name) DO UPDATE SET name = name RETURNING value",
+            "INSERT INTO key (name, value) VALUES ($1, $2)
+             ON CONFLICT (name) DO UPDATE SET name = $1 RETURNING value",
         )
+        .bind(name)
         .bind(&fresh[..])
         .fetch_one(&self.pool)
         .await

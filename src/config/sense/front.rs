@@ -6,6 +6,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::time;
 use crate::{
+    backend,
     config::{
         complaint::{Complaint, Complaints},
         document::dotted,
@@ -96,6 +97,14 @@ pub fn permit(
             let instead = "say in [identify] who issues tokens, or leave `who` out";
             complaints.push(Complaint::new(at, "is for somebody, but nobody is known here", instead));
         }
+    }
+}
+
+/// What is looked at there needs no connection, so the part itself says what is wrong.
+pub fn connect(settings: &backend::credential::DeskSettings, complaints: &mut Complaints) {
+    for fault in backend::credential::Desk::new(settings, "http://localhost").err().into_iter().flatten() {
+        let (what, instead) = fault.split_once("; ").unwrap_or((&fault, ""));
+        complaints.push(Complaint::new("connect", what, instead));
     }
 }
 

@@ -26,6 +26,7 @@ pub fn check(config: &Config, environment: &Environment, in_file: &dyn Fn(&str) 
     front::listen(&config.listen, config.identify != Default::default(), &mut complaints);
     front::identify(&config.identify, &mut complaints);
     front::permit(&config.permit, &config.identify, &mut complaints);
+    front::connect(&config.connect, &mut complaints);
     front::session(&config.session, &mut complaints);
     front::deadline(&config.deadline, &mut complaints);
     front::log(&config.log, &mut complaints);

@@ -240,6 +240,7 @@ impl Record {
             mirrored: None,
             given: None,
             aim: None,
+            proof: None,
         };
         let state = State {
             status: self.status,
