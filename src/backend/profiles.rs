@@ -410,7 +410,6 @@ impl Backend for Profiles {
         let mut status = self.plain.status();
         if let Some(Personal { door, .. }) = &self.personal
             && status.state != State::Ready
-            && door.asks()
             && door.connected().is_none()
         {
             status.state = State::NeedsConsent;
@@ -424,11 +423,12 @@ impl Backend for Profiles {
 
     fn connect(&self, mut call: Box<Call>) -> BoxFuture<'_, Result<Connected>> {
         Box::pin(async move {
-            let Some(personal) = self.personal.as_ref().filter(|personal| personal.door.asks()) else {
-                return Ok(Connected::Needless);
-            };
+            let Some(personal) = &self.personal else { return Ok(Connected::Needless) };
             let account = personal.door.account(&call.caller)?;
             let heard = personal.door.heard(&mut call, &account).await?;
+            if let Some(proof) = &call.proof {
+                account.lend(proof);
+            }
             let asker = Asker::of(&call, heard);
             // The least that can be asked.
             let text = r#"{"jsonrpc":"2.0","id":0,"method":"tools/list","params":{}}"#;
@@ -440,7 +440,12 @@ impl Backend for Profiles {
             };
             Ok(match asks_to_visit(reply, &asker, &account)? {
                 asks @ Reply::Whole(Answer::Asks(_)) => Connected::Asks(asks),
-                _ if account.is_connected() => Connected::Yes,
+                _ if account.is_connected() => {
+                    if self.plain.status().state != State::Ready {
+                        self.plain.wake().await;
+                    }
+                    Connected::Yes
+                }
                 _ => Connected::Needless,
             })
         })

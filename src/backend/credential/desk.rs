@@ -111,7 +111,7 @@ impl Desk {
     /// Is there a server at which callers connect accounts?
     pub fn is_needed(&self) -> bool {
         let doors = self.doors.lock().expect(LOCK);
-        doors.values().any(|door| door.upgrade().is_some_and(|door| door.asks()))
+        doors.values().any(|door| door.strong_count() > 0)
     }
 
     pub fn add(&self, door: &Arc<Door>) {

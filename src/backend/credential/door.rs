@@ -112,11 +112,6 @@ impl Door {
         Arc::new(Account::new(of, caller, Arc::downgrade(&self.desk)))
     }
 
-    /// Are callers asked for their consent?
-    pub fn asks(&self) -> bool {
-        !self.exchanged
-    }
-
     /// Takes what a client says to a question of ours, if it says anything. Waits for a user who
     /// has gone to the page. Says whether there was one.
     pub async fn heard(&self, call: &mut Call, account: &Account) -> Result<bool> {
