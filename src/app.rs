@@ -133,7 +133,9 @@ impl console::Operated for Operator {
     fn reload(&self) -> BoxFuture<'_, Result<serde_json::Value, String>> {
         Box::pin(async move {
             let Some(reread) = self.reread.clone() else {
-                return Err("this gateway was not started from a configuration that could be read again".into());
+                return Err(
+                    "this gateway was not started from a configuration that could be read again".into()
+                );
             };
             // Files and the environment are read without waiting, so elsewhere.
             let read = tokio::task::spawn_blocking(move || reread()).await.map_err(|why| why.to_string())?;
@@ -182,8 +184,7 @@ async fn answer_admin(operator: Arc<Operator>, stream: TcpStream) {
             Ok::<_, std::convert::Infallible>(match known {
                 true => console::handle(&request, &*operator).await,
                 false => {
-                    let mut response =
-                        http::Response::new("This address does not go by that name.\n".into());
+                    let mut response = http::Response::new("This address does not go by that name.\n".into());
                     *response.status_mut() = http::StatusCode::FORBIDDEN;
                     response
                 }

@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tracing_subscriber::filter::LevelFilter;
 
 /// `[log]`: what is logged. The log goes to the standard error output.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -33,6 +34,13 @@ impl Default for Settings {
 pub fn start(settings: &Settings) {
     let Settings { level, format } = settings;
     let filter = tracing_subscriber::EnvFilter::try_new(level).unwrap_or_else(|_| "info".into());
+    // More of this would be the codes that browsers bring, which are good for a token.
+    let talks = filter.max_level_hint().is_none_or(|level| level > LevelFilter::INFO);
+    let quiet = talks.then(|| "rmcp::transport::auth=info".parse().ok()).flatten();
+    let filter = match quiet {
+        Some(directive) => filter.add_directive(directive),
+        None => filter,
+    };
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // Colours only where somebody looks.
     let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());

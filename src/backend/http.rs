@@ -15,9 +15,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method as Verb, Request, Response, StatusCode, Uri,
-    header::{
-        ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, WWW_AUTHENTICATE,
-    },
+    header::{ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, WWW_AUTHENTICATE},
 };
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full};
@@ -217,7 +215,8 @@ impl Session {
             }
             let challenges = response.headers().get_all(WWW_AUTHENTICATE).iter();
             let mut challenges = challenges.filter_map(|challenge| challenge.to_str().ok());
-            let bearer = |challenge: &&str| challenge.get(..6).is_some_and(|s| s.eq_ignore_ascii_case("bearer"));
+            let bearer =
+                |challenge: &&str| challenge.get(..6).is_some_and(|s| s.eq_ignore_ascii_case("bearer"));
             let challenge = challenges.find(bearer).map(str::to_owned);
             drop(response);
             credential.refused(&Refusal { status, sent, challenge, again }).await?;
@@ -314,7 +313,9 @@ impl Session {
             StatusCode::UNAUTHORIZED if self.base.contains_key(AUTHORIZATION) => {
                 ": it does not take the credential that the gateway has for it; see its `headers`"
             }
-            StatusCode::UNAUTHORIZED => ": it wants a credential; give it one in `headers`, or in a table [auth]",
+            StatusCode::UNAUTHORIZED => {
+                ": it wants a credential; give it one in `headers`, or in a table [auth]"
+            }
             _ => "",
         };
         let number = status.as_u16();

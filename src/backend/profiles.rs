@@ -148,12 +148,18 @@ impl Profiles {
                 }
             });
         }
-        Arc::new(Self { parts, sharing, personal, plain, others: Arc::default(), last_call: AtomicU64::new(0) })
+        Arc::new(Self {
+            parts,
+            sharing,
+            personal,
+            plain,
+            others: Arc::default(),
+            last_call: AtomicU64::new(0),
+        })
     }
 
     fn owner(&self, call: &Call) -> Owner {
-        let with_gateway =
-            self.personal.is_none() && matches!(call.caller, Caller::Local | Caller::Gateway);
+        let with_gateway = self.personal.is_none() && matches!(call.caller, Caller::Local | Caller::Gateway);
         match (self.sharing.share, &call.session) {
             _ if call.caller == Caller::Gateway => Owner::Everybody,
             // Nobody's account is anybody else's.
@@ -413,7 +419,9 @@ impl Backend for Profiles {
             && door.connected().is_none()
         {
             status.state = State::NeedsConsent;
-            status.problem = Some("no caller has connected an account yet; the tool waystation__connect gives the link".into());
+            status.problem = Some(
+                "no caller has connected an account yet; the tool waystation__connect gives the link".into(),
+            );
         }
         let table = self.others.table();
         let others = table.connections.values().flatten();

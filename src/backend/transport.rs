@@ -142,6 +142,16 @@ pub enum Kind {
     Status(u16),
 }
 
+impl Kind {
+    /// Is nothing of the request under way any more?
+    pub fn is_over(self) -> bool {
+        match self {
+            Self::NotSent | Self::SessionLost | Self::Consent | Self::Status(_) => true,
+            Self::Lost | Self::Rubbish | Self::Busy => false,
+        }
+    }
+}
+
 impl Trouble {
     pub fn new(kind: Kind, why: impl Into<String>) -> Self {
         Self { kind, why: why.into(), page: None }

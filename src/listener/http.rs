@@ -52,12 +52,7 @@ pub struct Http<S> {
 }
 
 impl<S: Stage> Http<S> {
-    pub fn new(
-        front: Front<S>,
-        guard: Guard,
-        consent: Arc<dyn Consent>,
-        settings: &super::Settings,
-    ) -> Self {
+    pub fn new(front: Front<S>, guard: Guard, consent: Arc<dyn Consent>, settings: &super::Settings) -> Self {
         let super::Settings { address, admin: _, hosts, origins, body_limit: Size(body_limit), page_size: _ } =
             settings;
         let doors = Arc::new(Doors::new(*address, hosts, origins));

@@ -163,7 +163,9 @@ impl Own {
         let arguments = ask.call.message.in_params("arguments").unwrap_or(b"{}");
         let server = json::member(arguments, "server").and_then(json::string);
         let server = server.ok_or_else(|| {
-            Error::Params("connect wants the argument `server`, a name that waystation__backends lists".into())
+            Error::Params(
+                "connect wants the argument `server`, a name that waystation__backends lists".into(),
+            )
         })?;
         let backend = self.catalog().and_then(|catalog| catalog.backend(&server));
         let backend = backend.ok_or_else(|| {

@@ -7,6 +7,7 @@ use aws_lc_rs::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as B64};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use waystation::config::{Config, Environment};
 
 use crate::{
     fake::provider::{Provider, Ways},
@@ -78,7 +79,10 @@ async fn a_caller_without_an_account_gets_a_link_and_with_one_an_answer() {
     let link = link(&connect(&gateway).send().await);
     let page = gateway.get(&link).send().await;
     let seen = page.text();
-    assert!(page.status == 200 && seen.contains("issues") && seen.contains("<form method=\"post\">"), "{seen}");
+    assert!(
+        page.status == 200 && seen.contains("issues") && seen.contains("<form method=\"post\">"),
+        "{seen}"
+    );
     assert!(page.headers["content-security-policy"].to_str().unwrap().contains("frame-ancestors 'none'"));
     assert!(provider.got("/token").is_empty(), "a page that is opened begins nothing");
     agree(&gateway, &provider, &link, "ada").await;
@@ -150,7 +154,10 @@ async fn a_client_that_can_show_a_page_is_asked_to_and_its_call_goes_on() {
     let asked = call(json!({})).send().await.result();
     assert_eq!(asked["resultType"], "input_required", "{asked}");
     let request = &asked["inputRequests"]["connect"];
-    assert_eq!((&request["method"], &request["params"]["mode"]), (&json!("elicitation/create"), &json!("url")));
+    assert_eq!(
+        (&request["method"], &request["params"]["mode"]),
+        (&json!("elicitation/create"), &json!("url"))
+    );
     let answered = |action: &str| {
         let answer = json!({ "connect": { "action": action } });
         json!({ "inputResponses": answer, "requestState": asked["requestState"] })
@@ -163,7 +170,8 @@ async fn a_client_that_can_show_a_page_is_asked_to_and_its_call_goes_on() {
     provider.revoke();
     let (gateway, _provider) = start().await;
     let session =
-        Session::open_as(gateway.address, "/mcp", "2025-11-25", json!({ "elicitation": { "url": {} } })).await;
+        Session::open_as(gateway.address, "/mcp", "2025-11-25", json!({ "elicitation": { "url": {} } }))
+            .await;
     let mut stream = session.call("waystation__connect", json!({ "server": "issues" })).open().await;
     let question = stream.message().await.unwrap();
     assert_eq!(question["params"]["mode"], "url", "{question}");
@@ -214,7 +222,8 @@ async fn a_caller_is_asked_for_more_but_not_for_what_was_given() {
     let (location, cookie) = pressed(&gateway, &more).await;
     assert!(location.contains("read") && location.contains("write"), "all of it: {location}");
     // The user agrees to less.
-    let less = location.replace("+write", "").replace("write+", "").replace("%20write", "").replace("write%20", "");
+    let less =
+        location.replace("+write", "").replace("write+", "").replace("%20write", "").replace("write%20", "");
     assert_ne!(less, location);
     assert_eq!(back(&gateway, &provider.agrees("ada", &less), &cookie).await.status, 200);
     let refused = gateway.call("issues__write", json!({})).send().await.error();
@@ -251,7 +260,8 @@ impl Login {
             "iss": "https://login.example.com", "aud": "https://mcp.example.com/mcp", "sub": subject,
             "iat": now, "exp": now + 600,
         });
-        let signed = format!("{}.{}", B64.encode(r#"{"alg":"EdDSA","kid":"ed"}"#), B64.encode(claims.to_string()));
+        let signed =
+            format!("{}.{}", B64.encode(r#"{"alg":"EdDSA","kid":"ed"}"#), B64.encode(claims.to_string()));
         format!("Bearer {signed}.{}", B64.encode(self.key.sign(signed.as_bytes())))
     }
 }
@@ -266,7 +276,8 @@ async fn nobody_uses_anybody_elses_account() {
     assert!(gateway.get(&of_ada).send().await.text().contains("ada (https://login.example.com)"));
     agree(&gateway, &provider, &of_ada, "ada@issues").await;
     until_listed(&gateway).await;
-    let whoami = |token: &str| gateway.call("issues__whoami", json!({})).header("authorization", token).send();
+    let whoami =
+        |token: &str| gateway.call("issues__whoami", json!({})).header("authorization", token).send();
     assert_eq!(text(&whoami(&ada).await.result()), "ada@issues");
     let of_bob = link(&whoami(&bob).await);
     agree(&gateway, &provider, &of_bob, "bob@issues").await;
@@ -325,7 +336,8 @@ async fn a_callers_token_is_exchanged_at_the_issuer_and_shown_to_nobody_else() {
     let connected = connect(&gateway).header("authorization", &ada).send().await.result();
     assert!(text(&connected).contains("is connected"), "{connected}");
     until_listed(&gateway).await;
-    let whoami = gateway.call("issues__whoami", json!({})).header("authorization", &ada).send().await.result();
+    let whoami =
+        gateway.call("issues__whoami", json!({})).header("authorization", &ada).send().await.result();
     assert_eq!(text(&whoami), format!("exchanged {}", bare.len()));
     let shown: Vec<_> = provider.all().into_iter().filter(|got| format!("{got:?}").contains("eyJ")).collect();
     assert!(!shown.is_empty());
@@ -339,10 +351,38 @@ async fn a_credential_that_is_refused_is_spoken_of_and_not_shown() {
     let provider = Provider::start(Ways::default()).await;
     let secret = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(secret.path(), "wrong-token").unwrap();
-    let headers = format!("headers = {{ Authorization = {{ file = {:?}, prefix = \"Bearer \" }} }}", secret.path());
+    let headers =
+        format!("headers = {{ Authorization = {{ file = {:?}, prefix = \"Bearer \" }} }}", secret.path());
     let gateway = Gateway::with("").server("issues", &provider.url(), &headers).start().await;
     let state = state_of(&gateway);
     assert_eq!(state["state"], "down");
     let problem = state["problem"].as_str().unwrap();
-    assert!(problem.contains("does not take the credential") && !problem.contains("wrong-token"), "{problem}");
+    assert!(
+        problem.contains("does not take the credential") && !problem.contains("wrong-token"),
+        "{problem}"
+    );
+}
+
+#[test]
+fn a_table_that_makes_no_sense_is_complained_of_all_at_once() {
+    let text = "[connect]\nurl = \"https://mcp.example.com/mcp\"\nallow_private = [\"127.0.0.1:9000\"]\n\
+        [backends.a]\ncommand = \"x\"\nauth = { }\n\
+        [backends.b]\nurl = \"https://b.example.com/mcp\"\nheaders = { Authorization = { env = \"SET\" } }\n\
+        auth = { client_id = \"me\", client_secret = \"hush\" }\n\
+        [backends.c]\nurl = \"https://c.example.com/mcp\"\nauth = { grant = \"client-credentials\" }\n";
+    let environment = Environment::from_iter([("SET", "x")]);
+    let complaints = Config::parse("routes.toml", text, &environment).unwrap_err().to_string();
+    for said in [
+        "is not where browsers could go",
+        "is no origin",
+        "a program gets its credentials in `env`",
+        "stands beside `auth`",
+        "any server could have itself shown the secret",
+        "looks like a secret",
+        "this grant has no use for a client that nobody knows",
+        "with which the gateway gets its token",
+    ] {
+        assert!(complaints.contains(said), "{said} is not in {complaints}");
+    }
+    assert!(!complaints.contains("hush"), "{complaints}");
 }

@@ -82,7 +82,7 @@ const SCHEMES: [&str; 9] = [
     "http://localhost:PORT/",
     "http://names.example:PORT/",
     "http://93.184.216.34:PORT/",
-    "file://localhost/etc/passwd",
+    "smb://127.0.0.1:PORT/",
     "gopher://127.0.0.1:PORT/",
     "ftp://127.0.0.1:PORT/",
     "ws://127.0.0.1:PORT/",
@@ -110,7 +110,8 @@ impl Resolve for Names {
     fn resolve(&self, name: Name) -> Resolving {
         let mut asked = self.0.lock().unwrap();
         let count = asked.entry(name.as_str().to_owned()).or_default();
-        let known = NAMES.iter().find(|(known, _)| *known == name.as_str()).map_or(&["127.0.0.1"][..], |(_, to)| to);
+        let known =
+            NAMES.iter().find(|(known, _)| *known == name.as_str()).map_or(&["127.0.0.1"][..], |(_, to)| to);
         let address = known[(*count).min(known.len() - 1)];
         *count += 1;
         let address = SocketAddr::new(address.parse().unwrap(), 0);
@@ -127,7 +128,8 @@ async fn canary() -> (u16, Arc<AtomicUsize>) {
         loop {
             let Ok((mut socket, _)) = listener.accept().await else { continue };
             counted.fetch_add(1, Ordering::Relaxed);
-            let _ = socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
+            let _ =
+                socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
         }
     });
     (port, visits)
@@ -160,7 +162,8 @@ async fn redirecting(canary: u16) -> u16 {
 }
 
 async fn ask(egress: &Egress, verb: &str, url: &Url) -> Result<u16, Refused> {
-    let request = http::Request::builder().method(verb).uri(url.as_str()).header("authorization", "Bearer secret");
+    let request =
+        http::Request::builder().method(verb).uri(url.as_str()).header("authorization", "Bearer secret");
     let request = request.body(if verb == "POST" { b"code=secret".to_vec() } else { Vec::new() });
     Ok(egress.ask(request.map_err(|why| Refused::Scheme(why.to_string()))?).await?.status().as_u16())
 }
@@ -195,6 +198,8 @@ async fn what_servers_name_is_asked_only_where_anybody_may_be_led() {
     for (url, seen) in each(&egress, SCHEMES.iter().map(|text| filled(text))).await {
         battery.row(url.replace(&port.to_string(), "PORT"), is_refused(&seen), &seen);
     }
+    let file = egress.check(&Url::parse("file:///etc/passwd").unwrap());
+    battery.row("file:///etc/passwd", file.is_err(), &file);
     names.resolve("rebound.example".parse().unwrap()).await.map(drop).unwrap(); // The look beforehand.
     for (url, seen) in each(&egress, NAMES.iter().map(|(name, _)| format!("https://{name}:{port}/"))).await {
         battery.row(url.replace(&port.to_string(), "PORT"), is_refused(&seen), &seen);
@@ -208,7 +213,11 @@ async fn what_servers_name_is_asked_only_where_anybody_may_be_led() {
         format!("http://[::ffff:127.0.0.1]:{server}/"),
     ];
     for (url, seen) in each(&egress, others.into_iter()).await {
-        battery.row(format!("not allowed {}", url.replace(&server.to_string(), "SERVER")), is_refused(&seen), &seen);
+        battery.row(
+            format!("not allowed {}", url.replace(&server.to_string(), "SERVER")),
+            is_refused(&seen),
+            &seen,
+        );
     }
     let url = |path: &str| Url::parse(&format!("http://127.0.0.1:{server}/{path}")).unwrap();
     let seen = ask(&egress, "GET", &url("")).await;

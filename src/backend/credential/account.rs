@@ -70,7 +70,10 @@ struct Held {
 
 impl std::fmt::Debug for Account {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Account").field("backend", &self.backend).field("caller", &self.caller).finish_non_exhaustive()
+        f.debug_struct("Account")
+            .field("backend", &self.backend)
+            .field("caller", &self.caller)
+            .finish_non_exhaustive()
     }
 }
 
@@ -143,7 +146,8 @@ impl Account {
         if self.exchanged {
             return self.exchange().await;
         }
-        let Some((held, record)) = held.and_then(|held| Some((Arc::clone(&held), held.record.clone()?))) else {
+        let Some((held, record)) = held.and_then(|held| Some((Arc::clone(&held), held.record.clone()?)))
+        else {
             return Ok(());
         };
         let Some(desk) = self.desk.upgrade() else { return Ok(()) };
@@ -201,7 +205,11 @@ impl Account {
         let same = held.as_ref().is_some_and(|held| Some(&held.proof) == refusal.sent.as_ref());
         if let Some(wanted) = refusal.wants(&self.terms.server) {
             let asked = self.record().map(|record| record.scopes).unwrap_or_default();
-            if self.exchanged || wanted.iter().all(|scope| asked.contains(scope)) || !mine || !self.may_ask_again() {
+            if self.exchanged
+                || wanted.iter().all(|scope| asked.contains(scope))
+                || !mine
+                || !self.may_ask_again()
+            {
                 return Err(refusal.trouble("a token with all the scopes that it asked for"));
             }
             return Err(self.asks(refusal));
@@ -231,7 +239,9 @@ impl Account {
         let page = self.desk.upgrade().and_then(|desk| desk.link(self, refusal.challenge.clone()));
         match page {
             Some(page) => Trouble::consent(page),
-            None => Trouble::new(Kind::Busy, "too many accounts are being connected just now; try again later"),
+            None => {
+                Trouble::new(Kind::Busy, "too many accounts are being connected just now; try again later")
+            }
         }
     }
 }
@@ -243,7 +253,9 @@ impl Held {
         let response = record.tokens.token_response.as_ref().ok_or("there is no token")?;
         let proof = bearer(response.access_token().secret())?;
         let lifetime = response.expires_in().map(|lifetime| lifetime.as_secs());
-        let until = lifetime.zip(record.tokens.token_received_at).map(|(lifetime, from)| from.saturating_add(lifetime));
+        let until = lifetime
+            .zip(record.tokens.token_received_at)
+            .map(|(lifetime, from)| from.saturating_add(lifetime));
         Ok(Self { proof, until, made: Instant::now(), record: Some(record) })
     }
 

@@ -142,7 +142,12 @@ impl Desk {
     }
 
     /// A caller's account at a backend, made if it is the first time.
-    pub fn account(&self, backend: &str, caller: String, make: impl FnOnce() -> Arc<Account>) -> Arc<Account> {
+    pub fn account(
+        &self,
+        backend: &str,
+        caller: String,
+        make: impl FnOnce() -> Arc<Account>,
+    ) -> Arc<Account> {
         Arc::clone(self.accounts().entry((backend.to_owned(), caller)).or_insert_with(make))
     }
 
@@ -203,7 +208,11 @@ impl Desk {
 
     async fn leave(&self, id: &str) -> Result<Leave, String> {
         let link = if weaken::is("connect-once") {
-            self.links().get(id).map(|link| Link { account: link.account.clone(), challenge: link.challenge.clone(), ..*link })
+            self.links().get(id).map(|link| Link {
+                account: link.account.clone(),
+                challenge: link.challenge.clone(),
+                ..*link
+            })
         } else {
             self.links().remove(id)
         };
@@ -212,8 +221,11 @@ impl Desk {
         let account = account.upgrade().ok_or_else(gone)?;
         let before = account.record();
         let begun =
-            Flow::begin(&account.terms, &self.home, self.vault.get(), challenge.as_deref(), before.as_ref()).await;
-        let flow = begun.inspect_err(|why| tracing::warn!(backend = &*account.backend, %why, "no consent can be asked for"))?;
+            Flow::begin(&account.terms, &self.home, self.vault.get(), challenge.as_deref(), before.as_ref())
+                .await;
+        let flow = begun.inspect_err(
+            |why| tracing::warn!(backend = &*account.backend, %why, "no consent can be asked for"),
+        )?;
         let cookie = random().ok_or("There are no random numbers to be had; try again.")?;
         let mut browsers = self.browsers();
         if browsers.len() >= MOST {
@@ -231,10 +243,15 @@ impl Desk {
         let unknown = "This page was not expected: it was opened already, or too late, or does not belong to this gateway.";
         let Browser { account, flow, cookie: wanted, .. } = browser.ok_or(unknown)?;
         if cookie != Some(&wanted) && !weaken::is("connect-cookie") {
-            return Err("This is not the browser in which the account was to be connected. Make the call again.".into());
+            return Err(
+                "This is not the browser in which the account was to be connected. Make the call again."
+                    .into(),
+            );
         }
         let record = flow.end(&account.terms, self.vault.get(), query).await;
-        let record = record.inspect_err(|why| tracing::warn!(backend = &*account.backend, %why, "no account was connected"))?;
+        let record = record.inspect_err(
+            |why| tracing::warn!(backend = &*account.backend, %why, "no account was connected"),
+        )?;
         self.keep(&account, &record).await;
         account.take(record)?;
         tracing::info!(backend = &*account.backend, "a caller has connected an account");

@@ -115,7 +115,8 @@ impl Door {
     /// Takes what a client says to a question of ours, if it says anything. Waits for a user who
     /// has gone to the page. Says whether there was one.
     pub async fn heard(&self, call: &mut Call, account: &Account) -> Result<bool> {
-        let state = call.given.as_ref().and_then(|given| given.state.as_deref()?.strip_prefix(STATE)?.parse().ok());
+        let state =
+            call.given.as_ref().and_then(|given| given.state.as_deref()?.strip_prefix(STATE)?.parse().ok());
         let Some(edition) = state else { return Ok(false) };
         let given: Given = call.given.take().unwrap_or_default();
         let answer = given.answers.iter().find(|(key, _)| key == QUESTION);
@@ -138,8 +139,7 @@ pub fn asks_to_visit(reply: Result<Reply>, call: &Asker, account: &Account) -> R
     let message = format!("{backend} wants you to connect your account. Open the page to do so.");
     let request = json!({ "method": ELICIT, "params": { "mode": "url", "message": message, "url": page } });
     let state = format!("{STATE}{}", account.edition());
-    let result =
-        json!({ "resultType": "input_required", "inputRequests": { QUESTION: request }, "requestState": state });
+    let result = json!({ "resultType": "input_required", "inputRequests": { QUESTION: request }, "requestState": state });
     let text = format!("{{\"jsonrpc\":\"2.0\",\"id\":0,\"result\":{result}}}");
     Ok(Reply::Whole(Answer::Asks(Message::parse(text.into(), &Limits::REPLY)?)))
 }

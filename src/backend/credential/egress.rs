@@ -29,7 +29,9 @@ const LARGEST: usize = 1 << 20;
 pub enum Refused {
     #[error("{0} is not asked: it is none of https, and connect.allow_private does not name it")]
     Scheme(String),
-    #[error("{0} is not asked: it is an address of this machine or its network; if it may be, add it to connect.allow_private")]
+    #[error(
+        "{0} is not asked: it is an address of this machine or its network; if it may be, add it to connect.allow_private"
+    )]
     Private(String),
     #[error("{0} does not answer")]
     Silent(String),

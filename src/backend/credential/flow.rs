@@ -166,8 +166,7 @@ impl Flow {
         let state = Url::parse(&to).ok().and_then(|url| {
             url.query_pairs().find(|(name, _)| name == "state").map(|(_, value)| value.into_owned())
         });
-        let says_issuer =
-            flag(&metadata, "authorization_response_iss_parameter_supported") == Some(true);
+        let says_issuer = flag(&metadata, "authorization_response_iss_parameter_supported") == Some(true);
         let record = Begun { issuer, says_issuer, metadata, client, registered, scopes };
         Ok(Self { manager, tokens, record, state: state.unwrap_or_default(), to })
     }
@@ -175,7 +174,9 @@ impl Flow {
     /// Redeems what the browser has brought back.
     pub async fn end(self, terms: &Terms, vault: Option<&Vault>, query: &str) -> Result<Record, String> {
         let said = |name: &str| {
-            form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+            form_urlencoded::parse(query.as_bytes())
+                .find(|(key, _)| key == name)
+                .map(|(_, value)| value.into_owned())
         };
         let Begun { issuer, says_issuer, metadata, client, registered, scopes } = self.record;
         // To the letter, and before anything else that is said is believed (RFC 9207).
@@ -250,7 +251,11 @@ async fn as_whom(
 }
 
 /// Fresh tokens for old ones: none if the old ones are good for nothing any more.
-pub async fn refreshed(terms: &Terms, home: &Home, record: &Record) -> Result<Option<StoredCredentials>, String> {
+pub async fn refreshed(
+    terms: &Terms,
+    home: &Home,
+    record: &Record,
+) -> Result<Option<StoredCredentials>, String> {
     let egress = Arc::new(terms.egress.clone());
     let manager = AuthorizationManager::new_with_oauth_http_client(record.resource.as_str(), egress).await;
     let mut manager = manager.map_err(in_words)?;
@@ -267,7 +272,8 @@ pub async fn refreshed(terms: &Terms, home: &Home, record: &Record) -> Result<Op
 }
 
 fn config(client: &Client, home: &Home) -> OAuthClientConfig {
-    let config = OAuthClientConfig::new(client.id.clone(), home.redirect()).with_application_type(home.kind());
+    let config =
+        OAuthClientConfig::new(client.id.clone(), home.redirect()).with_application_type(home.kind());
     match &client.secret {
         Some(secret) => config.with_client_secret(secret.clone()),
         None => config,

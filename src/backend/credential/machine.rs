@@ -117,7 +117,8 @@ impl Held {
 impl Credential for Machine {
     fn proof(&self) -> BoxFuture<'_, Result<Option<HeaderValue>, Trouble>> {
         Box::pin(async {
-            let old = self.held.load().as_ref().filter(|held| !held.is_fresh()).map(|held| held.proof.clone());
+            let old =
+                self.held.load().as_ref().filter(|held| !held.is_fresh()).map(|held| held.proof.clone());
             if old.is_some() {
                 self.fetch(old.as_ref()).await?;
             }

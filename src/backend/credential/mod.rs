@@ -74,12 +74,20 @@ impl Settings {
         let mut faults = Vec::new();
         let mut fault = |key, what: &str, instead| faults.push((key, what.to_owned(), instead));
         if issuer.as_ref().is_some_and(|issuer| Url::parse(issuer).is_err()) {
-            fault("issuer", "is no address", "write the issuer to the letter, such as \"https://login.example.com\"");
+            fault(
+                "issuer",
+                "is no address",
+                "write the issuer to the letter, such as \"https://login.example.com\"",
+            );
         }
         let is_document = client_id.as_deref().is_some_and(flow::is_document);
         if client_id.is_some() && issuer.is_none() && !is_document {
             let instead = "write issuer = \"https://…\", as the authorization server calls itself";
-            fault("issuer", "is missing, so any server could have itself shown the secret of `client_id`", instead);
+            fault(
+                "issuer",
+                "is missing, so any server could have itself shown the secret of `client_id`",
+                instead,
+            );
         }
         let proof = client_secret.is_some() || private_key.is_some();
         if proof && client_id.is_none() {
@@ -89,7 +97,11 @@ impl Settings {
             fault("client_secret", "is none that such a client could have", "leave it out");
         }
         if client_secret.is_some() && private_key.is_some() {
-            fault("private_key", "stands beside `client_secret`, and there is one proof", "leave one of them out");
+            fault(
+                "private_key",
+                "stands beside `client_secret`, and there is one proof",
+                "leave one of them out",
+            );
         }
         let needs_client = *grant != Grant::AuthorizationCode;
         if needs_client && (client_id.is_none() || is_document) {
@@ -160,7 +172,10 @@ impl Refusal {
 
     /// That the server does not take what there is.
     fn trouble(&self, whose: &str) -> Trouble {
-        Trouble::new(Kind::Status(self.status), format!("answered HTTP {}: it does not take {whose}", self.status))
+        Trouble::new(
+            Kind::Status(self.status),
+            format!("answered HTTP {}: it does not take {whose}", self.status),
+        )
     }
 }
 

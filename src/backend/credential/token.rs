@@ -72,7 +72,12 @@ impl Endpoint {
     }
 
     /// Asks for a token with these members beside those that say who asks.
-    pub async fn ask(&self, terms: &Terms, key: Option<&Key>, form: &[(&str, &str)]) -> Result<Token, String> {
+    pub async fn ask(
+        &self,
+        terms: &Terms,
+        key: Option<&Key>,
+        form: &[(&str, &str)],
+    ) -> Result<Token, String> {
         let client = terms.client_id.as_deref().unwrap_or_default();
         let mut request = Request::post(self.address.as_str())
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
@@ -82,7 +87,10 @@ impl Endpoint {
         let in_body = self.takes("client_secret_post") && !self.takes("client_secret_basic");
         match (key, &terms.client_secret) {
             (Some(key), _) => {
-                own.push(("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer".into()));
+                own.push((
+                    "client_assertion_type",
+                    "urn:ietf:params:oauth:client-assertion-type:jwt-bearer".into(),
+                ));
                 own.push(("client_assertion", key.statement(client, &self.issuer)?));
             }
             (None, Some(Secret(secret))) if in_body => {
@@ -90,7 +98,8 @@ impl Endpoint {
                 own.push(("client_secret", secret.clone()));
             }
             (None, Some(Secret(secret))) => {
-                let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+                let encoded =
+                    |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
                 let basic = STANDARD.encode(format!("{}:{}", encoded(client), encoded(secret)));
                 request = request.header(header::AUTHORIZATION, format!("Basic {basic}"));
             }

@@ -186,10 +186,7 @@ impl Server {
                 Ok(Reply::Stream(relay(messages, guard, place, ask)))
             }
             Err(trouble) => {
-                if matches!(
-                    trouble.kind,
-                    Kind::NotSent | Kind::SessionLost | Kind::Consent | Kind::Status(_)
-                ) {
+                if trouble.kind.is_over() {
                     guard.disarm();
                 }
                 Err(trouble)

@@ -183,7 +183,10 @@ impl State {
             "authorization_code" => self.codes.remove(&said("code")),
             "refresh_token" => self.refresh.remove(&said("refresh_token")),
             "client_credentials" => Some(Grant { user: "gateway".into(), scope: said("scope") }),
-            _ => Some(Grant { user: format!("exchanged {}", said("subject_token").len()), scope: said("scope") }),
+            _ => Some(Grant {
+                user: format!("exchanged {}", said("subject_token").len()),
+                scope: said("scope"),
+            }),
         };
         let Some(grant) = grant else { return json_of(400, &json!({ "error": "invalid_grant" })) };
         self.made += 1;
@@ -214,7 +217,9 @@ impl State {
         let message: Value = serde_json::from_str(&got.body).unwrap_or_default();
         let server = json!({ "io.modelcontextprotocol/serverInfo": { "name": "provider", "version": "1" } });
         let mut result = match message["method"].as_str().unwrap_or_default() {
-            "server/discover" => json!({ "supportedVersions": ["2026-07-28"], "capabilities": { "tools": {} } }),
+            "server/discover" => {
+                json!({ "supportedVersions": ["2026-07-28"], "capabilities": { "tools": {} } })
+            }
             "tools/list" => {
                 let tool = |name| json!({ "name": name, "inputSchema": { "type": "object" } });
                 json!({ "tools": [tool("whoami"), tool("write")], "ttlMs": 0, "cacheScope": "private" })
