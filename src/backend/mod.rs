@@ -22,9 +22,10 @@ use crate::{
     wire::mcp::{Era, List, Revision},
 };
 
-pub mod credential; // what the gateway proves itself with
+mod answered; //      what came over HTTP
 mod apart; //         questions that come apart from their call
 mod cancel; //        a call that nobody waits for any more
+pub mod credential; // what the gateway proves itself with
 mod events; //        answers that come as event streams
 mod exchange; //      what comes back for a call
 pub mod guardian; //  the end of child processes when the gateway is killed
@@ -34,6 +35,7 @@ mod http; //          Streamable HTTP
 mod mirror; //        arguments that stand in headers too
 mod mux; //           one stream, many requests
 mod parking; //       calls that wait for their client
+mod personal; //      who has an account of their own
 mod pool; //          connections to an HTTP server
 mod profiles; //      who shares a connection
 mod server; //        an MCP server, over any of these
@@ -352,13 +354,13 @@ fn proving(
     http: http::Http,
     auth: &credential::Settings,
     desk: &Arc<credential::Desk>,
-) -> Result<(Arc<dyn transport::Connect>, Option<profiles::Personal>), String> {
+) -> Result<(Arc<dyn transport::Connect>, Option<personal::Personal>), String> {
     let url = url.parse().map_err(|_| "`url` is no address".to_owned())?;
     Ok(match credential::Source::new(name, &url, auth, desk)? {
         credential::Source::Gateway(account) => (Arc::new(http.proving(account)), None),
         credential::Source::Callers(door) => {
             let own = Arc::new(http.proving(door.own()));
-            (own, Some(profiles::Personal { door, http }))
+            (own, Some(personal::Personal { door, http }))
         }
     })
 }

@@ -26,10 +26,9 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{
     Ask, Backend, Connected, EraKind, Notice, Offer, Share, State, Status,
-    credential::{Asker, Door, asks_to_visit},
-    http::Http,
+    credential::{Asker, asks_to_visit},
+    personal::Personal,
     server::{Hold, Parts, Server, TURN},
-    transport::Connect,
 };
 use crate::{
     call::{Answer, Call, Caller, Given, Reply, Session},
@@ -66,20 +65,6 @@ pub struct Profiles {
     plain: Arc<Server>,
     others: Arc<Others>,
     last_call: AtomicU64,
-}
-
-/// How callers reach a server at which each has an account.
-#[derive(Debug)]
-pub struct Personal {
-    pub door: Arc<Door>,
-    pub http: Http,
-}
-
-impl Personal {
-    fn ways(&self, caller: &Caller) -> Result<Vec<Arc<dyn Connect>>> {
-        let account = self.door.account(caller)?;
-        Ok(vec![Arc::new(self.http.proving(account))])
-    }
 }
 
 /// Whose a connection is.

@@ -23,7 +23,7 @@ use super::{
     heads::{Heads, Takes},
     legacy::{self, Asking, Beside},
     pipe,
-    refusal::{NoSession, error_response, not_allowed, refused},
+    refusal::{NoSession, error_response, not_allowed, refused, unlike_header},
     replay,
     session::{Mode, Session},
     write::Asked,
@@ -442,19 +442,6 @@ fn modern_header(version: Option<&HeaderValue>) -> Option<&str> {
     let version = version?.to_str().ok()?;
     // A revision that is newer than we know is modern as well.
     (!legacy && version >= Revision::NEWEST.name()).then_some(version)
-}
-
-/// The refusal of a request that is not of the modern era, though its header says so.
-fn unlike_header(message: &Message, version: &str) -> Response<Body> {
-    let error = if message.method().as_deref() == Some("initialize") {
-        Error::Header(format!(
-            "`initialize` is not of the revision that the header MCP-Protocol-Version says, {version}"
-        ))
-    } else {
-        let wanted = "io.modelcontextprotocol/protocolVersion and io.modelcontextprotocol/clientCapabilities";
-        Error::Envelope(format!("a request of revision {version} must have {wanted} in `params._meta`"))
-    };
-    error_response(&error, message.id(), Era::Modern)
 }
 
 /// A whole body, unless it is too long.

@@ -316,12 +316,6 @@ impl Server {
         (self.notices)(Notice::Connected);
     }
 
-    /// What kept it from being connected may be over.
-    pub async fn wake(&self) {
-        self.making.lock().await.pause = None;
-        (self.notices)(Notice::Connected);
-    }
-
     fn watch_by(&self, task: Option<AbortHandle>) {
         let mut watching = self.watching.lock().expect("no code panics while it holds this lock");
         if let Some(before) = std::mem::replace(&mut *watching, task) {
