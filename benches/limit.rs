@@ -65,6 +65,7 @@ fn call(caller: &Caller) -> Call {
         given: None,
         aim: Some(Arc::new(Aim { backend: "x".into(), own: "y".into(), hints: Hints::default() })),
         marks: Default::default(),
+        proof: None,
     }
 }
 

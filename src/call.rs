@@ -68,6 +68,8 @@ pub struct Call {
     pub aim: Option<Arc<Aim>>,
     /// What stages tell the audit trail of the call; none where it is not kept.
     pub marks: Option<Arc<Marks>>,
+    /// With what its caller came. For the issuer of that alone.
+    pub proof: Option<Arc<Proof>>,
 }
 
 /// What is noted of a call beside what it asks for and how it ends.
@@ -190,6 +192,17 @@ impl Caller {
     }
 }
 
+/// The token with which a caller came. It is for the gateway alone, and kept as long as a call that
+/// came with it: an issuer may exchange it for another.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Proof(pub String);
+
+impl fmt::Debug for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
 /// Why a request is not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Denied {
@@ -224,6 +237,42 @@ pub trait Identify: fmt::Debug + Send + Sync + 'static {
 
     /// The same where somebody may have to be asked.
     fn ask<'a>(&'a self, authorization: &'a [u8]) -> BoxFuture<'a, Result<Caller, Denied>>;
+}
+
+/// What somebody is asked to agree to: that the gateway uses an account of theirs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish {
+    /// For whom the account will be used, in words for people.
+    pub caller: String,
+    pub backend: String,
+    /// Where that server is: scheme, host and port.
+    pub server: String,
+}
+
+/// Where a browser goes to agree.
+#[derive(Debug, Clone)]
+pub struct Leave {
+    pub to: String,
+    /// What the same browser must bring back.
+    pub cookie: String,
+}
+
+/// Lets callers connect their accounts at servers, by way of a browser.
+pub trait Consent: fmt::Debug + Send + Sync + 'static {
+    /// What a link is for, as long as it is good.
+    fn wish(&self, link: &str) -> Option<Wish>;
+
+    /// Uses a link up. Says where the browser goes, or why it goes nowhere.
+    fn begin<'a>(&'a self, link: &'a str) -> BoxFuture<'a, Result<Leave, String>>;
+
+    /// Takes what a browser comes back with: the query of its address, and the cookie.
+    fn end<'a>(&'a self, query: &'a str, cookie: Option<&'a str>) -> BoxFuture<'a, Result<Wish, String>>;
+
+    /// What the gateway says of itself as a client, where authorization servers can read it.
+    fn document(&self) -> Option<String>;
+
+    /// Do browsers reach the gateway over https?
+    fn is_secure(&self) -> bool;
 }
 
 /// A session of a client's: how long it lasts, and what its client is told beside its calls.

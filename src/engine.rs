@@ -40,7 +40,10 @@ pub use reload::Reloaded;
 use reload::Live;
 
 use crate::{
-    backend::{self, Notice, Notices},
+    backend::{
+        self, Notice, Notices,
+        credential::{self, Desk},
+    },
     call::{Caller, Permit},
     config::Config,
     listener::{
@@ -127,6 +130,7 @@ pub struct Plan {
     identify: Option<Identify>,
     rules: Option<Arc<permit::Rules>>,
     policy: Policy,
+    desk: Arc<Desk>,
     keeps_sessions: bool,
     /// What all of this was made of.
     config: Config,
@@ -148,6 +152,7 @@ impl Plan {
             session,
             deadline,
             tasks,
+            connect,
             store,
             log: _,
             backends,
@@ -156,6 +161,7 @@ impl Plan {
         let mut sources = vec![built_in(&own)];
         let updates = Updates::new(UPDATES);
         let mut faults = Vec::new();
+        let desk = desk(&connect, identify.audience.as_deref(), &listen, &mut faults);
         let identify = part("identify", Identify::new(&identify), &mut faults);
         let guarded = identify.is_some();
         let audit = part("audit", audit::Trail::new(&audit, guarded).map(Some), &mut faults);
@@ -166,14 +172,20 @@ impl Plan {
             if settings.enabled == Some(false) {
                 continue;
             }
-            match source(&name, settings, &updates, &cache) {
+            // Without a desk there is a fault already.
+            let Some(desk) = &desk else { continue };
+            match source(&name, settings, &updates, (&cache, desk)) {
                 Ok(source) => sources.push(source),
                 Err(why) => faults.push(Fault { at: format!("backends.{name}"), why }),
             }
         }
-        let (Some(audit), Some(limit), true) = (audit, limit, faults.is_empty()) else { return Err(faults) };
+        let (Some(audit), Some(limit), Some(desk), true) = (audit, limit, desk, faults.is_empty()) else {
+            return Err(faults);
+        };
+        own.connects(desk.is_needed());
         let policy = Policy { limit, cache, audit, aims: Arc::default(), far: guarded };
         Ok(Self {
+            desk,
             sources,
             own,
             updates,
@@ -210,10 +222,16 @@ impl Plan {
             identify,
             rules,
             policy,
+            desk,
             keeps_sessions,
             config,
         } = self;
         let store = open(&store).await;
+        let secret = store.key("credential").await.unwrap_or_else(|why| {
+            tracing::warn!(%why, "accounts will not outlive this run");
+            random_key()
+        });
+        desk.open(store.clone(), &secret).await;
         let key = store.cursor_key().await.unwrap_or_else(|why| {
             tracing::warn!(%why, "cursors will not outlive this run");
             random_key()
@@ -251,7 +269,7 @@ impl Plan {
         ];
         tasks.extend(writer);
         let live = Live::start(identify, store, rules, aims, config).await;
-        let http = Http::new(front.clone(), live.guard.clone(), Arc::clone(&trail) as _, &listen);
+        let http = Http::new(front.clone(), live.guard.clone(), desk, Arc::clone(&trail) as _, &listen);
         let (listen, tasks) = (Arc::new(listen), Arc::new(Tasks(tasks)));
         Waystation {
             http,
@@ -268,6 +286,21 @@ impl Plan {
             tasks,
         }
     }
+}
+
+/// Where callers connect accounts. Browsers reach it where clients do, if nothing else is said.
+fn desk(
+    settings: &credential::DeskSettings,
+    audience: Option<&str>,
+    listen: &listener::Settings,
+    faults: &mut Vec<Fault>,
+) -> Option<Arc<Desk>> {
+    let origin = |address: &str| {
+        let address = address.parse::<http::Uri>().ok()?;
+        Some(format!("{}://{}", address.scheme_str()?, address.authority()?))
+    };
+    let usual = audience.and_then(origin).unwrap_or_else(|| format!("http://{}", listen.address));
+    part("connect", Desk::new(settings, &usual).map(Some), faults)
 }
 
 /// A part, where it is configured; what is wrong with it is added to the faults.
@@ -311,7 +344,7 @@ fn source(
     name: &str,
     settings: backend::Settings,
     updates: &Updates,
-    replies: &Arc<cache::Replies>,
+    (replies, desk): (&Arc<cache::Replies>, &Arc<Desk>),
 ) -> Result<Source, String> {
     let (sender, receiver) = mpsc::unbounded_channel();
     let (updates, backend, replies) = (updates.clone(), Arc::<str>::from(name), Arc::clone(replies));
@@ -330,7 +363,7 @@ fn source(
     let prefix = settings.prefix.clone().unwrap_or_else(|| name.to_owned());
     let patience = settings.connect_timeout.unwrap_or(backend::Settings::CONNECT_TIMEOUT).0;
     let fingerprint = fingerprint(&settings);
-    let backend = settings.build(name, notices)?;
+    let backend = settings.build(name, notices, desk)?;
     let upstream = Arc::new(Upstream { name: name.into(), prefix, patience, backend });
     Ok(Source { upstream, fingerprint, notices: receiver })
 }

@@ -58,6 +58,9 @@ pub enum Error {
     /// The backend could not be asked, or what it said was no answer.
     #[error("backend {backend}: {why}")]
     Backend { backend: String, why: String },
+    /// The caller has no account at the backend yet, or not for this.
+    #[error("backend {backend} wants you to connect your account: open {page} in a browser, then try again")]
+    Consent { backend: String, page: String },
     #[error("{target}: no answer and no sign of life for {}; the call may have run", seconds(.after))]
     Idle { target: String, after: std::time::Duration },
     #[error("{target}: not done after {}, which is as long as a call may take; it may have run", seconds(.after))]
@@ -164,6 +167,7 @@ impl Error {
             Self::Header(_) => (400, code::HEADER_MISMATCH),
             Self::Version { .. } => (400, code::UNSUPPORTED_VERSION),
             Self::Backend { .. } => (200, 502),
+            Self::Consent { .. } => (200, 401),
             Self::Idle { .. } | Self::Deadline { .. } => (200, 504),
             Self::Restarted => (200, 500),
             Self::NoInput => (200, code::INTERNAL_ERROR),

@@ -63,7 +63,7 @@ pub async fn probe(
         Ok(Ok(response)) => response,
         Ok(Err(trouble)) => {
             let legacy = match trouble.kind {
-                Kind::Status(401 | 403 | 429) => false,
+                Kind::Status(401 | 403 | 429) | Kind::Consent => false,
                 Kind::Status(status) => (400..500).contains(&status),
                 // A process that left, or wrote what it should not, did not like the question.
                 Kind::Lost | Kind::Rubbish | Kind::NotSent | Kind::SessionLost | Kind::Busy => silence_counts,

@@ -11,18 +11,19 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method as Verb, Request, Response, StatusCode, Uri,
-    header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST},
+    header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, WWW_AUTHENTICATE},
 };
-use http_body::Body as _;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::Full;
 use tokio::task::AbortHandle;
 
 use super::{
+    answered::{Content, belongs, kind_of, parse, read},
     apart::Apart,
+    credential::{Credential, Refusal},
     events::{self, Again},
     headers::{METHOD, NAME, SESSION, VERSION, essentials},
     pool::{Answer, Pool},
@@ -43,10 +44,13 @@ use crate::{
 pub const REPLY_LIMIT: usize = 16 << 20;
 
 /// Connects to one address.
+#[derive(Clone)]
 pub struct Http {
     pool: Pool,
     path: Uri,
     headers: HeaderMap,
+    /// Where the headers do not have all of it.
+    credential: Option<Arc<dyn Credential>>,
 }
 
 impl std::fmt::Debug for Http {
@@ -69,7 +73,12 @@ impl Http {
         headers.extend(configured);
         // Replacing it for each request is cheaper than adding it.
         headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
-        Ok(Self { pool: Pool::new(url)?, path, headers })
+        Ok(Self { pool: Pool::new(url)?, path, headers, credential: None })
+    }
+
+    /// The same, with a proof for each request.
+    pub fn proving(&self, credential: Arc<dyn Credential>) -> Self {
+        Self { credential: Some(credential), ..self.clone() }
     }
 }
 
@@ -79,6 +88,8 @@ impl Connect for Http {
             pool: self.pool.clone(),
             path: self.path.clone(),
             base: self.headers.clone(),
+            edition: self.credential.as_ref().map_or(0, |credential| credential.edition()),
+            credential: self.credential.clone(),
             agreed: ArcSwapOption::empty(),
             opened: OnceLock::new(),
             lost: OnceLock::new(),
@@ -104,6 +115,9 @@ struct Session {
     path: Uri,
     /// The headers of every request.
     base: HeaderMap,
+    credential: Option<Arc<dyn Credential>>,
+    /// Of the credential, when the session was begun.
+    edition: u64,
     /// The same with the session's, once the handshake is done; with a modern server the same
     /// with room for what each request repeats in headers.
     agreed: ArcSwapOption<HeaderMap>,
@@ -177,6 +191,42 @@ impl Session {
         headers
     }
 
+    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Answer>, Trouble> {
+        match &self.credential {
+            None => self.pool.send(request).await,
+            Some(credential) => Box::pin(self.send_proving(&**credential, request)).await,
+        }
+    }
+
+    /// Sends a request with its proof; once more if that was not taken and there is another by then.
+    async fn send_proving(
+        &self,
+        credential: &dyn Credential,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Answer>, Trouble> {
+        let mut again = false;
+        loop {
+            let mut attempt = request.clone();
+            let sent = credential.proof().await?;
+            if let Some(proof) = &sent {
+                attempt.headers_mut().insert(AUTHORIZATION, proof.clone());
+            }
+            let response = self.pool.send(attempt).await?;
+            let status = response.status().as_u16();
+            if !matches!(status, 401 | 403) {
+                return Ok(response);
+            }
+            let challenges = response.headers().get_all(WWW_AUTHENTICATE).iter();
+            let mut challenges = challenges.filter_map(|challenge| challenge.to_str().ok());
+            let bearer =
+                |challenge: &&str| challenge.get(..6).is_some_and(|s| s.eq_ignore_ascii_case("bearer"));
+            let challenge = challenges.find(bearer).map(str::to_owned);
+            drop(response);
+            credential.refused(&Refusal { status, sent, challenge, again }).await?;
+            again = true;
+        }
+    }
+
     async fn exchange(self: Arc<Self>, outgoing: Outgoing) -> Result<Incoming, Trouble> {
         let Some(apart) = self.apart.get() else { return self.answer(outgoing).await };
         let id = (outgoing.id, outgoing.method);
@@ -185,7 +235,7 @@ impl Session {
 
     async fn answer(self: Arc<Self>, outgoing: Outgoing) -> Result<Incoming, Trouble> {
         let request = self.post(self.headers_for(&outgoing), outgoing.text);
-        let response = self.pool.send(request).await?;
+        let response = self.send(request).await?;
         weaken::show(|| format!("{:?}", response.headers()));
         if outgoing.method == Method::Initialize
             && let Some(id) = response.headers().get(&SESSION)
@@ -233,7 +283,7 @@ impl Session {
             let session = session.upgrade();
             Box::pin(async move {
                 let session = session.ok_or_else(|| Trouble::new(Kind::Lost, "the connection was closed"))?;
-                let response = session.pool.send(session.get(Some(&last))).await?;
+                let response = session.send(session.get(Some(&last))).await?;
                 match (response.status(), kind_of(&response)) {
                     (StatusCode::OK, Content::Events) => Ok(events::of(response)),
                     (status, _) => Err(Trouble::new(Kind::Status(status.as_u16()), "the stream is gone")),
@@ -267,17 +317,24 @@ impl Session {
             return Ok(Incoming::Whole(message));
         }
         let meaning = status.canonical_reason().unwrap_or_default();
-        Err(Trouble::new(
-            Kind::Status(status.as_u16()),
-            format!("answered HTTP {} {meaning}", status.as_u16()),
-        ))
+        let hint = match status {
+            StatusCode::UNAUTHORIZED if self.base.contains_key(AUTHORIZATION) => {
+                ": it does not take the credential that the gateway has for it; see its `headers`"
+            }
+            StatusCode::UNAUTHORIZED => {
+                ": it wants a credential; give it one in `headers`, or in a table [auth]"
+            }
+            _ => "",
+        };
+        let number = status.as_u16();
+        Err(Trouble::new(Kind::Status(number), format!("answered HTTP {number} {meaning}{hint}")))
     }
 
     async fn tell(self: Arc<Self>, text: Bytes) -> Result<(), Trouble> {
         let mut headers = self.headers();
         headers.remove(METHOD);
         headers.remove(NAME);
-        let response = self.pool.send(self.post(headers, text)).await?;
+        let response = self.send(self.post(headers, text)).await?;
         let status = response.status();
         if read(response.into_body()).await.is_ok() && status.is_success() {
             return Ok(());
@@ -292,7 +349,7 @@ impl Session {
         }
         let mut request = self.post(self.headers(), Bytes::new());
         *request.method_mut() = Verb::DELETE;
-        if let Ok(response) = self.pool.send(request).await {
+        if let Ok(response) = self.send(request).await {
             let _ = read(response.into_body()).await;
         }
     }
@@ -329,6 +386,11 @@ impl Transport for Streamable {
     }
 
     fn lost(&self) -> Option<Trouble> {
+        if let Some(credential) = &self.0.credential
+            && credential.edition() != self.0.edition
+        {
+            return Some(Trouble::new(Kind::SessionLost, "its account was connected anew"));
+        }
         self.0.lost.get().cloned()
     }
 
@@ -360,7 +422,7 @@ async fn follow(session: Weak<Session>) {
     let mut pause = Duration::from_secs(1);
     loop {
         let Some(open) = session.upgrade() else { return };
-        let answer = open.pool.send(open.get(last_id.as_deref())).await;
+        let answer = open.send(open.get(last_id.as_deref())).await;
         if let Some(apart) = open.apart.get() {
             apart.opened();
         }
@@ -385,95 +447,9 @@ async fn follow(session: Weak<Session>) {
                 }
             }
             Ok(response) if response.status().is_client_error() => return,
+            Err(Trouble { kind: Kind::Consent | Kind::Status(_), .. }) => return,
             Ok(_) | Err(_) => {}
         }
         tokio::time::sleep(pause).await;
     }
-}
-
-enum Content {
-    Json,
-    Events,
-    Other(String),
-}
-
-fn kind_of(response: &Response<Answer>) -> Content {
-    let headers = response.headers();
-    if headers.get(CONTENT_TYPE).is_some_and(|kind| kind == "application/json")
-        && !headers.contains_key(CONTENT_ENCODING)
-    {
-        return Content::Json; // As most servers write it.
-    }
-    let short = |text: &[u8]| String::from_utf8_lossy(text).chars().take(60).collect::<String>();
-    let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-    let kind = kind.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
-    if let Some(encoding) = headers.get(CONTENT_ENCODING)
-        && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
-    {
-        // We ask for none, so what says that it is encoded cannot be read.
-        return Content::Other(format!("{} in the encoding {}", short(kind), short(encoding.as_bytes())));
-    }
-    if kind.eq_ignore_ascii_case(b"application/json") {
-        Content::Json
-    } else if kind.eq_ignore_ascii_case(b"text/event-stream") {
-        Content::Events
-    } else {
-        Content::Other(if kind.is_empty() { "no content type".into() } else { short(kind) })
-    }
-}
-
-/// A whole body. Most come in one piece, which then is not copied.
-async fn read(mut body: Answer) -> Result<Bytes, Trouble> {
-    let cut_off = |_| Trouble::new(Kind::Lost, "the answer was cut off");
-    let mut first = Bytes::new();
-    let mut all = BytesMut::new();
-    while !body.is_end_stream()
-        && let Some(frame) = body.frame().await
-    {
-        let Ok(data) = frame.map_err(cut_off)?.into_data() else { continue };
-        if first.len() + all.len() + data.len() > REPLY_LIMIT {
-            return Err(Trouble::new(Kind::Rubbish, format!("the answer is over {} MiB", REPLY_LIMIT >> 20)));
-        }
-        if first.is_empty() && all.is_empty() {
-            first = data;
-        } else {
-            if all.is_empty() {
-                all.reserve(
-                    body.size_hint().lower().min(REPLY_LIMIT as u64) as usize + first.len() + data.len(),
-                );
-                all.extend_from_slice(&std::mem::take(&mut first));
-            }
-            all.extend_from_slice(&data);
-        }
-    }
-    Ok(if all.is_empty() { first } else { all.freeze() })
-}
-
-fn parse(text: Bytes) -> Result<Message, Trouble> {
-    Message::parse(text, &Limits::REPLY).map_err(|malformed| {
-        let why = match malformed {
-            message::Malformed::Json(fault) => format!("answered with a text that is not JSON: {fault}"),
-            message::Malformed::Rpc(what, _) => {
-                format!("answered with something that is no response: {what}")
-            }
-        };
-        Trouble::new(Kind::Rubbish, why)
-    })
-}
-
-/// A response to this request, or to one whose id the server could not read.
-fn belongs(message: Message, id: u64) -> Result<Message, Trouble> {
-    let own = message.kind() == message::Kind::Response
-        && message.id().is_some_and(|text| text == b"null" || is_number(text, id));
-    if own { Ok(message) } else { Err(Trouble::new(Kind::Rubbish, "answered a request that was not asked")) }
-}
-
-fn is_number(text: &[u8], number: u64) -> bool {
-    let mut rest = number;
-    let digits = text.iter().rev().all(|digit| {
-        let same = u64::from(digit.wrapping_sub(b'0')) == rest % 10 && rest > 0;
-        rest /= 10;
-        same
-    });
-    digits && rest == 0 && !text.is_empty()
 }

@@ -22,8 +22,10 @@ use crate::{
     wire::mcp::{Era, List, Revision},
 };
 
+mod answered; //      what came over HTTP
 mod apart; //         questions that come apart from their call
 mod cancel; //        a call that nobody waits for any more
+pub mod credential; // what the gateway proves itself with
 mod events; //        answers that come as event streams
 mod exchange; //      what comes back for a call
 pub mod guardian; //  the end of child processes when the gateway is killed
@@ -33,6 +35,7 @@ mod http; //          Streamable HTTP
 mod mirror; //        arguments that stand in headers too
 mod mux; //           one stream, many requests
 mod parking; //       calls that wait for their client
+mod personal; //      who has an account of their own
 mod pool; //          connections to an HTTP server
 mod profiles; //      who shares a connection
 mod server; //        an MCP server, over any of these
@@ -60,8 +63,23 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Tells of changes of these resources from now on, as [`Notice::Updated`], and of no others.
     fn watch(&self, _uris: BTreeSet<String>) {}
 
+    /// Sees to it that the caller has an account here, where each needs one.
+    fn connect(&self, _call: Box<Call>) -> BoxFuture<'_, Result<Connected>> {
+        Box::pin(std::future::ready(Ok(Connected::Needless)))
+    }
+
     /// Ends connections and children in good order.
     fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// Has a caller an account at a backend?
+#[derive(Debug)]
+pub enum Connected {
+    Yes,
+    /// The backend asks nobody for one, or only for some calls.
+    Needless,
+    /// The caller is to be asked this first.
+    Asks(Reply),
 }
 
 /// A call with the name its backend knows for the target.
@@ -148,6 +166,8 @@ pub enum State {
     Ready,
     /// The last attempt failed; the next is made when it is due.
     Down,
+    /// Nobody has connected an account yet, without which the server shows nothing.
+    NeedsConsent,
 }
 
 /// `[backends.NAME]`: an MCP server. Give `command` for a program to start, or `url` for a server
@@ -173,6 +193,9 @@ pub struct Settings {
     pub transport: TransportKind,
     /// Headers sent with every request to `url`.
     pub headers: BTreeMap<String, Text>,
+
+    /// How the gateway gets tokens for `url`, if the server wants OAuth.
+    pub auth: Option<credential::Settings>,
 
     /// Which era of the protocol the server speaks. By default it is asked.
     pub era: EraKind,
@@ -206,8 +229,14 @@ impl Settings {
     pub const IDLE: Duration = Duration::seconds(10 * 60);
 
     /// The backend that these settings describe, or what is wrong with them. Connects nowhere.
-    pub fn build(self, name: &str, notices: Notices) -> Result<Arc<dyn Backend>, String> {
+    pub fn build(
+        self,
+        name: &str,
+        notices: Notices,
+        desk: &Arc<credential::Desk>,
+    ) -> Result<Arc<dyn Backend>, String> {
         let timeout = self.connect_timeout.unwrap_or(Self::CONNECT_TIMEOUT).0;
+        let mut personal = None;
         let (ways, kind): (Vec<Arc<dyn transport::Connect>>, _) = match (&self.command, &self.url) {
             (Some(command), None) => {
                 let command = stdio::Command::new(command, &self).map_err(|faults| faults.join("; "))?;
@@ -215,7 +244,15 @@ impl Settings {
             }
             (None, Some(url)) => {
                 let kind = if self.transport == TransportKind::Sse { "sse" } else { "http" };
-                (over_http(url, self.transport, &self.headers, timeout)?, kind)
+                match &self.auth {
+                    None => (over_http(url, self.transport, &self.headers, timeout)?, kind),
+                    Some(auth) => {
+                        let http = http::Http::new(&address(url)?, resolved(&self.headers)?)?;
+                        let (way, own) = proving(name, url, http, auth, desk)?;
+                        personal = own;
+                        (vec![way], kind)
+                    }
+                }
             }
             (Some(_), Some(_)) | (None, None) => return Err("give either `command` or `url`".into()),
         };
@@ -226,7 +263,7 @@ impl Settings {
         };
         let (name, era) = (name.into(), self.era);
         let parts = server::Parts { name, ways, kind, era, timeout, notices, watches: true };
-        Ok(profiles::Profiles::new(parts, sharing))
+        Ok(profiles::Profiles::new(parts, sharing, personal))
     }
 }
 
@@ -277,15 +314,8 @@ fn over_http(
     headers: &BTreeMap<String, Text>,
     timeout: std::time::Duration,
 ) -> Result<Vec<Arc<dyn transport::Connect>>, String> {
-    let parsed: ::http::Uri = url.parse().map_err(|_| "`url` is no address".to_owned())?;
-    if !matches!(parsed.scheme_str(), Some("http" | "https")) {
-        return Err("`url` must begin with http:// or https://".into());
-    }
-    let resolved: Vec<_> = headers
-        .iter()
-        .map(|(name, text)| Ok((name.as_str(), text.resolve()?)))
-        .collect::<Result<_, String>>()?;
-    let configured = headers::configured(resolved.iter().map(|(name, text)| (*name, text.text.as_str())))?;
+    let parsed = address(url)?;
+    let configured = resolved(headers)?;
     let streamable = || {
         Ok::<_, String>(Arc::new(http::Http::new(&parsed, configured.clone())?) as Arc<dyn transport::Connect>)
     };
@@ -297,5 +327,40 @@ fn over_http(
         TransportKind::Streamable => vec![streamable()?],
         TransportKind::Sse => vec![sse()?],
         TransportKind::Auto => vec![streamable()?, sse()?],
+    })
+}
+
+fn address(url: &str) -> Result<::http::Uri, String> {
+    let parsed: ::http::Uri = url.parse().map_err(|_| "`url` is no address".to_owned())?;
+    match parsed.scheme_str() {
+        Some("http" | "https") => Ok(parsed),
+        _ => Err("`url` must begin with http:// or https://".into()),
+    }
+}
+
+/// The headers of a table, with their secrets put in.
+fn resolved(headers: &BTreeMap<String, Text>) -> Result<::http::HeaderMap, String> {
+    let resolved: Vec<_> = headers
+        .iter()
+        .map(|(name, text)| Ok((name.as_str(), text.resolve()?)))
+        .collect::<Result<_, String>>()?;
+    headers::configured(resolved.iter().map(|(name, text)| (*name, text.text.as_str())))
+}
+
+/// The gateway's own way to a server that wants OAuth, and those of its callers where each has one.
+fn proving(
+    name: &str,
+    url: &str,
+    http: http::Http,
+    auth: &credential::Settings,
+    desk: &Arc<credential::Desk>,
+) -> Result<(Arc<dyn transport::Connect>, Option<personal::Personal>), String> {
+    let url = url.parse().map_err(|_| "`url` is no address".to_owned())?;
+    Ok(match credential::Source::new(name, &url, auth, desk)? {
+        credential::Source::Gateway(account) => (Arc::new(http.proving(account)), None),
+        credential::Source::Callers(door) => {
+            let own = Arc::new(http.proving(door.own()));
+            (own, Some(personal::Personal { door, http }))
+        }
     })
 }

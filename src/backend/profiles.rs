@@ -25,13 +25,20 @@ use futures_util::future::BoxFuture;
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
-    Ask, Backend, EraKind, Notice, Offer, Share, Status,
+    Ask, Backend, Connected, EraKind, Notice, Offer, Share, State, Status,
+    credential::{Asker, asks_to_visit},
+    personal::Personal,
     server::{Hold, Parts, Server, TURN},
 };
 use crate::{
-    call::{Call, Caller, Given, Reply, Session},
+    call::{Answer, Call, Caller, Given, Reply, Session},
     error::{Error, Result},
-    wire::{capability::Capabilities, mcp::Era},
+    wire::{
+        capability::Capabilities,
+        json::Limits,
+        mcp::{Era, Method},
+        message::Message,
+    },
 };
 
 /// Connections of one owner for one set of capabilities.
@@ -52,6 +59,8 @@ pub struct Sharing {
 pub struct Profiles {
     parts: Parts,
     sharing: Sharing,
+    /// Each caller has an account of their own, and so connections.
+    personal: Option<Personal>,
     /// The one that is always there.
     plain: Arc<Server>,
     others: Arc<Others>,
@@ -114,15 +123,32 @@ pub struct Lease {
 }
 
 impl Profiles {
-    pub fn new(parts: Parts, sharing: Sharing) -> Arc<Self> {
+    pub fn new(parts: Parts, sharing: Sharing, personal: Option<Personal>) -> Arc<Self> {
         let plain = Server::new(parts.clone(), Capabilities::NONE);
-        Arc::new(Self { parts, sharing, plain, others: Arc::default(), last_call: AtomicU64::new(0) })
+        if let Some(Personal { door, .. }) = &personal {
+            let plain = Arc::downgrade(&plain);
+            door.on_consent(move || {
+                if let Some(plain) = plain.upgrade() {
+                    tokio::spawn(async move { plain.wake().await });
+                }
+            });
+        }
+        Arc::new(Self {
+            parts,
+            sharing,
+            personal,
+            plain,
+            others: Arc::default(),
+            last_call: AtomicU64::new(0),
+        })
     }
 
     fn owner(&self, call: &Call) -> Owner {
-        let with_gateway = matches!(call.caller, Caller::Local | Caller::Gateway);
+        let with_gateway = self.personal.is_none() && matches!(call.caller, Caller::Local | Caller::Gateway);
         match (self.sharing.share, &call.session) {
             _ if call.caller == Caller::Gateway => Owner::Everybody,
+            // Nobody's account is anybody else's.
+            (Share::All, _) if self.personal.is_some() => Owner::Caller(call.caller.clone()),
             (Share::All, _) => Owner::Everybody,
             (Share::Session, Some(session)) => Owner::Session(session.clone()),
             (Share::Session, None) | (Share::Caller, _) if with_gateway => Owner::Everybody,
@@ -133,8 +159,12 @@ impl Profiles {
 
     /// The connection for a call that does not go without saying, and what it has of it.
     async fn choose(&self, owner: Owner, call: &Call) -> Result<(Arc<Server>, Hold)> {
-        let era = self.plain.era().await?;
         let asked = call.client.capabilities.of_a_handshake();
+        if self.personal.is_some() {
+            // The gateway itself may have no way to find out the era.
+            return self.turn(Key { owner, capabilities: asked }, Era::Legacy, call).await;
+        }
+        let era = self.plain.era().await?;
         let capabilities = if era == Era::Modern { Capabilities::NONE } else { asked };
         let stateless = era == Era::Modern && self.parts.kind != "stdio";
         if stateless || (owner == Owner::Everybody && capabilities == Capabilities::NONE) {
@@ -150,13 +180,23 @@ impl Profiles {
                 return Ok((server, Hold::default()));
             }
         }
-        let key = Key { owner, capabilities };
+        self.turn(Key { owner, capabilities }, era, call).await
+    }
+
+    /// A connection of this kind, when there is room for one.
+    async fn turn(&self, key: Key, era: Era, call: &Call) -> Result<(Arc<Server>, Hold)> {
+        if self.personal.is_some()
+            && let Some(given) = call.given.as_ref()
+            && let Some(begun) = self.others.table().begun(given)
+        {
+            return Ok((begun, Hold::default()));
+        }
         let until = Instant::now() + TURN;
         let mut first = true;
         loop {
             let mut freed = std::pin::pin!(self.others.freed.notified());
             freed.as_mut().enable(); // What is freed from now on is not missed.
-            if let Some(found) = self.take(&key, era, call, first) {
+            if let Some(found) = self.take(&key, era, call, first)? {
                 return Ok(found);
             }
             first = false;
@@ -171,7 +211,7 @@ impl Profiles {
 
     /// A connection that can be had at once. Who asks for the `first` time may have an idle one
     /// of somebody else's ended to make room.
-    fn take(&self, key: &Key, era: Era, call: &Call, first: bool) -> Option<(Arc<Server>, Hold)> {
+    fn take(&self, key: &Key, era: Era, call: &Call, first: bool) -> Result<Option<(Arc<Server>, Hold)>> {
         let mut table = self.others.table();
         // Where nobody knows any more who is asked, nobody can be.
         self.others.end(&mut table, |other, one| other == key && one.calls == 0 && one.server.is_unclear());
@@ -180,26 +220,28 @@ impl Profiles {
         if let Some((turn, connection)) = free {
             connection.calls += 1;
             let lease = Some(self.lease(key, connection.number));
-            return Some((Arc::clone(&connection.server), Hold { turn, lease }));
+            return Ok(Some((Arc::clone(&connection.server), Hold { turn, lease })));
         }
         if own.len() >= MOST {
-            return None;
+            return Ok(None);
         }
         if table.count() + 1 >= self.sharing.most {
             if first || table.ending == 0 {
                 self.others.make_room(&mut table);
             }
-            return None;
+            return Ok(None);
         }
+        let server = self.another(era, key.capabilities, call)?;
         table.last_number += 1;
-        let (number, server) = (table.last_number, self.another(era, key.capabilities));
+        let number = table.last_number;
         let connection = Connection { number, server: Arc::clone(&server), calls: 1, used: Instant::now() };
         table.connections.entry(key.clone()).or_default().push(connection);
         if !std::mem::replace(&mut table.swept, true) {
             tokio::spawn(sweep(Arc::downgrade(&self.others), self.sharing.idle));
         }
         let turn = server.reserve(call).ok().flatten();
-        Some((server, Hold { turn, lease: Some(self.lease(key, number)) }))
+        let connection = (server, Hold { turn, lease: Some(self.lease(key, number)) });
+        Ok(Some(connection))
     }
 
     fn lease(&self, key: &Key, number: u64) -> Arc<Lease> {
@@ -207,10 +249,18 @@ impl Profiles {
     }
 
     /// Tells of changed lists as the first one does, but its coming and going is nobody's news.
-    fn another(&self, era: Era, capabilities: Capabilities) -> Arc<Server> {
+    fn another(&self, era: Era, capabilities: Capabilities, call: &Call) -> Result<Arc<Server>> {
         let notices = Arc::clone(&self.parts.notices);
+        let (ways, era) = match &self.personal {
+            Some(personal) => (personal.ways(&call.caller)?, self.parts.era),
+            None => {
+                let era = if era == Era::Modern { EraKind::Modern } else { EraKind::Legacy };
+                (self.parts.ways.clone(), era)
+            }
+        };
         let parts = Parts {
-            era: if era == Era::Modern { EraKind::Modern } else { EraKind::Legacy },
+            ways,
+            era,
             notices: Arc::new(move |notice| {
                 if let Notice::Changed(_) = notice {
                     notices(notice);
@@ -219,7 +269,22 @@ impl Profiles {
             watches: false,
             ..self.parts.clone()
         };
-        Server::new(parts, capabilities)
+        Ok(Server::new(parts, capabilities))
+    }
+
+    /// A call to a server at which its caller has, or is to have, an account.
+    async fn answer_as(&self, owner: Owner, personal: &Personal, mut ask: Ask) -> Result<Reply> {
+        let account = personal.door.account(&ask.call.caller)?;
+        if let Some(proof) = &ask.call.proof {
+            account.lend(proof);
+        }
+        let heard = personal.door.heard(&mut ask.call, &account).await?;
+        let asker = Asker::of(&ask.call, heard);
+        let reply = match self.choose(owner, &ask.call).await {
+            Ok((server, hold)) => server.ask(ask, hold).await,
+            Err(error) => Err(error),
+        };
+        asks_to_visit(reply, &asker, &account)
     }
 }
 
@@ -318,6 +383,11 @@ async fn sweep(others: Weak<Others>, idle: Duration) {
 impl Backend for Profiles {
     fn answer(&self, ask: Ask) -> BoxFuture<'_, Result<Reply>> {
         let owner = self.owner(&ask.call);
+        if let Some(personal) = &self.personal
+            && ask.call.caller != Caller::Gateway
+        {
+            return Box::pin(self.answer_as(owner, personal, ask));
+        }
         if owner == Owner::Everybody && ask.call.client.capabilities == Capabilities::NONE {
             return self.plain.answer(ask);
         }
@@ -329,10 +399,49 @@ impl Backend for Profiles {
 
     fn status(&self) -> Status {
         let mut status = self.plain.status();
+        if let Some(Personal { door, .. }) = &self.personal
+            && status.state != State::Ready
+            && door.connected().is_none()
+        {
+            status.state = State::NeedsConsent;
+            status.problem = Some(
+                "no caller has connected an account yet; the tool waystation__connect gives the link".into(),
+            );
+        }
         let table = self.others.table();
         let others = table.connections.values().flatten();
         status.connections += table.made + others.map(|one| one.server.status().connections).sum::<u64>();
         status
+    }
+
+    fn connect(&self, mut call: Box<Call>) -> BoxFuture<'_, Result<Connected>> {
+        Box::pin(async move {
+            let Some(personal) = &self.personal else { return Ok(Connected::Needless) };
+            let account = personal.door.account(&call.caller)?;
+            let heard = personal.door.heard(&mut call, &account).await?;
+            if let Some(proof) = &call.proof {
+                account.lend(proof);
+            }
+            let asker = Asker::of(&call, heard);
+            // The least that can be asked.
+            let text = r#"{"jsonrpc":"2.0","id":0,"method":"tools/list","params":{}}"#;
+            call.message = Message::parse(text.into(), &Limits::REQUEST)?;
+            call.method = Method::ToolsList;
+            let reply = match self.choose(self.owner(&call), &call).await {
+                Ok((server, hold)) => server.ask(Ask::as_is(*call), hold).await,
+                Err(error) => Err(error),
+            };
+            Ok(match asks_to_visit(reply, &asker, &account)? {
+                asks @ Reply::Whole(Answer::Asks(_)) => Connected::Asks(asks),
+                _ if account.is_connected() => {
+                    if self.plain.status().state != State::Ready {
+                        self.plain.wake().await;
+                    }
+                    Connected::Yes
+                }
+                _ => Connected::Needless,
+            })
+        })
     }
 
     fn offer(&self) -> Option<Arc<Offer>> {
@@ -364,11 +473,7 @@ mod tests {
     use crate::{
         backend::transport::{Connect, Inbox, Incoming, Outgoing, Transport, Trouble},
         call::{Client, Scope},
-        wire::{
-            json::Limits,
-            mcp::{Method, Revision},
-            message::Message,
-        },
+        wire::mcp::Revision,
     };
 
     /// A server that greets, and answers nothing else.
@@ -432,6 +537,7 @@ mod tests {
             given: None,
             aim: None,
             marks: None,
+            proof: None,
         })
     }
 
@@ -447,7 +553,7 @@ mod tests {
             watches: true,
         };
         let sharing = Sharing { share: Share::Call, most: 3, idle: Duration::from_secs(60) };
-        let profiles = Profiles::new(parts, sharing);
+        let profiles = Profiles::new(parts, sharing, None);
         let (first, second) = (profiles.answer(call()), profiles.answer(call()));
         let mut both = futures_util::future::join(first, second);
         assert!(tokio::time::timeout(Duration::from_secs(1), &mut both).await.is_err());

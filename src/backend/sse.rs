@@ -148,7 +148,7 @@ impl Transport for Pair {
                 sent = &mut sent => {
                     let sent = sent.unwrap_or_else(|_| Err(closed()));
                     // The others' requests were taken when there was a session still.
-                    if let Err(Trouble { kind: Kind::SessionLost, why }) = &sent {
+                    if let Err(Trouble { kind: Kind::SessionLost, why, .. }) = &sent {
                         mux.end(Trouble::new(Kind::Lost, why.clone()));
                     }
                     sent?;

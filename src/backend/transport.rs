@@ -120,6 +120,8 @@ pub struct Trouble {
     pub kind: Kind,
     /// For the caller: names no address and no secret.
     pub why: String,
+    /// Where the caller has to go first.
+    pub page: Option<Arc<str>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,13 +136,30 @@ pub enum Kind {
     Rubbish,
     /// Other calls take what this one needs.
     Busy,
+    /// The caller has to agree to something first.
+    Consent,
     /// The HTTP status of a refusal without a JSON-RPC body.
     Status(u16),
 }
 
+impl Kind {
+    /// Is nothing of the request under way any more?
+    pub fn is_over(self) -> bool {
+        match self {
+            Self::NotSent | Self::SessionLost | Self::Consent | Self::Status(_) => true,
+            Self::Lost | Self::Rubbish | Self::Busy => false,
+        }
+    }
+}
+
 impl Trouble {
     pub fn new(kind: Kind, why: impl Into<String>) -> Self {
-        Self { kind, why: why.into() }
+        Self { kind, why: why.into(), page: None }
+    }
+
+    /// The caller has to agree first, on this page.
+    pub fn consent(page: String) -> Self {
+        Self { page: Some(page.into()), ..Self::new(Kind::Consent, "it wants its user's consent first") }
     }
 
     /// Why a call has no answer, for its caller, who has to know whether to make it again.
@@ -149,6 +168,10 @@ impl Trouble {
             Kind::Busy => return Error::Busy(format!("backend {backend}: {self}")),
             Kind::NotSent | Kind::SessionLost => format!("the call did not reach it: {self}"),
             Kind::Lost => format!("the call may have run: {self}"),
+            Kind::Consent => {
+                let page = self.page.as_deref().unwrap_or_default().to_owned();
+                return Error::Consent { backend: backend.to_owned(), page };
+            }
             Kind::Rubbish | Kind::Status(_) => self.why.clone(),
         };
         Error::backend(backend, why)

@@ -21,8 +21,9 @@ Examples:
   waystation status
   waystation status --json | jq '.backends[] | select(.state != \"ready\")'
 
-A backend is `ready`, `starting`, or `down` until its next attempt. What is `stale` was last
-confirmed before the connection was lost.";
+A backend is `ready`, `starting`, `down` until its next attempt, or `needs-consent` until a
+caller has connected an account. What is `stale` was last confirmed before the connection was
+lost.";
 
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Answers the same to clients that cannot reach the operators' address.

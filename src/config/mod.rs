@@ -63,6 +63,7 @@ pub struct Config {
     pub session: listener::session::Settings,
     pub deadline: deadline::Settings,
     pub tasks: tasks::Settings,
+    pub connect: backend::credential::DeskSettings,
     pub store: store::Settings,
     pub log: telemetry::Settings,
     /// The MCP servers behind the gateway, each by a name of its own: small letters, digits and

@@ -156,6 +156,7 @@ fn at_a_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("session", old.session != new.session),
         ("deadline", old.deadline != new.deadline),
         ("tasks", old.tasks != new.tasks),
+        ("connect", old.connect != new.connect),
         ("store", old.store != new.store),
         ("log", old.log != new.log),
         ("backends", old.backends != new.backends),

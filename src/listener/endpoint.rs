@@ -1,5 +1,6 @@
 //! What is at which path?
 
+use super::connect::PAGES;
 use crate::{call::Scope, weaken};
 
 /// Where clients look for what a protected resource says of itself (RFC 9728).
@@ -17,6 +18,8 @@ pub enum Endpoint<'a> {
     /// What the gateway says of itself as a protected resource, with the path of that resource.
     Metadata(&'a str),
     AuthorizationServer,
+    /// For a browser that is to connect an account.
+    Page(&'a str),
 }
 
 impl<'a> Endpoint<'a> {
@@ -29,6 +32,7 @@ impl<'a> Endpoint<'a> {
             "/messages" => Some(Self::Messages),
             "/health" => Some(Self::Health),
             AUTHORIZATION_SERVER => Some(Self::AuthorizationServer),
+            _ if path.starts_with(PAGES) => Some(Self::Page(&path[PAGES.len()..])),
             _ => {
                 match (path.strip_prefix("/mcp/"), path.strip_prefix("/sse/"), path.strip_prefix(METADATA)) {
                     (Some(name), ..) => one(name).map(Self::Mcp),

@@ -118,7 +118,7 @@ pub fn call(
     let progress = envelope.progress.map(Progress::new);
     let session = None;
     let trace = headers.and_then(|(heads, headers)| trace(heads, headers));
-    let aim = None;
+    let (aim, proof) = (None, None);
     Ok(Call {
         caller,
         session,
@@ -133,6 +133,7 @@ pub fn call(
         given,
         aim,
         marks: None,
+        proof,
     })
 }
 

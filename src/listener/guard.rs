@@ -15,7 +15,7 @@ use super::{
     resource::{About, ENDPOINT, Resource},
 };
 use crate::{
-    call::{Caller, Denied, Identify},
+    call::{Caller, Denied, Identify, Proof},
     weaken,
 };
 
@@ -112,6 +112,13 @@ impl Guard {
             Some(known) => known,
             None => inner.identify.ask(authorization).await,
         }
+    }
+
+    /// The token of a request that was let in with one.
+    pub fn proof(&self, parts: &Parts) -> Option<Arc<Proof>> {
+        self.0.load().as_ref()?;
+        let token = parts.headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?.1;
+        Some(Arc::new(Proof(token.trim().to_owned())))
     }
 
     /// What the gateway says of itself as a protected resource, or of the endpoint with this path;

@@ -16,22 +16,22 @@ use super::{
     Front,
     answer::{self, detached, last_of},
     body::{self, Body},
-    cors,
+    connect, cors,
     doors::Doors,
     endpoint::Endpoint,
     envelope::{self, Envelope},
     guard::Guard,
     heads::{Heads, Takes, modern_header},
-    legacy::{self, Asking},
+    legacy::{self, Asking, Beside},
     pipe,
-    refusal::{NoSession, error_response, not_allowed, refused},
+    refusal::{NoSession, error_response, not_allowed, refused, unlike_header},
     replay,
     sender::{self, Network},
     session::{Mode, Session},
     write::Asked,
 };
 use crate::{
-    call::{Caller, Replying, Scope, Stage, TurnedAway, Watchman},
+    call::{Call, Caller, Consent, Replying, Scope, Stage, TurnedAway, Watchman},
     error::{Error, Result},
     settings::Size,
     weaken,
@@ -50,6 +50,7 @@ pub struct Http<S> {
     front: Front<S>,
     doors: Arc<Doors>,
     guard: Guard,
+    consent: Arc<dyn Consent>,
     watchman: Arc<dyn Watchman>,
     proxies: Arc<[Network]>,
     body_limit: usize,
@@ -60,6 +61,7 @@ impl<S: Stage> Http<S> {
     pub fn new(
         front: Front<S>,
         guard: Guard,
+        consent: Arc<dyn Consent>,
         watchman: Arc<dyn Watchman>,
         settings: &super::Settings,
     ) -> Self {
@@ -73,7 +75,7 @@ impl<S: Stage> Http<S> {
             page_size: _,
         } = settings;
         let (doors, proxies) = (Doors::new(*address, hosts, origins), trusted_proxies.as_slice().into());
-        Self { front, doors: Arc::new(doors), guard, watchman, proxies, body_limit: *body_limit }
+        Self { front, doors: Arc::new(doors), guard, consent, watchman, proxies, body_limit: *body_limit }
     }
 
     /// Answers one request.
@@ -116,6 +118,10 @@ impl<S: Stage> Http<S> {
             Some(Endpoint::Health | Endpoint::Metadata(_) | Endpoint::AuthorizationServer) => {
                 not_allowed("GET")
             }
+            Some(Endpoint::Page(page)) => {
+                let asked = (&parts.method, page, parts.uri.query());
+                Box::pin(connect::answer(&*self.consent, asked, &parts.headers)).await
+            }
             Some(endpoint) => match self.guard.who(&parts, part).await {
                 Ok(caller) => self.known(&parts, endpoint, caller, body).await,
                 Err(denied) => {
@@ -152,9 +158,11 @@ impl<S: Stage> Http<S> {
                 Box::pin(self.message(parts, &caller, body)).await
             }
             Endpoint::Messages => not_allowed("POST"),
-            Endpoint::Sse(_) | Endpoint::Health | Endpoint::Metadata(_) | Endpoint::AuthorizationServer => {
-                not_allowed("GET")
-            }
+            Endpoint::Sse(_)
+            | Endpoint::Health
+            | Endpoint::Metadata(_)
+            | Endpoint::AuthorizationServer
+            | Endpoint::Page(_) => not_allowed("GET"),
         }
     }
 
@@ -229,8 +237,9 @@ impl<S: Stage> Http<S> {
         let Visit { parts, heads, takes: _, caller, scope } = visit;
         let id = message.id_bytes().unwrap_or_default();
         let headers = Some((&heads, &parts.headers));
+        let proof = self.guard.proof(parts);
         let call = match envelope::call(message, envelope, scope, caller, headers) {
-            Ok(call) => call,
+            Ok(call) => Call { proof, ..call },
             Err(error) => return Begun::Done(error_response(&error, Some(&id), Era::Modern)),
         };
         let asked = Asked { id, method: call.method, revision: call.client.revision };
@@ -255,7 +264,8 @@ impl<S: Stage> Http<S> {
             message::Kind::Request => {
                 let id = message.id_bytes();
                 let trace = envelope::trace(&visit.heads, &visit.parts.headers);
-                return match self.front.ask(&session, message, progress, trace, visit.takes.events) {
+                let beside = Beside { trace, proof: self.guard.proof(visit.parts) };
+                return match self.front.ask(&session, message, progress, beside, visit.takes.events) {
                     Ok(asking) => Begun::Legacy(asking, session, opening),
                     Err(error) => {
                         let mut response = error_response(&error, id.as_deref(), Era::Legacy);
@@ -457,19 +467,6 @@ fn acceptable(kind: Option<&HeaderValue>, takes: Takes) -> Result<(), Response<B
         return Err(body::plain(StatusCode::NOT_ACCEPTABLE, why));
     }
     Ok(())
-}
-
-/// The refusal of a request that is not of the modern era, though its header says so.
-fn unlike_header(message: &Message, version: &str) -> Response<Body> {
-    let error = if message.method().as_deref() == Some("initialize") {
-        Error::Header(format!(
-            "`initialize` is not of the revision that the header MCP-Protocol-Version says, {version}"
-        ))
-    } else {
-        let wanted = "io.modelcontextprotocol/protocolVersion and io.modelcontextprotocol/clientCapabilities";
-        Error::Envelope(format!("a request of revision {version} must have {wanted} in `params._meta`"))
-    };
-    error_response(&error, message.id(), Era::Modern)
 }
 
 /// A whole body, unless it is too long.

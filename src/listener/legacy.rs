@@ -15,7 +15,7 @@ use super::{
     write::Asked,
 };
 use crate::{
-    call::{Answer, Call, Client, Event, Progress, Reply, Replying, Stage},
+    call::{Answer, Call, Client, Event, Progress, Proof, Reply, Replying, Stage},
     error::{Error, Result},
     wire::{
         capability::Capabilities,
@@ -73,6 +73,13 @@ impl Running {
     }
 }
 
+/// What comes with a message, and not in it.
+#[derive(Debug, Default)]
+pub struct Beside {
+    pub trace: Option<Box<Trace>>,
+    pub proof: Option<Arc<Proof>>,
+}
+
 impl<S: Stage> Front<S> {
     /// Begins a request on a session; `open` says that the client can be asked something while
     /// it is under way. Its answer stays under way until `reply` is dropped.
@@ -81,7 +88,7 @@ impl<S: Stage> Front<S> {
         session: &Arc<Session>,
         message: Message,
         progress: Option<Bytes>,
-        trace: Option<Box<Trace>>,
+        beside: Beside,
         open: bool,
     ) -> Result<Asking> {
         let id = message.id_bytes().unwrap_or_default();
@@ -126,11 +133,12 @@ impl<S: Stage> Front<S> {
             client: Client { capabilities, ..client },
             log_level: session.level(),
             progress: progress.map(Progress::new),
-            trace,
+            trace: beside.trace,
             mirrored: None,
             given: None,
             aim: None,
             marks: None,
+            proof: beside.proof,
         };
         let reply = Running::cancellable(self.run_asking(session, call), under_way, cancelled);
         Ok(Asking { asked, reply })
@@ -162,6 +170,7 @@ impl<S: Stage> Front<S> {
             given: None,
             aim: None,
             marks: None,
+            proof: None,
         });
         let run = call.map(|call| self.run(call));
         let session = Arc::clone(session);
@@ -198,6 +207,7 @@ impl<S: Stage> Front<S> {
             given: None,
             aim: None,
             marks: None,
+            proof: None,
         };
         let (run, session) = (self.run(call), Arc::clone(session));
         let reply = async move {

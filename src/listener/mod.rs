@@ -17,6 +17,7 @@ use crate::{
 mod answer; //      one text or a stream
 mod asking; //      a backend's questions, put to a legacy client
 pub mod body; //    what an HTTP answer consists of
+mod connect; //     pages for browsers
 pub mod connection; // one client's connection
 mod cors; //        what pages of other origins may
 pub mod doors; //   who may reach the gateway, by host and origin

@@ -14,7 +14,7 @@ use super::{
     Front,
     body::{self, Body},
     envelope::{self, Envelope},
-    legacy::{self, Asking, Running},
+    legacy::{self, Asking, Beside, Running},
     replay::Stream,
     session::{Session, Sessions},
     write::Asked,
@@ -90,7 +90,7 @@ pub fn take<S: Stage>(front: &Front<S>, session: &Arc<Session>, text: Bytes, ope
             let asking = if modern {
                 self_contained(front, session, message, envelope)
             } else {
-                front.ask(session, message, envelope.progress, None, open)
+                front.ask(session, message, envelope.progress, Beside::default(), open)
             };
             match asking {
                 Ok(asking) => Taken::Asking(asking),

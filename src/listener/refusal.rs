@@ -9,7 +9,10 @@ use super::{
 use crate::{
     error::Error,
     weaken,
-    wire::mcp::{Era, code},
+    wire::{
+        mcp::{Era, code},
+        message::Message,
+    },
 };
 
 /// Why there is no session to a request, in the words of the implementations that clients know.
@@ -80,4 +83,17 @@ pub fn not_allowed(allowed: &'static str) -> Response<Body> {
     let mut response = body::empty(StatusCode::METHOD_NOT_ALLOWED);
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
     response
+}
+
+/// The refusal of a request that is not of the modern era, though its header says so.
+pub fn unlike_header(message: &Message, version: &str) -> Response<Body> {
+    let error = if message.method().as_deref() == Some("initialize") {
+        Error::Header(format!(
+            "`initialize` is not of the revision that the header MCP-Protocol-Version says, {version}"
+        ))
+    } else {
+        let wanted = "io.modelcontextprotocol/protocolVersion and io.modelcontextprotocol/clientCapabilities";
+        Error::Envelope(format!("a request of revision {version} must have {wanted} in `params._meta`"))
+    };
+    error_response(&error, message.id(), Era::Modern)
 }

@@ -355,6 +355,7 @@ mod tests {
             given: None,
             aim: None,
             marks: None,
+            proof: None,
         }
     }
 

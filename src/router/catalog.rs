@@ -21,7 +21,7 @@ use super::{
     view::{Note, Snapshot, Upstream},
 };
 use crate::{
-    backend::{Notice, State, Status},
+    backend::{Backend, Notice, State, Status},
     call::{Permit, Scope},
     store::Store,
     wire::mcp::{Era, List, Method},
@@ -184,6 +184,12 @@ impl Catalog {
             let reading = shelf.reading();
             reading.kept || reading.settled
         })
+    }
+
+    /// A backend by its name.
+    pub fn backend(&self, name: &str) -> Option<Arc<dyn Backend>> {
+        let shelf = self.shelves.iter().find(|shelf| *shelf.upstream.name == *name)?;
+        Some(Arc::clone(&shelf.upstream.backend))
     }
 
     pub fn reports(&self) -> Vec<Report> {

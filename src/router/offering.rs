@@ -187,6 +187,7 @@ async fn ask(backend: &dyn Backend, list: List, cursor: Option<&str>) -> Result<
         given: None,
         aim: None,
         marks: None,
+        proof: None,
     };
     let mut answer = match backend.answer(Ask::as_is(call)).await? {
         Reply::Whole(answer) => Some(answer),

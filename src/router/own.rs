@@ -4,7 +4,10 @@
 //! is there or is not. It answers like any other backend, so every client can use it.
 
 use std::{
-    sync::{Arc, OnceLock, Weak},
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Instant, SystemTime},
 };
 
@@ -14,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::{Parts, Router, catalog::Catalog};
 use crate::{
-    backend::{Ask, Backend, Offer, State, Status},
+    backend::{Ask, Backend, Connected, Offer, State, Status},
     call::{Answer, Reply, Scope},
     error::{Error, Result},
     wire::{
@@ -34,6 +37,8 @@ pub struct Own {
     address: String,
     catalog: OnceLock<Weak<Catalog>>,
     router: OnceLock<Weak<Parts>>,
+    /// There are backends at which callers connect accounts.
+    connects: AtomicBool,
 }
 
 impl Own {
@@ -45,7 +50,13 @@ impl Own {
             address,
             catalog: OnceLock::new(),
             router: OnceLock::new(),
+            connects: AtomicBool::new(false),
         })
+    }
+
+    /// Has it offer to connect accounts, or no longer.
+    pub fn connects(&self, connects: bool) {
+        self.connects.store(connects, Ordering::Relaxed);
     }
 
     /// Shows it the catalog, which it is itself in.
@@ -111,6 +122,27 @@ impl Own {
         Ok(self.result(json!({ "content": [{ "type": "text", "text": text }], "structuredContent": value })))
     }
 
+    /// Sees to it that the caller has an account at a backend.
+    async fn connect(&self, ask: Ask) -> Result<Reply> {
+        let arguments = ask.call.message.in_params("arguments").unwrap_or(b"{}");
+        let server = json::member(arguments, "server").and_then(json::string);
+        let server = server.ok_or_else(|| {
+            Error::Params(
+                "connect wants the argument `server`, a name that waystation__backends lists".into(),
+            )
+        })?;
+        let backend = self.catalog().and_then(|catalog| catalog.backend(&server));
+        let backend = backend.ok_or_else(|| {
+            Error::Params(format!("there is no server {server:?}; waystation__backends lists their names"))
+        })?;
+        let text = match backend.connect(ask.call.clone()).await? {
+            Connected::Asks(reply) => return Ok(reply),
+            Connected::Yes => format!("Your account at {server} is connected."),
+            Connected::Needless => format!("{server} has not asked for an account. Call one of its tools."),
+        };
+        Ok(self.result(json!({ "content": [{ "type": "text", "text": text }] })))
+    }
+
     fn result(&self, mut result: Value) -> Reply {
         // Written in words of the modern era, and projected like any other backend's.
         result["resultType"] = "complete".into();
@@ -147,11 +179,31 @@ fn tools() -> Value {
     ])
 }
 
+fn connect() -> Value {
+    json!({
+        "name": "connect", "title": "Connect an account",
+        "description": "Connects the user's own account at a server that wants one; its tools are listed from then on. \
+                        The user has to open a page in a browser.",
+        "inputSchema": {
+            "type": "object", "required": ["server"], "additionalProperties": false,
+            "properties": { "server": { "type": "string", "description": "The server's name, as the tool backends lists it." } },
+        },
+        "annotations": { "readOnlyHint": false, "destructiveHint": false, "openWorldHint": true },
+    })
+}
+
 impl Backend for Own {
     fn answer(&self, ask: Ask) -> BoxFuture<'_, Result<Reply>> {
         let reply = match ask.call.method {
             Method::ToolsList => {
-                Ok(Reply::Whole(Answer::Result(Bytes::from(json!({ "tools": tools() }).to_string()))))
+                let mut tools = tools();
+                if let (true, Value::Array(tools)) = (self.connects.load(Ordering::Relaxed), &mut tools) {
+                    tools.push(connect());
+                }
+                Ok(Reply::Whole(Answer::Result(Bytes::from(json!({ "tools": tools }).to_string()))))
+            }
+            Method::ToolsCall if ask.target.as_deref() == Some("connect") => {
+                return Box::pin(self.connect(ask));
             }
             Method::ToolsCall => self.call(&ask),
             other => Err(Error::UnknownMethod(other.name().to_owned())),

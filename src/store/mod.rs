@@ -18,11 +18,13 @@ use sqlx::{
 };
 
 pub mod audit; // who did what
+mod credentials; // what the gateway proves itself with, sealed
 mod keys; //    of callers
 mod quota; //   what callers have used today
 mod streams; // what clients with sessions have missed
 mod used; //    states that must not be used twice
 
+pub use credentials::SealedAccount;
 pub use keys::{CallerKey, Digest, KEY_PREFIX, digest_of};
 pub use quota::Used;
 pub use streams::{Change, Stream};
@@ -52,13 +54,14 @@ impl Settings {
 /// Changes to the tables, in order; each is made once. (Listed here by hand: the macro that
 /// would find them has SQLite compiled a second time, for itself.)
 fn migrations() -> Migrator {
-    const LIST: [(i64, &str, &str); 7] = [
+    const LIST: [(i64, &str, &str); 8] = [
         (1, "catalog and keys", include_str!("migrations/0001_catalog_and_keys.sql")),
         (2, "sessions", include_str!("migrations/0002_sessions.sql")),
         (3, "streams and used states", include_str!("migrations/0003_streams_and_used_states.sql")),
         (4, "tasks", include_str!("migrations/0004_tasks.sql")),
         (5, "keys of callers", include_str!("migrations/0005_keys_of_callers.sql")),
         (6, "quota", include_str!("migrations/0006_quota.sql")),
+        (7, "credentials", include_str!("migrations/0007_credentials.sql")),
         (8, "audit", include_str!("migrations/0008_audit.sql")),
     ];
     let numbered = LIST.into_iter().map(|(number, name, sql)| {

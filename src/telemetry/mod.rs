@@ -4,7 +4,7 @@ use std::{any::Any, io};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{filter::LevelFilter, util::SubscriberInitExt as _};
 
 mod line; // one for each event
 
@@ -58,6 +58,13 @@ pub fn subscriber<W: io::Write>(
 ) -> Box<dyn tracing::Subscriber + Send + Sync> {
     let Settings { level, format } = settings;
     let filter = tracing_subscriber::EnvFilter::try_new(level).unwrap_or_else(|_| "info".into());
+    // More of this would be the codes that browsers bring, which are good for a token.
+    let talks = filter.max_level_hint().is_none_or(|level| level > LevelFilter::INFO);
+    let quiet = talks.then(|| "rmcp::transport::auth=info".parse().ok()).flatten();
+    let filter = match quiet {
+        Some(directive) => filter.add_directive(directive),
+        None => filter,
+    };
     let json = *format == Format::Json;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
     let log = log.with_writer(move || OneLine { to: to(), json, coloured });

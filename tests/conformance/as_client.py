@@ -8,10 +8,15 @@ scenario's name, revision and context come in the environment (MCP_CONFORMANCE_â
 saw. Exit 1 when something could not be done at all.
 """
 
+import html.parser
+import http.cookiejar
 import json
 import os
+import re
 import sys
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 sys.dont_write_bytecode = True
@@ -107,6 +112,97 @@ def modern(url):
                 tolerate(client.call, tool["name"])
 
 
+# ---- Servers that want OAuth ---------------------------------------------------------------------------------
+
+# How often the user goes to a page; a real one would give up earlier.
+VISITS = 8
+# A document about the gateway that is somewhere else, which one scenario wants to the letter.
+DOCUMENT = "https://conformance-test.local/client-metadata.json"
+
+
+class Form(html.parser.HTMLParser):
+    """Whether a page has a form to be sent back to itself."""
+
+    found = False
+
+    def handle_starttag(self, tag, attributes):
+        self.found = self.found or (tag == "form" and dict(attributes).get("method") == "post")
+
+
+class Browser:
+    """A user's, who presses the button. The suite's authorization server sends it back at once."""
+
+    def __init__(self):
+        self.opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()))
+
+    def visit(self, page):
+        """Whether the account was connected."""
+        shown, form = self.open(page), Form()
+        form.feed(shown)
+        return form.found and "<h1>Connected</h1>" in self.open(page, b"")
+
+    def open(self, page, data=None):
+        try:
+            with self.opener.open(urllib.request.Request(page, data), timeout=20) as answer:
+                return answer.read().decode()
+        except urllib.error.HTTPError as no:
+            text = no.read().decode(errors="replace")
+            print(f"the page says {no.code}: {text}", file=sys.stderr)
+            return text
+
+
+def auth_settings(url):
+    """The table [backends.conf.auth] that an operator would write for the scenario."""
+    settings = {}
+    if SCENARIO == "auth/basic-cimd":
+        settings["client_id"] = DOCUMENT
+    elif SCENARIO.startswith("auth/client-credentials"):
+        settings["grant"] = "client-credentials"
+    if "client_id" in CONTEXT:
+        settings |= {"client_id": CONTEXT["client_id"], "issuer": CONTEXT.get("issuer") or issuer(url)}
+    secret, key = CONTEXT.get("client_secret"), CONTEXT.get("private_key_pem")
+    os.environ["CONFORMANCE_SECRET"] = secret or key or ""
+    if secret or key:
+        settings["client_secret" if secret else "private_key"] = {"env": "CONFORMANCE_SECRET"}
+    return settings
+
+
+def issuer(url):
+    """Who gives tokens for the server, which the operator has been told with the client's name and secret."""
+    with urllib.request.urlopen(url.replace("/mcp", "/.well-known/oauth-protected-resource/mcp"), timeout=5) as answer:
+        return json.load(answer)["authorization_servers"][0]
+
+
+def authorized(gateway):
+    """What all scenarios of authorization want: an account connected, the tools listed, one called; again where asked to."""
+    browser = Browser()
+    one, every = (client_of(gateway, path) for path in ("/mcp/conf", "/mcp"))
+    for _ in range(VISITS):
+        if not follow(browser, lambda: every("tools/call", {"name": "waystation__connect", "arguments": {"server": "conf"}})):
+            break
+    tools = until_listed(lambda: one("tools/list", {})["tools"], seconds=4)
+    for _ in range(VISITS if tools else 0):
+        if not follow(browser, lambda: one("tools/call", {"name": tools[0]["name"], "arguments": {}})):
+            break
+
+
+def client_of(gateway, path):
+    """Asks an endpoint, in the revision of the scenario."""
+    client = lane.Client(f"{gateway.base}{path}", REVISION)
+    return lambda method, params: client.request(method, params)
+
+
+def follow(browser, call):
+    """Whether the answer was a link, and the user has come back from it with the account connected."""
+    try:
+        call()
+    except lane.Refused as why:
+        print(f"refused: {why}", file=sys.stderr)
+        page = re.search(r"https?://[^ ]+/connect/[\w-]+", str(why))
+        return bool(page) and browser.visit(page.group())
+    return False
+
+
 def echoed(tools):
     """A call that takes the schema of a tool back to the server that listed it."""
     schema = next(tool["inputSchema"] for tool in tools if tool["name"] == "json_schema_2020_12_tool")
@@ -131,9 +227,13 @@ def until_listed(tools, seconds=10):
 
 def main():
     waystation, folder, url = sys.argv[1:]
-    gateway = lane.Gateway(waystation, folder, lane.backend("conf", url=url))
+    auth = {"auth": auth_settings(url)} if SCENARIO.startswith("auth/") else {}
+    gateway = lane.Gateway(waystation, folder, lane.backend("conf", url=url, **auth))
     try:
-        (modern if REVISION >= lane.MODERN else legacy)(f"{gateway.base}/mcp/conf")
+        if auth:
+            authorized(gateway)
+        else:
+            (modern if REVISION >= lane.MODERN else legacy)(f"{gateway.base}/mcp/conf")
     finally:
         gateway.stop()
 

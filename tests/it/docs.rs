@@ -45,13 +45,14 @@ fn routes_toml_runs_as_shipped_and_needs_nothing() {
 
 #[test]
 fn routes_toml_is_right_in_every_line_that_is_commented_out() {
-    let secrets = Environment::from_iter([("GITHUB_TOKEN", "x"), ("DOCS_TOKEN", "y")]);
+    let secrets =
+        Environment::from_iter([("GITHUB_TOKEN", "x"), ("DOCS_TOKEN", "y"), ("ISSUES_SECRET", "z")]);
     let (config, _) = Config::parse("routes.toml", &uncommented(), &secrets).unwrap();
     let usual = Config::default();
     assert_eq!((config.listen, config.session, config.log), (usual.listen, usual.session, usual.log));
     let (of, usual) = (config.deadline, usual.deadline);
     assert_eq!((of.idle, of.total, of.heartbeat), (usual.idle, usual.total, usual.heartbeat));
-    assert_eq!(config.backends.len(), 3);
+    assert_eq!(config.backends.len(), 4);
 }
 
 #[test]

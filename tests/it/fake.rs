@@ -13,6 +13,7 @@ mod answer;
 mod builder;
 mod envelope;
 mod fault;
+pub mod provider;
 mod server;
 mod session;
 mod stream;

@@ -100,7 +100,8 @@ impl Server {
                     (again, may_have_run) = (false, true);
                 }
                 Err(trouble) => {
-                    if trouble.kind == Kind::NotSent {
+                    // A server that takes its proof no longer is not ready, whatever it was before.
+                    if matches!(trouble.kind, Kind::NotSent | Kind::Status(401)) {
                         self.give_up(&link, &trouble);
                     }
                     return Err(error(trouble, may_have_run));
@@ -185,7 +186,7 @@ impl Server {
                 Ok(Reply::Stream(relay(messages, guard, place, ask)))
             }
             Err(trouble) => {
-                if matches!(trouble.kind, Kind::NotSent | Kind::SessionLost | Kind::Status(_)) {
+                if trouble.kind.is_over() {
                     guard.disarm();
                 }
                 Err(trouble)

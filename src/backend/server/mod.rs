@@ -260,6 +260,11 @@ impl Server {
                 drop(self.attempt.send_replace(Ok(())));
                 Ok(link)
             }
+            // Nothing is wrong with the server, and the caller may be back at once.
+            Err(trouble) if trouble.kind == Kind::Consent => {
+                drop(self.attempt.send_replace(Err(trouble.clone())));
+                Err(trouble)
+            }
             Err(trouble) => {
                 let pause = known.pause.map_or(FIRST_PAUSE, |(_, pause)| (pause * 2).min(LONGEST_PAUSE));
                 known.pause = Some((Instant::now() + pause, pause));

@@ -18,7 +18,7 @@ use futures_util::{StreamExt as _, stream::BoxStream};
 use serde_json::json;
 use tokio::sync::watch;
 
-use super::Link;
+use super::{Link, Server};
 use crate::{
     backend::{
         Notice, Notices,
@@ -38,6 +38,14 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 type Wanted = watch::Receiver<BTreeSet<String>>;
+
+impl Server {
+    /// What kept it from being connected may be over.
+    pub async fn wake(&self) {
+        self.making.lock().await.pause = None;
+        (self.notices)(Notice::Connected);
+    }
+}
 
 /// A message that belongs to no call, as a notice.
 pub fn heard(message: &Message, notices: &Notices) {

@@ -88,6 +88,7 @@ impl Look<'_> {
         }
         self.env();
         self.headers();
+        self.auth();
         self.plain_secrets();
     }
 
@@ -138,6 +139,10 @@ impl Look<'_> {
                 "a program gets no headers",
                 "leave them out, or pass what they hold in `env`",
             );
+        }
+        if self.settings.auth.is_some() {
+            let what = "is for servers with a `url`; a program gets its credentials in `env`";
+            self.complain(key("auth"), what, "leave it out");
         }
         if self.settings.transport != TransportKind::Auto {
             let what =
@@ -191,6 +196,31 @@ impl Look<'_> {
             let value = self.text(&at, text, &variable, |text| proof || secret::looks_like(text));
             if value.is_some_and(|value| HeaderValue::from_str(&value).is_err()) {
                 self.complain(at, "has a line end or another letter that no header can have", "take it out");
+            }
+        }
+    }
+
+    /// One source of tokens, and all that it needs.
+    fn auth(&mut self) {
+        let Some(auth) = &self.settings.auth else { return };
+        let at = |key: &str| dotted(&["backends", self.name, "auth", key]);
+        for (key, what, instead) in auth.faults() {
+            self.complain(at(key), what, instead);
+        }
+        let has_header = self.settings.headers.keys().any(|name| name.eq_ignore_ascii_case("authorization"));
+        if has_header {
+            let what = "stands beside `auth`, and a server is proved to in one way";
+            let header = dotted(&["backends", self.name, "headers", "Authorization"]);
+            self.complain(header, what, "leave out this header, or the table [auth]");
+        }
+        if self.settings.transport == TransportKind::Sse {
+            let what = "is how servers of 2024-11-05 are spoken to, which know no OAuth";
+            self.complain(self::at(self.name, "transport"), what, "leave it out, or send `headers`");
+        }
+        let variable = format!("{}_SECRET", self.name.to_uppercase().replace('-', "_"));
+        for (key, text) in [("client_secret", &auth.client_secret), ("private_key", &auth.private_key)] {
+            if let Some(text) = text {
+                self.text(&at(key), text, &variable, |_| true);
             }
         }
     }

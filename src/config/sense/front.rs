@@ -9,6 +9,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::time;
 use crate::{
+    backend,
     config::{
         Config,
         complaint::{Complaint, Complaints},
@@ -167,6 +168,14 @@ pub fn limit(config: &Config, complaints: &mut Complaints) {
                 instead,
             ));
         }
+    }
+}
+
+/// What is looked at there needs no connection, so the part itself says what is wrong.
+pub fn connect(settings: &backend::credential::DeskSettings, complaints: &mut Complaints) {
+    for fault in backend::credential::Desk::new(settings, "http://localhost").err().into_iter().flatten() {
+        let (what, instead) = fault.split_once("; ").unwrap_or((&fault, ""));
+        complaints.push(Complaint::new("connect", what, instead));
     }
 }
 

@@ -30,6 +30,7 @@ pub fn check(config: &Config, environment: &Environment, in_file: &dyn Fn(&str) 
     front::sets(&config.sets, &mut complaints);
     front::audit(&config.audit, &config.store, &mut complaints);
     front::limit(config, &mut complaints);
+    front::connect(&config.connect, &mut complaints);
     front::session(&config.session, &mut complaints);
     front::deadline(&config.deadline, &mut complaints);
     front::log(&config.log, &mut complaints);

@@ -148,6 +148,7 @@ impl Outcome {
             Error::NeedsScopes(_) | Error::Arguments(_) => Self::NotAllowed,
             Error::Busy(_) | Error::Limited(_) => Self::Refused,
             Error::Backend { .. } | Error::Lost(_) | Error::Restarted | Error::NoInput => Self::Failed,
+            Error::Consent { .. } => Self::Asked,
             Error::Idle { .. } | Error::Deadline { .. } => Self::Late,
         }
     }

@@ -334,6 +334,7 @@ mod tests {
                 Arc::new(Aim { backend: backend.into(), own: own.into(), hints: Default::default() })
             }),
             marks: None,
+            proof: None,
         }
     }
 

@@ -211,6 +211,7 @@ mod tests {
             given: None,
             aim: None,
             marks: None,
+            proof: None,
         }
     }
 

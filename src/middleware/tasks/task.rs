@@ -238,6 +238,7 @@ impl Record {
             given: None,
             aim: None,
             marks: None,
+            proof: None,
         };
         let state = State {
             status: self.status,

@@ -218,6 +218,7 @@ pub fn call_of(backend: &str, caller: &Caller, method: Method, own: &str, mut pa
         given: None,
         aim: Some(Arc::new(Aim { backend: backend.into(), own: own.into(), hints })),
         marks: None,
+        proof: None,
     }
 }
 

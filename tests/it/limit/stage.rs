@@ -97,6 +97,7 @@ fn call(caller: &Caller, method: Method) -> Call {
         given: None,
         aim: Some(Arc::new(Aim { backend: "x".into(), own: "y".into(), hints: Hints::default() })),
         marks: None,
+        proof: None,
     }
 }
 
