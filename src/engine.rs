@@ -22,7 +22,6 @@ use std::{
     time::Duration,
 };
 
-use aws_lc_rs::digest;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
@@ -34,16 +33,15 @@ use tower::{Layer as _, Service};
 
 mod keep; //   what is noted goes to disk
 mod reload; // what changes while it runs
+mod sources; // backends, as the catalog has them
 
 pub use reload::Reloaded;
 
 use reload::Live;
+use sources::{built_in, desk, source};
 
 use crate::{
-    backend::{
-        self, Notice, Notices,
-        credential::{self, Desk},
-    },
+    backend::credential::Desk,
     call::{Caller, Permit},
     config::Config,
     listener::{
@@ -67,10 +65,9 @@ use crate::{
         Router,
         aim::{AimLayer, Aimed},
         catalog::{Catalog, Source},
-        own::{self, Own},
+        own::Own,
         seal::Seals,
-        subscriptions::{Subscriptions, Updated, Updates},
-        view::Upstream,
+        subscriptions::{Subscriptions, Updates},
     },
     store::{self, Store},
 };
@@ -256,6 +253,8 @@ impl Plan {
         let limit = Arc::clone(&policy.limit);
         limit.restore(store.clone()).await;
         let replies = Arc::clone(&policy.cache);
+        router.explain_with(Arc::clone(&limit) as _);
+        router.explain_with(Arc::clone(&replies) as _);
         let stages = stack(policy, deadline, &tasks, router.clone());
         let front = Front::new(stages, Arc::clone(&sessions));
         if keeps_sessions {
@@ -288,21 +287,6 @@ impl Plan {
     }
 }
 
-/// Where callers connect accounts. Browsers reach it where clients do, if nothing else is said.
-fn desk(
-    settings: &credential::DeskSettings,
-    audience: Option<&str>,
-    listen: &listener::Settings,
-    faults: &mut Vec<Fault>,
-) -> Option<Arc<Desk>> {
-    let origin = |address: &str| {
-        let address = address.parse::<http::Uri>().ok()?;
-        Some(format!("{}://{}", address.scheme_str()?, address.authority()?))
-    };
-    let usual = audience.and_then(origin).unwrap_or_else(|| format!("http://{}", listen.address));
-    part("connect", Desk::new(settings, &usual).map(Some), faults)
-}
-
 /// A part, where it is configured; what is wrong with it is added to the faults.
 fn part<T>(table: &str, made: Result<Option<T>, Vec<String>>, faults: &mut Vec<Fault>) -> Option<T> {
     made.unwrap_or_else(|whys| {
@@ -327,52 +311,6 @@ fn random_key() -> Vec<u8> {
     let mut key = [0u8; 32];
     getrandom::fill(&mut key).expect("the system has random numbers");
     key.to_vec()
-}
-
-fn built_in(own: &Arc<Own>) -> Source {
-    let (_, notices) = mpsc::unbounded_channel();
-    let upstream = Upstream {
-        name: own::NAME.into(),
-        prefix: own::NAME.into(),
-        patience: Duration::ZERO,
-        backend: Arc::clone(own) as Arc<dyn backend::Backend>,
-    };
-    Source { upstream: Arc::new(upstream), fingerprint: env!("CARGO_PKG_VERSION").into(), notices }
-}
-
-fn source(
-    name: &str,
-    settings: backend::Settings,
-    updates: &Updates,
-    (replies, desk): (&Arc<cache::Replies>, &Arc<Desk>),
-) -> Result<Source, String> {
-    let (sender, receiver) = mpsc::unbounded_channel();
-    let (updates, backend, replies) = (updates.clone(), Arc::<str>::from(name), Arc::clone(replies));
-    let notices: Notices = Arc::new(move |notice: Notice| match notice {
-        Notice::Updated(uri) => {
-            replies.updated(&backend, &uri);
-            let _ = updates.send(Updated { backend: Arc::clone(&backend), uri }); // Nobody may listen.
-        }
-        notice => {
-            if matches!(notice, Notice::Connected | Notice::Changed(_)) {
-                replies.changed(&backend);
-            }
-            let _ = sender.send(notice); // Fails when the catalog has gone.
-        }
-    });
-    let prefix = settings.prefix.clone().unwrap_or_else(|| name.to_owned());
-    let patience = settings.connect_timeout.unwrap_or(backend::Settings::CONNECT_TIMEOUT).0;
-    let fingerprint = fingerprint(&settings);
-    let backend = settings.build(name, notices, desk)?;
-    let upstream = Arc::new(Upstream { name: name.into(), prefix, patience, backend });
-    Ok(Source { upstream, fingerprint, notices: receiver })
-}
-
-/// What makes a backend this one. Names of variables count and not what they hold.
-fn fingerprint(settings: &backend::Settings) -> String {
-    let text = serde_json::to_string(settings).unwrap_or_default();
-    let digest = digest::digest(&digest::SHA256, text.as_bytes());
-    digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
 async fn sweep(sessions: Arc<Sessions>) {

@@ -26,6 +26,7 @@ pub mod guard; //   who asks
 mod envelope; //    the modern era's requests
 mod heads; //       what a request's headers say
 pub mod http; //    POST /mcp and its neighbours
+mod intake; //      bodies that are taken
 pub mod kept; //    streams that outlive a restart
 mod legacy; //      the legacy era's requests
 mod pipe; //        requests and answers on one stream

@@ -29,7 +29,7 @@ pub use rule::{Rule, Share};
 
 use super::deadline::late;
 use crate::{
-    call::{Aim, Call, Event, Reply, Replying, Stage},
+    call::{Aim, Call, Caller, Event, Reply, Replying, Stage},
     error::{Error, Result},
     settings::{Duration, Size},
     weaken,
@@ -157,6 +157,12 @@ impl Replies {
             lines.push(format!("when it has run, kept replies of {} are forgotten", made.join(", ")));
         }
         lines
+    }
+}
+
+impl crate::call::Explain for Replies {
+    fn explain(&self, _: &Caller, aim: &Aim) -> Vec<String> {
+        self.describe(aim)
     }
 }
 

@@ -298,6 +298,12 @@ impl Admitted {
     }
 }
 
+impl crate::call::Explain for Limits {
+    fn explain(&self, caller: &Caller, aim: &Aim) -> Vec<String> {
+        self.describe(caller, Some(aim))
+    }
+}
+
 /// Puts it before a stage.
 #[derive(Debug, Clone)]
 pub struct LimitLayer(pub Arc<Limits>);

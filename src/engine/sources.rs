@@ -1,0 +1,84 @@
+//! How is a backend of the configuration made one of the catalog's?
+
+use std::{sync::Arc, time::Duration};
+
+use aws_lc_rs::digest;
+use tokio::sync::mpsc;
+
+use super::{Fault, part};
+use crate::{
+    backend::{
+        self, Notice, Notices,
+        credential::{self, Desk},
+    },
+    listener,
+    middleware::cache,
+    router::{
+        catalog::Source,
+        own::{self, Own},
+        subscriptions::{Updated, Updates},
+        view::Upstream,
+    },
+};
+
+/// The gateway's own tools.
+pub fn built_in(own: &Arc<Own>) -> Source {
+    let (_, notices) = mpsc::unbounded_channel();
+    let upstream = Upstream {
+        name: own::NAME.into(),
+        prefix: own::NAME.into(),
+        patience: Duration::ZERO,
+        backend: Arc::clone(own) as Arc<dyn backend::Backend>,
+    };
+    Source { upstream: Arc::new(upstream), fingerprint: env!("CARGO_PKG_VERSION").into(), notices }
+}
+
+pub fn source(
+    name: &str,
+    settings: backend::Settings,
+    updates: &Updates,
+    (replies, desk): (&Arc<cache::Replies>, &Arc<Desk>),
+) -> Result<Source, String> {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let (updates, backend, replies) = (updates.clone(), Arc::<str>::from(name), Arc::clone(replies));
+    let notices: Notices = Arc::new(move |notice: Notice| match notice {
+        Notice::Updated(uri) => {
+            replies.updated(&backend, &uri);
+            let _ = updates.send(Updated { backend: Arc::clone(&backend), uri }); // Nobody may listen.
+        }
+        notice => {
+            if matches!(notice, Notice::Connected | Notice::Changed(_)) {
+                replies.changed(&backend);
+            }
+            let _ = sender.send(notice); // Fails when the catalog has gone.
+        }
+    });
+    let prefix = settings.prefix.clone().unwrap_or_else(|| name.to_owned());
+    let patience = settings.connect_timeout.unwrap_or(backend::Settings::CONNECT_TIMEOUT).0;
+    let fingerprint = fingerprint(&settings);
+    let backend = settings.build(name, notices, desk)?;
+    let upstream = Arc::new(Upstream { name: name.into(), prefix, patience, backend });
+    Ok(Source { upstream, fingerprint, notices: receiver })
+}
+
+/// What makes a backend this one. Names of variables count and not what they hold.
+fn fingerprint(settings: &backend::Settings) -> String {
+    let text = serde_json::to_string(settings).unwrap_or_default();
+    let digest = digest::digest(&digest::SHA256, text.as_bytes());
+    digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Where callers connect accounts. Browsers reach it where clients do, if nothing else is said.
+pub fn desk(
+    settings: &credential::DeskSettings,
+    audience: Option<&str>,
+    listen: &listener::Settings,
+    faults: &mut Vec<Fault>,
+) -> Option<Arc<Desk>> {
+    let origin = |address: &str| {
+        let address = address.parse::<http::Uri>().ok()?;
+        Some(format!("{}://{}", address.scheme_str()?, address.authority()?))
+    };
+    let usual = audience.and_then(origin).unwrap_or_else(|| format!("http://{}", listen.address));
+    part("connect", Desk::new(settings, &usual).map(Some), faults)
+}
