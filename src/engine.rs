@@ -14,10 +14,7 @@
 use std::{
     collections::BTreeSet,
     convert::Infallible,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -29,14 +26,16 @@ use tokio::{
     io::{AsyncBufRead, AsyncWrite},
     sync::mpsc,
 };
-use tower::{Layer as _, Service};
+use tower::Service;
 
 mod keep; //   what is noted goes to disk
+mod policy; // what decides about calls
 mod reload; // what changes while it runs
 mod sources; // backends, as the catalog has them
 
 pub use reload::Reloaded;
 
+use policy::{Policy, Stack};
 use reload::Live;
 use sources::{built_in, desk, source};
 
@@ -53,17 +52,13 @@ use crate::{
         stdio,
     },
     middleware::{
-        audit::{self, AuditLayer, Audited},
-        cache::{self, CacheLayer, Cached},
-        deadline::{self, Deadline, DeadlineLayer},
+        audit, cache, deadline,
         identify::Identify,
-        limit::{self, LimitLayer, Limited},
-        permit,
-        tasks::{self, Tasked, Tasks as TaskTable, TasksLayer},
+        limit, permit,
+        tasks::{self, Tasks as TaskTable},
     },
     router::{
         Router,
-        aim::{AimLayer, Aimed},
         catalog::{Catalog, Source},
         own::Own,
         seal::Seals,
@@ -75,36 +70,6 @@ use crate::{
 /// How many changes of resources a slow subscriber may be behind before it is told that all have
 /// changed.
 const UPDATES: usize = 1024;
-
-/// What a call passes on its way to a backend, first to last.
-type Stack = Aimed<Audited<Limited<Cached<Tasked<Deadline<Router>>>>>>;
-
-/// What decides about calls, each where it is configured.
-#[derive(Debug)]
-struct Policy {
-    limit: Arc<limit::Limits>,
-    cache: Arc<cache::Replies>,
-    audit: Arc<audit::Trail>,
-    /// Must it be known beforehand whose a call is?
-    aims: Arc<AtomicBool>,
-    /// Callers come over a network, so limits hold that nobody wrote.
-    far: bool,
-}
-
-fn stack(policy: Policy, deadline: deadline::Settings, tasks: &Arc<TaskTable>, router: Router) -> Stack {
-    let Policy { limit, cache, audit, aims, far } = policy;
-    aims.store(far || limit.is_on() || cache.is_on() || audit.is_on(), Ordering::Relaxed);
-    let aim = AimLayer { router: router.clone(), wanted: aims };
-    // Around all but what outlives it, so that the time spent at a backend counts.
-    let next = DeadlineLayer::new(deadline, Some(Arc::clone(tasks))).layer(router);
-    let next = TasksLayer(Arc::clone(tasks)).layer(next);
-    // A reply that is there already costs nothing but the right to ask.
-    let next = CacheLayer(cache).layer(next);
-    let next = LimitLayer(limit).layer(next);
-    // What is refused is noted as well.
-    let next = AuditLayer(audit).layer(next);
-    aim.layer(next)
-}
 
 /// What is wrong with a part, and in which table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -180,7 +145,8 @@ impl Plan {
             return Err(faults);
         };
         own.connects(desk.is_needed());
-        let policy = Policy { limit, cache, audit, aims: Arc::default(), far: guarded };
+        let policy = Policy::new(limit, cache, audit);
+        policy.settle(guarded);
         Ok(Self {
             desk,
             sources,
@@ -224,15 +190,8 @@ impl Plan {
             config,
         } = self;
         let store = open(&store).await;
-        let secret = store.key("credential").await.unwrap_or_else(|why| {
-            tracing::warn!(%why, "accounts will not outlive this run");
-            random_key()
-        });
-        desk.open(store.clone(), &secret).await;
-        let key = store.cursor_key().await.unwrap_or_else(|why| {
-            tracing::warn!(%why, "cursors will not outlive this run");
-            random_key()
-        });
+        desk.open(store.clone(), &key_of(&store, "credential").await).await;
+        let key = key_of(&store, "cursor").await;
         let catalog = Catalog::start(sources, store.clone()).await;
         own.watch(&catalog);
         let subscriptions = Subscriptions::new(updates);
@@ -248,42 +207,22 @@ impl Plan {
         tasks.start(move |call| runner.clone().call(call), keeps_sessions).await;
         let (journal, noted) = saved::journal();
         let sessions = Sessions::new(session, keeps_sessions.then_some(journal));
-        let trail = Arc::clone(&policy.audit);
-        let (writer, aims) = (trail.start(&store), Arc::clone(&policy.aims));
-        let limit = Arc::clone(&policy.limit);
-        limit.restore(store.clone()).await;
-        let replies = Arc::clone(&policy.cache);
-        router.explain_with(Arc::clone(&limit) as _);
-        router.explain_with(Arc::clone(&replies) as _);
-        let stages = stack(policy, deadline, &tasks, router.clone());
+        let mut tended = policy.start(&store, &router).await;
+        let stages = policy.stack(deadline, &tasks, router.clone());
         let front = Front::new(stages, Arc::clone(&sessions));
         if keeps_sessions {
             keep::restore(&store, &front).await;
         }
-        let mut tasks = vec![
+        tended.extend([
             tokio::spawn(keep::keep(store.clone(), noted, noted_used)).abort_handle(),
             tokio::spawn(sweep(Arc::clone(&sessions))).abort_handle(),
             tokio::spawn(tell(router.clone(), Arc::clone(&sessions))).abort_handle(),
-            tokio::spawn(Arc::clone(&limit).tend()).abort_handle(),
-        ];
-        tasks.extend(writer);
-        let live = Live::start(identify, store, rules, aims, config).await;
-        let http = Http::new(front.clone(), live.guard.clone(), desk, Arc::clone(&trail) as _, &listen);
-        let (listen, tasks) = (Arc::new(listen), Arc::new(Tasks(tasks)));
-        Waystation {
-            http,
-            front,
-            catalog,
-            router,
-            subscriptions,
-            own,
-            trail,
-            limit,
-            replies,
-            live,
-            listen,
-            tasks,
-        }
+        ]);
+        let live = Live::start(identify, store, rules, config).await;
+        let watchman = Arc::clone(&policy.audit) as _;
+        let http = Http::new(front.clone(), live.guard.clone(), desk, watchman, &listen);
+        let (listen, tasks) = (Arc::new(listen), Arc::new(Tasks(tended)));
+        Waystation { http, front, catalog, router, subscriptions, own, policy, live, listen, tasks }
     }
 }
 
@@ -305,6 +244,14 @@ async fn open(settings: &store::Settings) -> Store {
             Store::in_memory().await.expect("a database in memory can be opened")
         }
     }
+}
+
+/// A secret that stays the same over restarts, where that can be had.
+async fn key_of(store: &Store, name: &'static str) -> Vec<u8> {
+    store.key(name).await.unwrap_or_else(|why| {
+        tracing::warn!(%why, name, "what is sealed with this key will not outlive this run");
+        random_key()
+    })
 }
 
 fn random_key() -> Vec<u8> {
@@ -364,9 +311,7 @@ pub struct Waystation {
     router: Router,
     subscriptions: Arc<Subscriptions>,
     own: Arc<Own>,
-    trail: Arc<audit::Trail>,
-    limit: Arc<limit::Limits>,
-    replies: Arc<cache::Replies>,
+    policy: Policy,
     live: Arc<Live>,
     listen: Arc<listener::Settings>,
     #[expect(dead_code, reason = "held for its end")]
@@ -415,15 +360,15 @@ impl Waystation {
     /// cache where there is one.
     pub fn status(&self) -> serde_json::Value {
         let mut status = self.own.status();
-        if self.replies.is_on() {
-            status["cache"] = self.replies.status();
+        if self.policy.cache.is_on() {
+            status["cache"] = self.policy.cache.status();
         }
         status
     }
 
     /// Forgets kept replies of what goes by names that fit, or all; says how many.
     pub fn clear_cache(&self, pattern: Option<&str>) -> usize {
-        self.replies.clear(pattern)
+        self.policy.cache.clear(pattern)
     }
 
     /// Why a tool, a prompt or a resource is there for a caller, or why it is not.
@@ -449,8 +394,8 @@ impl Waystation {
     pub async fn close(&self) {
         self.end_streams();
         self.front.sessions.kept().await;
-        self.trail.flush().await;
-        self.limit.keep().await; // The catalog closes the store.
+        self.policy.audit.flush().await;
+        self.policy.limit.keep().await; // The catalog closes the store.
         self.catalog.close().await;
     }
 }

@@ -6,10 +6,7 @@
 //! next request is decided by the new ones. What is kept (sessions, what was used of limits, replies)
 //! stays.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwapOption;
 use serde::Serialize;
@@ -34,8 +31,6 @@ pub(super) struct Live {
     /// What the guard asks.
     identify: ArcSwapOption<Identify>,
     store: Store,
-    /// Whether it is to be known beforehand whose a call is.
-    pub aims: Arc<AtomicBool>,
     /// As it is obeyed now. Held while a new one is taken over.
     pub config: Mutex<Config>,
 }
@@ -45,11 +40,10 @@ impl Live {
         identify: Option<Identify>,
         store: Store,
         rules: Arc<permit::Rules>,
-        aims: Arc<AtomicBool>,
         config: Config,
     ) -> Arc<Self> {
         let (guard, identity) = (Guard::new(None), ArcSwapOption::empty());
-        let live = Self { guard, identify: identity, store, rules, aims, config: Mutex::new(config) };
+        let live = Self { guard, identify: identity, store, rules, config: Mutex::new(config) };
         live.stand(live.started(identify).await);
         Arc::new(live)
     }
@@ -106,9 +100,9 @@ impl Waystation {
             return Err(vec![Fault { at: "identify".to_owned(), why }]);
         }
         let guarded = identify.is_some();
-        put("audit", self.trail.replace(&new.audit, guarded))?;
-        put("limit", self.limit.replace(&new.limit))?;
-        self.replies.replace(&new.cache);
+        put("audit", self.policy.audit.replace(&new.audit, guarded))?;
+        put("limit", self.policy.limit.replace(&new.limit))?;
+        self.policy.cache.replace(&new.cache);
         let identify = self.live.started(identify).await;
         let mut old = self.live.config.lock().unwrap_or_else(PoisonError::into_inner);
         let mut reloaded = Reloaded::default();
@@ -117,9 +111,7 @@ impl Waystation {
         if new.identify != old.identify {
             reloaded.changed.push("identify");
         }
-        if guarded || self.trail.is_on() || self.limit.is_on() || self.replies.is_on() {
-            self.live.aims.store(true, Ordering::Relaxed);
-        }
+        self.policy.settle(guarded);
         if new.audit != old.audit {
             reloaded.changed.push("audit");
         }

@@ -206,11 +206,6 @@ impl Store {
         }
     }
 
-    /// The key under which cursors are signed: made once, the same after each restart.
-    pub async fn cursor_key(&self) -> Result<Vec<u8>, Error> {
-        self.key("cursor").await
-    }
-
     /// The key of this name: random, made once, the same after each restart.
     pub async fn key(&self, name: &str) -> Result<Vec<u8>, Error> {
         let mut fresh = [0u8; 32];
@@ -260,7 +255,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let settings = Settings { path: Some(folder.path().join("deep/a.db")) };
         let store = Store::open(&settings).await.unwrap();
-        let key = store.cursor_key().await.unwrap();
+        let key = store.key("cursor").await.unwrap();
         store.keep_catalog("files", "f1", "{}").await;
         store.keep_catalog("files", "f1", "{\"a\":1}").await;
         store.keep_sessions(&[("a".into(), Some("{}".into())), ("b".into(), Some("{}".into()))]).await;
@@ -268,7 +263,7 @@ mod tests {
         store.close().await;
 
         let store = Store::open(&settings).await.unwrap();
-        assert_eq!(store.cursor_key().await.unwrap(), key);
+        assert_eq!(store.key("cursor").await.unwrap(), key);
         assert_eq!(store.catalog("files", "f1").await.as_deref(), Some("{\"a\":1}"));
         assert_eq!(store.catalog("files", "f2").await, None);
         assert_eq!(store.sessions().await, [("b".to_owned(), "{\"c\":1}".to_owned())]);

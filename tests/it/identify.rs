@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::{
     fake::{Era, Fake},
-    support::{Answer, Gateway, Post, names_of},
+    support::{Answer, Gateway, Post, UNLIMITED, names_of},
     tasks::takes_tasks,
 };
 
@@ -71,7 +71,7 @@ impl Issuer {
     pub fn tables(&self) -> String {
         let file = self.file();
         format!(
-            "[identify]\naudience = \"{AUDIENCE}\"\n[[identify.issuer]]\nissuer = \"{ISSUER}\"\njwks_file = {file:?}\n"
+            "{UNLIMITED}[identify]\naudience = \"{AUDIENCE}\"\n[[identify.issuer]]\nissuer = \"{ISSUER}\"\njwks_file = {file:?}\n"
         )
     }
 }

@@ -442,7 +442,7 @@ async fn a_set_has_what_it_names_and_nothing_else() {
         battery.row(what, (answer.status == 200) == there, answer.text());
     }
     let metadata = gateway.get("/.well-known/oauth-protected-resource/mcp/@some").send().await;
-    assert_eq!(metadata.json()["resource"], AUDIENCE);
+    assert_eq!(metadata.json()["resource"], format!("{AUDIENCE}/@some"));
     battery.end(53);
 }
 

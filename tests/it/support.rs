@@ -38,6 +38,9 @@ pub const MODERN: &str = "2026-07-28";
 pub const LEGACY: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
 pub const META: &str = "io.modelcontextprotocol/";
 
+/// Lines of `routes.toml` for tests that are about something else and call a lot.
+pub const UNLIMITED: &str = "[limit]\nper_caller = \"none\"\nanonymous = \"none\"\ndiscovery = \"none\"\nat_once = 0\nat_once_per_caller = 0\nat_once_per_backend = 0\n";
+
 /// How long a test waits for what must come.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 

@@ -10,7 +10,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as B64};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::Post;
+use crate::support::{Post, UNLIMITED};
 
 const AUDIENCE: &str = "https://mcp.example.com/mcp";
 pub const ISSUERS: [&str; 2] = ["https://a.example.com", "https://b.example.com"];
@@ -35,7 +35,11 @@ impl People {
     pub fn tables(&self) -> String {
         let file = self.folder.path().join("keys.json");
         let issuer = |issuer| format!("[[identify.issuer]]\nissuer = {issuer:?}\njwks_file = {file:?}\n");
-        format!("[identify]\naudience = {AUDIENCE:?}\n{}{}", issuer(ISSUERS[0]), issuer(ISSUERS[1]))
+        format!(
+            "{UNLIMITED}[identify]\naudience = {AUDIENCE:?}\n{}{}",
+            issuer(ISSUERS[0]),
+            issuer(ISSUERS[1])
+        )
     }
 
     /// A token of somebody's that says this, too.
