@@ -126,7 +126,7 @@ async fn a_file_with_anything_wrong_in_it_changes_nothing() {
 
     served.write(&issuer.tables());
     let (said, code) = served.reload();
-    assert_eq!((said.as_str(), code), ("obeyed from now on: [identify]\n", Some(0)));
+    assert_eq!((said.as_str(), code), ("obeyed from now on: [identify], [limit]\n", Some(0)));
     assert_eq!(served.status().await, 401);
 }
 

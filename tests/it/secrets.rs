@@ -430,7 +430,7 @@ fn still_looking(level: &str, garden: &Garden, seen: &Seen) {
     assert!(text("admin /status").contains("dying") && text("stdout").contains("MCP endpoint"));
     let log = text("log");
     assert!(!log.is_empty() || level == "error", "the log says nothing");
-    assert!(level != "trace" || (log.contains("TRACE") && log.contains("stderr: I have")), "{log}");
+    assert!(level != "trace" || (log.contains("DEBUG") && log.contains("stderr: I have")), "{log}");
     if !is_weakened() {
         assert!(text("waystation check").contains("is all right"), "{}", text("waystation check"));
     }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{
-    Answer, Gateway, MODERN, Opened, Post, modern_message, pipe::Pipe, session::initialize,
+    Answer, Gateway, MODERN, Opened, Post, UNLIMITED, modern_message, pipe::Pipe, session::initialize,
 };
 
 pub const AUDIENCE: &str = "https://mcp.example.com/mcp";
@@ -49,7 +49,7 @@ impl Issuer {
     pub fn tables(&self) -> String {
         let file = self.folder.path().join("keys.json");
         format!(
-            "[identify]\naudience = \"{AUDIENCE}\"\nanonymous = true\n[[identify.issuer]]\nissuer = \"{ISSUER}\"\njwks_file = {file:?}\n"
+            "{UNLIMITED}[identify]\naudience = \"{AUDIENCE}\"\nanonymous = true\n[[identify.issuer]]\nissuer = \"{ISSUER}\"\njwks_file = {file:?}\n"
         )
     }
 }
