@@ -48,24 +48,19 @@ impl Service<Call> for Nothing {
 fn call(caller: &Caller) -> Call {
     let text = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"x__y"}}"#;
     Call {
-        caller: caller.clone(),
-        session: None,
-        scope: Scope::All,
-        method: Method::ToolsCall,
-        message: Message::parse(Bytes::from_static(text.as_bytes()), &Bounds::REQUEST).expect("a message"),
-        client: Client {
-            revision: Revision::NEWEST,
-            capabilities: Capabilities::NONE,
-            info: Bytes::from_static(b"{}"),
-        },
-        log_level: None,
-        progress: None,
-        trace: None,
-        mirrored: None,
-        given: None,
         aim: Some(Arc::new(Aim { backend: "x".into(), own: "y".into(), hints: Hints::default() })),
         marks: Default::default(),
-        proof: None,
+        ..Call::new(
+            caller.clone(),
+            Scope::All,
+            Method::ToolsCall,
+            Message::parse(Bytes::from_static(text.as_bytes()), &Bounds::REQUEST).expect("a message"),
+            Client {
+                revision: Revision::NEWEST,
+                capabilities: Capabilities::NONE,
+                info: Bytes::from_static(b"{}"),
+            },
+        )
     }
 }
 

@@ -72,6 +72,28 @@ pub struct Call {
     pub proof: Option<Arc<Proof>>,
 }
 
+impl Call {
+    /// One that says no more than it must.
+    pub fn new(caller: Caller, scope: Scope, method: Method, message: Message, client: Client) -> Self {
+        Self {
+            caller,
+            session: None,
+            scope,
+            method,
+            message,
+            client,
+            log_level: None,
+            progress: None,
+            trace: None,
+            mirrored: None,
+            given: None,
+            aim: None,
+            marks: None,
+            proof: None,
+        }
+    }
+}
+
 /// What is noted of a call beside what it asks for and how it ends.
 #[derive(Debug, Default)]
 pub struct Marks {

@@ -523,22 +523,13 @@ mod tests {
             capabilities: Capabilities::NONE,
             info: Bytes::from_static(b"{}"),
         };
-        Ask::as_is(Call {
-            caller: Caller::Local,
-            session: None,
-            scope: Scope::All,
-            method: Method::ToolsCall,
-            message: Message::parse(text.into(), &Limits::REQUEST).unwrap(),
+        Ask::as_is(Call::new(
+            Caller::Local,
+            Scope::All,
+            Method::ToolsCall,
+            Message::parse(text.into(), &Limits::REQUEST).unwrap(),
             client,
-            log_level: None,
-            progress: None,
-            trace: None,
-            mirrored: None,
-            given: None,
-            aim: None,
-            marks: None,
-            proof: None,
-        })
+        ))
     }
 
     #[tokio::test(start_paused = true)]

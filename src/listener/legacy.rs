@@ -156,21 +156,14 @@ impl<S: Stage> Front<S> {
             json::quoted(&uri)
         );
         let message = Message::parse(text.into(), &Limits::REQUEST);
-        let call = message.map(|message| Call {
-            caller: session.caller(),
-            session: None,
-            scope: session.scope.clone(),
-            method: Method::Listen,
-            message,
-            client: session.client().cloned().unwrap_or_else(|| nobody(Revision::NEWEST_LEGACY)),
-            log_level: None,
-            progress: None,
-            trace: None,
-            mirrored: None,
-            given: None,
-            aim: None,
-            marks: None,
-            proof: None,
+        let call = message.map(|message| {
+            Call::new(
+                session.caller(),
+                session.scope.clone(),
+                Method::Listen,
+                message,
+                session.client().cloned().unwrap_or_else(|| nobody(Revision::NEWEST_LEGACY)),
+            )
         });
         let run = call.map(|call| self.run(call));
         let session = Arc::clone(session);
@@ -193,22 +186,8 @@ impl<S: Stage> Front<S> {
         }
         let client = introduction(&message)?;
         let asked = Asked { id, method: Method::Initialize, revision: client.revision };
-        let call = Call {
-            caller: session.caller(),
-            session: None,
-            scope: session.scope.clone(),
-            method: Method::Initialize,
-            message,
-            client: client.clone(),
-            log_level: None,
-            progress: None,
-            trace: None,
-            mirrored: None,
-            given: None,
-            aim: None,
-            marks: None,
-            proof: None,
-        };
+        let call =
+            Call::new(session.caller(), session.scope.clone(), Method::Initialize, message, client.clone());
         let (run, session) = (self.run(call), Arc::clone(session));
         let reply = async move {
             let reply = run.await;

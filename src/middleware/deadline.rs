@@ -342,20 +342,14 @@ mod tests {
         );
         let info = Bytes::from_static(b"{}");
         Call {
-            caller: Caller::Local,
-            session: None,
-            scope: Scope::All,
-            method: Method::ToolsCall,
-            message: Message::parse(text, &Limits::REQUEST).unwrap(),
-            client: Client { revision: Revision::NEWEST, capabilities: Capabilities::NONE, info },
-            log_level: None,
             progress: Some(Progress::new(Bytes::from_static(b"1"))),
-            trace: None,
-            mirrored: None,
-            given: None,
-            aim: None,
-            marks: None,
-            proof: None,
+            ..Call::new(
+                Caller::Local,
+                Scope::All,
+                Method::ToolsCall,
+                Message::parse(text, &Limits::REQUEST).unwrap(),
+                Client { revision: Revision::NEWEST, capabilities: Capabilities::NONE, info },
+            )
         }
     }
 

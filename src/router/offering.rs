@@ -169,26 +169,17 @@ async fn ask(backend: &dyn Backend, list: List, cursor: Option<&str>) -> Result<
         cursor.map_or_else(|| "{}".into(), |cursor| format!("{{\"cursor\":{}}}", json::quoted(cursor)));
     let name = list.method().name();
     let text = format!("{{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"{name}\",\"params\":{params}}}");
-    let call = Call {
-        caller: Caller::Gateway,
-        session: None,
-        scope: Scope::All,
-        method: list.method(),
-        message: Message::parse(text.into(), &Limits::REQUEST)?,
-        client: Client {
+    let call = Call::new(
+        Caller::Gateway,
+        Scope::All,
+        list.method(),
+        Message::parse(text.into(), &Limits::REQUEST)?,
+        Client {
             revision: Revision::NEWEST,
             capabilities: Capabilities::NONE,
             info: Bytes::from_static(b"{}"),
         },
-        log_level: None,
-        progress: None,
-        trace: None,
-        mirrored: None,
-        given: None,
-        aim: None,
-        marks: None,
-        proof: None,
-    };
+    );
     let mut answer = match backend.answer(Ask::as_is(call)).await? {
         Reply::Whole(answer) => Some(answer),
         Reply::Stream(mut events) => loop {

@@ -314,27 +314,21 @@ mod tests {
             claims: serde_json::Map::new(),
         };
         Call {
-            caller: Caller::Known(Arc::new(identity)),
-            session: None,
-            scope: Scope::All,
-            method: Method::ToolsCall,
-            message: Message::parse(text.into(), &Limits::REQUEST).unwrap(),
-            client: Client {
-                revision: Revision::NEWEST,
-                capabilities: Capabilities::NONE,
-                info: Bytes::from_static(b"{\"name\":\"test\",\"version\":\"1\"}"),
-            },
-            log_level: None,
-            progress: None,
-            trace: None,
-            mirrored: None,
-            given: None,
             aim: aimed.then(|| {
                 let (backend, own) = name.split_once("__").unwrap();
                 Arc::new(Aim { backend: backend.into(), own: own.into(), hints: Default::default() })
             }),
-            marks: None,
-            proof: None,
+            ..Call::new(
+                Caller::Known(Arc::new(identity)),
+                Scope::All,
+                Method::ToolsCall,
+                Message::parse(text.into(), &Limits::REQUEST).unwrap(),
+                Client {
+                    revision: Revision::NEWEST,
+                    capabilities: Capabilities::NONE,
+                    info: Bytes::from_static(b"{\"name\":\"test\",\"version\":\"1\"}"),
+                },
+            )
         }
     }
 

@@ -197,22 +197,13 @@ mod tests {
     fn call(params: &str) -> Call {
         let text = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#);
         let info = Bytes::from_static(b"{}");
-        Call {
-            caller: Caller::Local,
-            session: None,
-            scope: Scope::All,
-            method: Method::ToolsCall,
-            message: Message::parse(text.into(), &Limits::REQUEST).unwrap(),
-            client: Client { revision: Revision::NEWEST, capabilities: Capabilities::NONE, info },
-            log_level: None,
-            progress: None,
-            trace: None,
-            mirrored: None,
-            given: None,
-            aim: None,
-            marks: None,
-            proof: None,
-        }
+        Call::new(
+            Caller::Local,
+            Scope::All,
+            Method::ToolsCall,
+            Message::parse(text.into(), &Limits::REQUEST).unwrap(),
+            Client { revision: Revision::NEWEST, capabilities: Capabilities::NONE, info },
+        )
     }
 
     fn key(params: &str) -> Key {

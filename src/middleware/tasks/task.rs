@@ -224,22 +224,13 @@ impl Record {
             }),
             None => None,
         };
-        let call = Call {
-            caller: self.caller,
-            session: None,
-            scope: Scope::at(self.endpoint.as_deref()),
-            method: Method::ToolsCall,
-            message: Message::parse(self.request.into(), &Limits::REQUEST).ok()?,
-            client: Client { revision, capabilities, info: self.info.into() },
-            log_level: None,
-            progress: None,
-            trace: None,
-            mirrored: None,
-            given: None,
-            aim: None,
-            marks: None,
-            proof: None,
-        };
+        let call = Call::new(
+            self.caller,
+            Scope::at(self.endpoint.as_deref()),
+            Method::ToolsCall,
+            Message::parse(self.request.into(), &Limits::REQUEST).ok()?,
+            Client { revision, capabilities, info: self.info.into() },
+        );
         let state = State {
             status: self.status,
             message: self.message,

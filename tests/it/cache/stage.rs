@@ -201,24 +201,18 @@ pub fn call_of(backend: &str, caller: &Caller, method: Method, own: &str, mut pa
     let text = json!({ "jsonrpc": "2.0", "id": 1, "method": method.name(), "params": params }).to_string();
     let hints = Hints { read_only: true, ..Hints::default() };
     Call {
-        caller: caller.clone(),
-        session: None,
-        scope: Scope::All,
-        method,
-        message: Message::parse(text.into(), &Limits::REQUEST).unwrap(),
-        client: Client {
-            revision: Revision::NEWEST,
-            capabilities: Capabilities::NONE,
-            info: Bytes::from_static(b"{}"),
-        },
-        log_level: None,
-        progress: None,
-        trace: None,
-        mirrored: None,
-        given: None,
         aim: Some(Arc::new(Aim { backend: backend.into(), own: own.into(), hints })),
-        marks: None,
-        proof: None,
+        ..Call::new(
+            caller.clone(),
+            Scope::All,
+            method,
+            Message::parse(text.into(), &Limits::REQUEST).unwrap(),
+            Client {
+                revision: Revision::NEWEST,
+                capabilities: Capabilities::NONE,
+                info: Bytes::from_static(b"{}"),
+            },
+        )
     }
 }
 

@@ -80,24 +80,18 @@ fn known(name: &str, group: &str) -> Caller {
 fn call(caller: &Caller, method: Method) -> Call {
     let text = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"x__y"}}"#;
     Call {
-        caller: caller.clone(),
-        session: None,
-        scope: Scope::All,
-        method,
-        message: Message::parse(Bytes::from_static(text.as_bytes()), &Bounds::REQUEST).unwrap(),
-        client: Client {
-            revision: Revision::NEWEST,
-            capabilities: Capabilities::NONE,
-            info: Bytes::from_static(b"{}"),
-        },
-        log_level: None,
-        progress: None,
-        trace: None,
-        mirrored: None,
-        given: None,
         aim: Some(Arc::new(Aim { backend: "x".into(), own: "y".into(), hints: Hints::default() })),
-        marks: None,
-        proof: None,
+        ..Call::new(
+            caller.clone(),
+            Scope::All,
+            method,
+            Message::parse(Bytes::from_static(text.as_bytes()), &Bounds::REQUEST).unwrap(),
+            Client {
+                revision: Revision::NEWEST,
+                capabilities: Capabilities::NONE,
+                info: Bytes::from_static(b"{}"),
+            },
+        )
     }
 }
 
