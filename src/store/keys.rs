@@ -66,15 +66,15 @@ impl Store {
 
     /// All keys, by their names in order.
     pub async fn caller_keys(&self) -> Result<Vec<(Digest, CallerKey)>, Error> {
-        let rows = sqlx::query("SELECT * FROM caller_key ORDER BY name").fetch_all(&self.pool).await;
+        let rows = sqlx::query("SELECT * FROM caller_key ORDER BY name").fetch_all(&self.reader).await;
         let rows = rows.map_err(|why| error(&why))?;
         rows.iter().map(|row| read(row).map_err(|why| error(&why))).collect()
     }
 
-    /// A number that differs when another process has changed the file. It holds for one connection,
-    /// of which the store has no more.
+    /// A number that differs when somebody else has changed the file. It holds for one connection,
+    /// of which the store has no more for reading.
     pub async fn version(&self) -> Result<i64, Error> {
-        let row = sqlx::query("PRAGMA data_version").fetch_one(&self.pool).await;
+        let row = sqlx::query("PRAGMA data_version").fetch_one(&self.reader).await;
         row.and_then(|row| row.try_get(0)).map_err(|why| error(&why))
     }
 

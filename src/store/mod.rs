@@ -74,6 +74,8 @@ fn migrations() -> Migrator {
 #[derive(Debug, Clone)]
 pub struct Store {
     pool: SqlitePool,
+    /// For what must not wait until something is written: a disk can be slow.
+    reader: SqlitePool,
     /// What is kept outlives the process.
     lasting: bool,
 }
@@ -102,10 +104,17 @@ impl Store {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(5));
         // One connection: SQLite has one writer, and a database in memory is the connection's.
-        let pool = SqlitePoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
-        let pool = pool.connect_with(options).await.map_err(|why| error(why.to_string()))?;
+        let one = || SqlitePoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
+        let pool = one().connect_with(options).await.map_err(|why| error(why.to_string()))?;
         migrations().run(&pool).await.map_err(|why| error(why.to_string()))?;
-        Ok(Self { pool, lasting: !memory })
+        let reader = if memory {
+            pool.clone()
+        } else {
+            let options = SqliteConnectOptions::new().filename(&file).read_only(true);
+            let options = options.busy_timeout(Duration::from_secs(5));
+            one().connect_with(options).await.map_err(|why| error(why.to_string()))?
+        };
+        Ok(Self { pool, reader, lasting: !memory })
     }
 
     /// A store that keeps nothing, for when no file can be had.
@@ -224,6 +233,7 @@ impl Store {
     }
 
     pub async fn close(&self) {
+        self.reader.close().await;
         self.pool.close().await;
     }
 }
