@@ -69,7 +69,8 @@ pub struct Call {
     pub aim: Option<Arc<Aim>>,
     /// What stages tell the audit trail of the call; none where it is not kept.
     pub marks: Option<Arc<Marks>>,
-    /// With what its caller came. For the issuer of that alone.
+    /// With what its caller came, where that is exchanged for a token of a server's. For the issuer of
+    /// that alone.
     pub proof: Option<Arc<Proof>>,
 }
 
@@ -233,6 +234,9 @@ pub trait Consent: fmt::Debug + Send + Sync + 'static {
 
     /// Do browsers reach the gateway over https?
     fn is_secure(&self) -> bool;
+
+    /// Is there a server for which callers' tokens are exchanged?
+    fn exchanges(&self) -> bool;
 }
 
 /// A session of a client's: how long it lasts, and what its client is told beside its calls.

@@ -43,20 +43,8 @@ use crate::{
     backend::credential::Desk,
     call::{Caller, Permit},
     config::Config,
-    listener::{
-        self, Front,
-        body::Body,
-        http::Http,
-        saved,
-        session::{self, Sessions},
-        stdio,
-    },
-    middleware::{
-        audit, cache, deadline,
-        identify::Identify,
-        limit, permit,
-        tasks::{self, Tasks as TaskTable},
-    },
+    listener::{self, Front, body::Body, http::Http, saved, session::Sessions, stdio},
+    middleware::{audit, cache, identify::Identify, limit, permit, tasks::Tasks as TaskTable},
     router::{
         Router,
         catalog::{Catalog, Source},
@@ -84,13 +72,8 @@ pub struct Plan {
     sources: Vec<Source>,
     own: Arc<Own>,
     updates: Updates,
-    store: store::Settings,
-    listen: listener::Settings,
-    session: session::Settings,
-    deadline: deadline::Settings,
-    tasks: tasks::Settings,
     identify: Option<Identify>,
-    rules: Option<Arc<permit::Rules>>,
+    rules: permit::Policy,
     policy: Policy,
     desk: Arc<Desk>,
     keeps_sessions: bool,
@@ -102,7 +85,6 @@ impl Plan {
     /// Builds every part before giving up on any, so that all that is wrong comes at once.
     /// Nothing is opened, connected or started.
     pub fn build(config: Config) -> Result<Self, Vec<Fault>> {
-        let made_of = config.clone();
         let Config {
             listen,
             identify,
@@ -111,58 +93,47 @@ impl Plan {
             limit,
             cache,
             audit,
-            session,
-            deadline,
-            tasks,
             connect,
-            store,
-            log: _,
             backends,
-        } = config;
+            // These are obeyed by what is made at the start, or has been.
+            session: _,
+            deadline: _,
+            tasks: _,
+            store: _,
+            log: _,
+        } = &config;
         let own = Own::new(listen.address.to_string());
         let mut sources = vec![built_in(&own)];
         let updates = Updates::new(UPDATES);
         let mut faults = Vec::new();
-        let desk = desk(&connect, identify.audience.as_deref(), &listen, &mut faults);
-        let identify = part("identify", Identify::new(&identify), &mut faults);
+        let desk = desk(connect, identify.audience.as_deref(), listen, &mut faults);
+        let identify = part("identify", Identify::new(identify), &mut faults);
         let guarded = identify.is_some();
-        let audit = part("audit", audit::Trail::new(&audit, guarded).map(Some), &mut faults);
-        let limit = part("limit", limit::Limits::new(&limit).map(Some), &mut faults);
-        let cache = cache::Replies::new(&cache);
-        let rules = part("permit", permit::Rules::new(&rules, &sets).map(Some), &mut faults);
+        let audit = part("audit", audit::Trail::new(audit, guarded).map(Some), &mut faults);
+        let limit = part("limit", limit::Limits::new(limit).map(Some), &mut faults);
+        let cache = cache::Replies::new(cache);
+        let rules = part("permit", permit::Policy::new(rules, sets).map(Some), &mut faults);
         for (name, settings) in backends {
             if settings.enabled == Some(false) {
                 continue;
             }
             // Without a desk there is a fault already.
             let Some(desk) = &desk else { continue };
-            match source(&name, settings, &updates, (&cache, desk)) {
+            match source(name, settings.clone(), &updates, (&cache, desk)) {
                 Ok(source) => sources.push(source),
                 Err(why) => faults.push(Fault { at: format!("backends.{name}"), why }),
             }
         }
-        let (Some(audit), Some(limit), Some(desk), true) = (audit, limit, desk, faults.is_empty()) else {
+        let (Some(audit), Some(limit), Some(rules), Some(desk)) = (audit, limit, rules, desk) else {
             return Err(faults);
         };
+        if !faults.is_empty() {
+            return Err(faults);
+        }
         own.connects(desk.is_needed());
         let policy = Policy::new(limit, cache, audit);
         policy.settle(guarded);
-        Ok(Self {
-            desk,
-            sources,
-            own,
-            updates,
-            store,
-            listen,
-            session,
-            deadline,
-            tasks,
-            identify,
-            rules,
-            policy,
-            keeps_sessions: true,
-            config: made_of,
-        })
+        Ok(Self { sources, own, updates, identify, rules, policy, desk, keeps_sessions: true, config })
     }
 
     /// The same, which leaves the sessions and tasks on disk alone: for a gateway that serves one
@@ -173,22 +144,8 @@ impl Plan {
 
     /// Opens the store and begins to read what the backends offer.
     pub async fn start(self) -> Waystation {
-        let Self {
-            sources,
-            own,
-            updates,
-            store,
-            listen,
-            session,
-            deadline,
-            tasks,
-            identify,
-            rules,
-            policy,
-            desk,
-            keeps_sessions,
-            config,
-        } = self;
+        let Self { sources, own, updates, identify, rules, policy, desk, keeps_sessions, config } = self;
+        let Config { listen, session, deadline, tasks, store, .. } = config.clone();
         let store = open(&store).await;
         desk.open(store.clone(), &key_of(&store, "credential").await).await;
         let key = key_of(&store, "cursor").await;
@@ -197,7 +154,7 @@ impl Plan {
         let subscriptions = Subscriptions::new(updates);
         let (used, noted_used) = mpsc::unbounded_channel();
         let seals = Seals::new(&key, store.used().await, used);
-        let rules = rules.expect("without rules there was a fault, and no plan");
+        let rules = permit::Rules::new(rules);
         let permit = Arc::clone(&rules) as Arc<dyn Permit>;
         let (seen, heard) = (Arc::clone(&catalog), Arc::clone(&subscriptions));
         let router = Router::new(seen, heard, &key, seals, listen.page_size, permit);

@@ -90,8 +90,7 @@ impl Waystation {
     /// Obeys a new configuration from the next request on, as far as that can be done while it runs.
     pub async fn reload(&self, new: Config) -> Result<Reloaded, Vec<Fault>> {
         // To check is to build: what can be built can be put in its place.
-        let Plan { identify, config: new, .. } = Plan::build(new)?;
-        let rules = put("permit", permit::Policy::new(&new.permit, &new.sets))?;
+        let Plan { identify, rules, config: new, .. } = Plan::build(new)?;
         if identify.is_none() && !self.listen.address.ip().to_canonical().is_loopback() {
             let why = format!(
                 "without it everybody who can reach {} could call every tool; restart with a loopback address",
@@ -105,30 +104,21 @@ impl Waystation {
         self.policy.cache.replace(&new.cache);
         let identify = self.live.started(identify).await;
         let mut old = self.live.config.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut reloaded = Reloaded::default();
+        let tables = [
+            ("identify", new.identify != old.identify),
+            ("audit", new.audit != old.audit),
+            ("limit", new.limit != old.limit),
+            ("cache", new.cache != old.cache),
+            ("permit", (&new.permit, &new.sets) != (&old.permit, &old.sets)),
+        ];
+        // Before anybody else is let in, who would else find the rules of earlier, or none.
+        if tables.contains(&("permit", true)) && !weaken::is("permit-reload") {
+            self.catalog.rules_changed(self.live.rules.put(rules));
+        }
         // Even where the table is the same: keys that it speaks of may be others.
         self.live.stand(identify);
-        if new.identify != old.identify {
-            reloaded.changed.push("identify");
-        }
         self.policy.settle(guarded);
-        if new.audit != old.audit {
-            reloaded.changed.push("audit");
-        }
-        if new.limit != old.limit {
-            reloaded.changed.push("limit");
-        }
-        if new.cache != old.cache {
-            reloaded.changed.push("cache");
-        }
-        if (&new.permit, &new.sets) != (&old.permit, &old.sets) {
-            if !weaken::is("permit-reload") {
-                let before = self.live.rules.put(rules);
-                self.catalog.rules_changed(before);
-            }
-            reloaded.changed.push("permit");
-        }
-        reloaded.needs_restart = at_a_restart(&old, &new);
+        let reloaded = Reloaded { changed: names(&tables), needs_restart: at_a_restart(&old, &new) };
         let Config { identify, permit, sets, audit, limit, cache, .. } = new;
         *old = Config { identify, permit, sets, audit, limit, cache, ..std::mem::take(&mut *old) };
         Ok(reloaded)
@@ -136,7 +126,7 @@ impl Waystation {
 }
 
 /// What a part says to its new settings.
-fn put<T>(table: &str, replaced: Result<T, Vec<String>>) -> Result<T, Vec<Fault>> {
+fn put(table: &str, replaced: Result<(), Vec<String>>) -> Result<(), Vec<Fault>> {
     let fault = |why| Fault { at: table.to_owned(), why };
     replaced.map_err(|whys| whys.into_iter().map(fault).collect())
 }
@@ -153,5 +143,10 @@ fn at_a_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("log", old.log != new.log),
         ("backends", old.backends != new.backends),
     ];
-    tables.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+    names(&tables)
+}
+
+/// Those tables that differ.
+fn names(tables: &[(&'static str, bool)]) -> Vec<&'static str> {
+    tables.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect()
 }

@@ -31,7 +31,7 @@ use super::{
     write::Asked,
 };
 use crate::{
-    call::{Call, Caller, Consent, Replying, Scope, Stage, TurnedAway, Watchman},
+    call::{Call, Caller, Consent, Proof, Replying, Scope, Stage, TurnedAway, Watchman},
     error::{Error, Result},
     settings::Size,
     weaken,
@@ -51,6 +51,8 @@ pub struct Http<S> {
     doors: Arc<Doors>,
     guard: Guard,
     consent: Arc<dyn Consent>,
+    /// Callers' tokens are exchanged for others.
+    exchanges: bool,
     watchman: Arc<dyn Watchman>,
     proxies: Arc<[Network]>,
     body_limit: usize,
@@ -74,8 +76,9 @@ impl<S: Stage> Http<S> {
             body_limit: Size(body_limit),
             page_size: _,
         } = settings;
-        let (doors, proxies) = (Doors::new(*address, hosts, origins), trusted_proxies.as_slice().into());
-        Self { front, doors: Arc::new(doors), guard, consent, watchman, proxies, body_limit: *body_limit }
+        let doors = Arc::new(Doors::new(*address, hosts, origins));
+        let (proxies, exchanges) = (trusted_proxies.as_slice().into(), consent.exchanges());
+        Self { front, doors, guard, consent, exchanges, watchman, proxies, body_limit: *body_limit }
     }
 
     /// Answers one request.
@@ -231,13 +234,18 @@ impl<S: Stage> Http<S> {
         self.legacy(&visit, message, envelope.progress)
     }
 
+    /// The token of a request, where anybody may need it.
+    fn proof(&self, parts: &Parts) -> Option<Arc<Proof>> {
+        if self.exchanges { self.guard.proof(parts) } else { None }
+    }
+
     /// A request that speaks for itself. The client going away drops the call and thereby
     /// cancels it, as the revision wants.
     fn modern(&self, visit: Visit<'_>, message: Message, envelope: Envelope) -> Begun {
         let Visit { parts, heads, takes: _, caller, scope } = visit;
         let id = message.id_bytes().unwrap_or_default();
         let headers = Some((&heads, &parts.headers));
-        let proof = self.guard.proof(parts);
+        let proof = self.proof(parts);
         let call = match envelope::call(message, envelope, scope, caller, headers) {
             Ok(call) => Call { proof, ..call },
             Err(error) => return Begun::Done(error_response(&error, Some(&id), Era::Modern)),
@@ -264,7 +272,7 @@ impl<S: Stage> Http<S> {
             message::Kind::Request => {
                 let id = message.id_bytes();
                 let trace = envelope::trace(&visit.heads, &visit.parts.headers);
-                let beside = Beside { trace, proof: self.guard.proof(visit.parts) };
+                let beside = Beside { trace, proof: self.proof(visit.parts) };
                 return match self.front.ask(&session, message, progress, beside, visit.takes.events) {
                     Ok(asking) => Begun::Legacy(asking, session, opening),
                     Err(error) => {

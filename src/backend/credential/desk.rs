@@ -309,4 +309,9 @@ impl Consent for Desk {
     fn is_secure(&self) -> bool {
         self.home.is_secure()
     }
+
+    fn exchanges(&self) -> bool {
+        let doors = self.doors.lock().expect(LOCK);
+        doors.values().filter_map(Weak::upgrade).any(|door| door.exchanges())
+    }
 }

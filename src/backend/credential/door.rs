@@ -67,6 +67,10 @@ impl Door {
         door
     }
 
+    pub fn exchanges(&self) -> bool {
+        self.exchanged
+    }
+
     pub fn name(&self) -> &Arc<str> {
         &self.name
     }

@@ -196,10 +196,11 @@ impl<S: Stage> Service<Call> for Cached<S> {
 
     fn call(&mut self, call: Call) -> Replying {
         let Some(aim) = &call.aim else { return self.next.call(call) };
-        let shelf = self.replies.shelf.load_full();
+        let shelf = self.replies.shelf.load();
         if shelf.rules.is_empty() {
             return self.next.call(call);
         }
+        let shelf = Arc::clone(&shelf);
         let untrue = shelf.rules.made_untrue(call.method, aim);
         if !untrue.is_empty() {
             return Writing { shelf, untrue }.call(self.next.call(call));

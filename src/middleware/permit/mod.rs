@@ -127,8 +127,8 @@ pub struct Fault {
 pub struct Rules(ArcSwap<Policy>);
 
 impl Rules {
-    pub fn new(rules: &[Rule], sets: &BTreeMap<String, Set>) -> Result<Arc<Self>, Vec<String>> {
-        Ok(Arc::new(Self(ArcSwap::from_pointee(Policy::new(rules, sets)?))))
+    pub fn new(policy: Policy) -> Arc<Self> {
+        Arc::new(Self(ArcSwap::from_pointee(policy)))
     }
 
     /// Decides by others from the next request on. Gives back those it decided by before.

@@ -16,7 +16,7 @@ fn known(subject: &str, groups: &[&str], scopes: &[&str], claims: &Value) -> Cal
 }
 
 fn rules(rules: Value) -> Arc<Rules> {
-    Rules::new(&read(rules), &BTreeMap::new()).unwrap_or_else(|why| panic!("{why:?}"))
+    Rules::new(Policy::new(&read(rules), &BTreeMap::new()).unwrap_or_else(|why| panic!("{why:?}")))
 }
 
 fn read(rules: Value) -> Vec<Rule> {
@@ -313,8 +313,8 @@ fn model(rules: &[Made], group: usize, backend: usize, tool: usize, n: i64) -> b
 /// denied never allows more.
 fn decide_as_the_model(rules: &[Made], more: &[(usize, usize)], at: usize, numbers: i64) -> TestCaseResult {
     let ready = |rules: &[Made]| {
-        Rules::new(&rules.iter().map(Made::rule).collect::<Vec<_>>(), &BTreeMap::new())
-            .expect("they make sense")
+        let rules: Vec<_> = rules.iter().map(Made::rule).collect();
+        Rules::new(Policy::new(&rules, &BTreeMap::new()).expect("they make sense"))
     };
     let mut narrower = rules.to_vec();
     if let Some(rule) = narrower.get_mut(at) {
