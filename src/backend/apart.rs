@@ -13,7 +13,7 @@ use futures_util::{
 use tokio::sync::watch;
 
 use super::{
-    mux::{Item, Mux, Ticket},
+    mux::{Habit, Item, Mux, Ticket},
     transport::{Inbox, Incoming, Kind, Trouble},
 };
 use crate::wire::{mcp::Method, message};
@@ -31,8 +31,8 @@ pub struct Apart {
 }
 
 impl Apart {
-    pub fn new(inbox: Inbox) -> Self {
-        Self { mux: Mux::new(inbox), open: watch::Sender::new(false) }
+    pub fn new(inbox: Inbox, habit: Habit) -> Self {
+        Self { mux: Mux::new(inbox, habit), open: watch::Sender::new(false) }
     }
 
     /// The session's stream is open, or the server has none.

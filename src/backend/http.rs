@@ -26,6 +26,7 @@ use super::{
     credential::{Credential, Refusal},
     events::{self, Again},
     headers::{METHOD, NAME, SESSION, VERSION, essentials},
+    mux::Habit,
     pool::{Answer, Pool},
     transport::{Agreed, Connect, Inbox, Incoming, Kind, Outgoing, Transport, Trouble},
 };
@@ -51,6 +52,7 @@ pub struct Http {
     headers: HeaderMap,
     /// Where the headers do not have all of it.
     credential: Option<Arc<dyn Credential>>,
+    habit: Habit,
 }
 
 impl std::fmt::Debug for Http {
@@ -73,7 +75,7 @@ impl Http {
         headers.extend(configured);
         // Replacing it for each request is cheaper than adding it.
         headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
-        Ok(Self { pool: Pool::new(url)?, path, headers, credential: None })
+        Ok(Self { pool: Pool::new(url)?, path, headers, credential: None, habit: Habit::default() })
     }
 
     /// The same, with a proof for each request.
@@ -96,6 +98,7 @@ impl Connect for Http {
             events: OnceLock::new(),
             apart: OnceLock::new(),
             inbox,
+            habit: self.habit.clone(),
         };
         let transport: Arc<dyn Transport> = Arc::new(Streamable(Arc::new(session)));
         std::future::ready(Ok(transport)).boxed()
@@ -129,6 +132,7 @@ struct Session {
     /// Set where the server may ask.
     apart: OnceLock<Apart>,
     inbox: Inbox,
+    habit: Habit,
 }
 
 impl std::fmt::Debug for Session {
@@ -379,7 +383,7 @@ impl Transport for Streamable {
         }
         self.0.agreed.store(Some(Arc::new(headers)));
         if agreed.may_ask {
-            self.0.apart.get_or_init(|| Apart::new(Arc::clone(&self.0.inbox)));
+            self.0.apart.get_or_init(|| Apart::new(Arc::clone(&self.0.inbox), self.0.habit.clone()));
         }
         let task = tokio::spawn(follow(Arc::downgrade(&self.0)));
         let _ = self.0.events.set(task.abort_handle());

@@ -9,7 +9,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -36,15 +39,19 @@ const LAST_WORDS: Duration = Duration::from_secs(30);
 pub struct Mux {
     table: Mutex<Table>,
     inbox: Inbox,
+    habit: Habit,
 }
+
+/// Does a server ask its clients anything? It is one for all connections to a server, so that what
+/// one of them has learned is known to the next.
+#[derive(Debug, Clone, Default)]
+pub struct Habit(Arc<AtomicBool>);
 
 #[derive(Default)]
 struct Table {
     waiting: HashMap<u64, Waiting>,
     /// Requests whose callers have gone, and whose answers have not come.
     left: HashMap<u64, Left>,
-    /// The server has asked something.
-    asks: bool,
     /// Set once, when the connection has ended.
     lost: Option<Trouble>,
 }
@@ -70,8 +77,8 @@ impl std::fmt::Debug for Mux {
 }
 
 impl Mux {
-    pub fn new(inbox: Inbox) -> Arc<Self> {
-        Arc::new(Self { table: Mutex::default(), inbox })
+    pub fn new(inbox: Inbox, habit: Habit) -> Arc<Self> {
+        Arc::new(Self { table: Mutex::default(), inbox, habit })
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -112,7 +119,7 @@ impl Mux {
             // A ping is of no call's.
             message::Kind::Request if message.is_method("ping") => None,
             message::Kind::Request => {
-                table.asks = true;
+                self.habit.0.store(true, Ordering::Relaxed);
                 table.who_asks(&message).and_then(|id| table.sender(id))
             }
             message::Kind::Notification => match message.method().as_deref() {
@@ -143,11 +150,10 @@ impl Mux {
         }
     }
 
-    /// Could the next question be told apart? A server that has asked nothing yet is trusted to go
-    /// on like that, since to leave its connection may be to lose what it remembers.
+    /// Could the next question be told apart? A server that has asked nothing yet, over any
+    /// connection, is trusted to go on like that, since to leave one may be to lose what it remembers.
     pub fn takes_questions(&self) -> bool {
-        let table = self.table();
-        !table.asks || !table.left.values().any(|left| left.may_ask)
+        !self.habit.0.load(Ordering::Relaxed) || !self.table().left.values().any(|left| left.may_ask)
     }
 
     /// The call that waits, if it is just one.

@@ -23,7 +23,7 @@ use tokio_util::{
 
 use super::{
     http::REPLY_LIMIT,
-    mux::{self, Mux},
+    mux::{self, Habit, Mux},
     pool::plain,
     transport::{Connect, Inbox, Incoming, Kind, Outgoing, Transport, Trouble},
 };
@@ -42,6 +42,7 @@ pub struct Sse {
     client: Client,
     url: Url,
     headers: HeaderMap,
+    habit: Habit,
 }
 
 impl fmt::Debug for Sse {
@@ -62,7 +63,7 @@ impl Sse {
             .tcp_keepalive(KEEP_ALIVE)
             .build()
             .map_err(|why| format!("no HTTP here: {why}"))?;
-        Ok(Self { client, url, headers: configured })
+        Ok(Self { client, url, headers: configured, habit: Habit::default() })
     }
 
     async fn open(&self, inbox: Inbox) -> Result<Pair, Trouble> {
@@ -76,7 +77,7 @@ impl Sse {
                 break self.endpoint(&event.data)?;
             }
         };
-        let mux = Mux::new(inbox);
+        let mux = Mux::new(inbox, self.habit.clone());
         let leave = CancellationToken::new();
         // Nothing is waited for any more, so nothing is left behind if the caller goes.
         tokio::spawn(read(events, Arc::clone(&mux), leave.clone()));

@@ -351,3 +351,19 @@ async fn what_a_cancelled_call_still_asks_reaches_nobody_else() {
     let answer = asked(&second, "child__ask", json!({}), json!({ "result": accept("Eve") })).await;
     assert_eq!(given(&answer["result"]), accept("Eve"));
 }
+
+#[tokio::test]
+async fn of_a_server_that_asks_any_process_is_known_to_ask() {
+    let gateway =
+        Gateway::with("").stdio("child", &["--era", "legacy"]).lines("share = \"session\"").start().await;
+    let (first, second) = (gateway.legacy_asked(LEGACY).await, gateway.legacy_asked(LEGACY).await);
+    let answer = asked(&first, "child__ask", json!({}), json!({ "result": accept("Ada") })).await;
+    assert_eq!(given(&answer["result"]), accept("Ada"));
+    // The process of the second session has asked nothing, and never answers what is cancelled.
+    let slow = tokio::spawn(second.call("child__slow", json!({ "ms": 60_000 })).send());
+    until("the child has the call", || gateway.log("child").iter().any(|line| line.contains("60000"))).await;
+    second.cancel(1).await;
+    assert_eq!(slow.await.unwrap().messages().len(), 0);
+    let answer = asked(&second, "child__ask", json!({}), json!({ "result": accept("Eve") })).await;
+    assert_eq!(given(&answer["result"]), accept("Eve"));
+}

@@ -23,6 +23,7 @@ use futures_util::future::BoxFuture;
 use self::{pipe::Pipe, process::Process, stderr::Stderr};
 use super::{
     guardian,
+    mux::{Habit, Mux},
     transport::{Connect, Inbox, Kind, Transport, Trouble},
 };
 use crate::{settings::Resolved, weaken};
@@ -76,6 +77,7 @@ pub struct Stdio {
     secrets: Arc<[String]>,
     /// Of the child that was started last.
     stderr: Mutex<Option<Arc<Stderr>>>,
+    habit: Habit,
 }
 
 impl fmt::Debug for Stdio {
@@ -91,7 +93,13 @@ impl Stdio {
     pub fn new(name: &str, settings: Command) -> Self {
         let secrets = settings.env.values().filter_map(|text| text.secret.as_deref());
         let secrets = stderr::in_pieces(secrets);
-        Self { name: name.into(), command: settings, secrets, stderr: Mutex::default() }
+        Self {
+            name: name.into(),
+            command: settings,
+            secrets,
+            stderr: Mutex::default(),
+            habit: Habit::default(),
+        }
     }
 
     fn start(&self, inbox: Inbox) -> Result<Pipe, String> {
@@ -111,7 +119,7 @@ impl Stdio {
         let started = started.map_err(|why| format!("{name:?} could not be started: {}", reason(&why)))?;
         let stderr = Stderr::new(Arc::clone(&self.name), Arc::clone(&self.secrets));
         *self.stderr.lock().expect("no code panics while it holds this lock") = Some(Arc::clone(&stderr));
-        Ok(Pipe::new(&self.name, started, stderr, inbox))
+        Ok(Pipe::new(&self.name, started, stderr, Mux::new(inbox, self.habit.clone())))
     }
 }
 

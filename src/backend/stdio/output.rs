@@ -166,13 +166,13 @@ mod tests {
     };
 
     use super::*;
-    use crate::backend::{stdio::stderr::in_pieces, transport::Incoming};
+    use crate::backend::{mux::Habit, stdio::stderr::in_pieces, transport::Incoming};
     use crate::wire::mcp::Method;
 
     /// A child's end of the pipe, and ours.
     fn open() -> (DuplexStream, Arc<Mux>, JoinHandle<End>) {
         let (child, ours) = duplex(1 << 20);
-        let mux = Mux::new(Arc::new(|_| {}));
+        let mux = Mux::new(Arc::new(|_| {}), Habit::default());
         let stderr = Stderr::new("b".into(), in_pieces(["hush"].into_iter()));
         let output = Output::new("b".into(), Arc::clone(&mux), stderr);
         (child, mux, tokio::spawn(output.read(ours)))

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::backend::{
     mux::Mux,
-    transport::{Inbox, Incoming, Kind, Outgoing, Transport, Trouble},
+    transport::{Incoming, Kind, Outgoing, Transport, Trouble},
 };
 
 /// Messages that may wait for a child that does not read. More wait at their callers.
@@ -48,9 +48,8 @@ impl Pipe {
         backend: &Arc<str>,
         (process, pipes): (Process, Pipes),
         stderr: Arc<Stderr>,
-        inbox: Inbox,
+        mux: Arc<Mux>,
     ) -> Self {
-        let mux = Mux::new(inbox);
         let (leave, gone) = (CancellationToken::new(), CancellationToken::new());
         let (queue, waiting) = mpsc::channel(QUEUE);
         let output = Output::new(Arc::clone(backend), Arc::clone(&mux), Arc::clone(&stderr));
