@@ -56,6 +56,8 @@ pub struct Target {
     pub address: SocketAddr,
     pub path: &'static str,
     pub prefix: &'static str,
+    /// The line of the head that says who asks.
+    pub proof: &'static str,
 }
 
 /// A number of ten digits: never the same twice in one cell of the table.
@@ -242,6 +244,7 @@ pub fn handshake() -> (Value, Value) {
 
 pub fn post(target: Target, headers: &str, body: &str) -> Vec<u8> {
     let kinds = "Content-Type: application/json\r\nAccept: application/json, text/event-stream";
+    let headers = format!("{}{headers}", target.proof);
     let rest = format!("{kinds}\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len());
     format!("POST {} HTTP/1.1\r\nHost: {}\r\n{rest}", target.path, target.address).into_bytes()
 }

@@ -43,6 +43,9 @@ pub async fn run(lab: &mut Lab, limit: u64, gateway: bool) -> Result<bool, Strin
         println!("  {what:<28}{:>8}   limit {}   {verdict}", thousands(count), thousands(limit));
         within &= count <= limit;
     }
+    if gateway {
+        println!("  {:<28}{:>8}", "the same, guarded", thousands(guarded(lab, &output).await?));
+    }
     Ok(within)
 }
 
@@ -77,6 +80,17 @@ async fn same_era(lab: &Lab, output: &Path, era: Era) -> Result<u64, String> {
         let subject = lab.gateway_before(&backend, era).await?;
         let target = subject.target();
         *count = total(subject, echo(target, era), calls, output).await?;
+    }
+    per_call(counts)
+}
+
+async fn guarded(lab: &Lab, output: &Path) -> Result<u64, String> {
+    let backend = lab.backend()?;
+    let mut counts = [0; 2];
+    for (calls, count) in [FEW, MANY].into_iter().zip(&mut counts) {
+        let subject = lab.guarded_gateway(&backend).await?;
+        let target = subject.target();
+        *count = total(subject, echo(target, Era::Legacy), calls, output).await?;
     }
     per_call(counts)
 }

@@ -248,7 +248,8 @@ impl Client {
         };
         let (path, host) = (target.path, target.address);
         let request = format!(
-            "DELETE {path} HTTP/1.1\r\nHost: {host}\r\nMcp-Session-Id: {session}\r\nMCP-Protocol-Version: {}\r\n\r\n",
+            "DELETE {path} HTTP/1.1\r\nHost: {host}\r\n{}Mcp-Session-Id: {session}\r\nMCP-Protocol-Version: {}\r\n\r\n",
+            target.proof,
             call::LEGACY
         );
         let answer = self.exchange(request.as_bytes()).await?;

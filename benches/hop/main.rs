@@ -71,8 +71,13 @@ struct Row {
     connections: usize,
     client: Era,
     server: Era,
+    /// With all that decides about calls.
+    guarded: bool,
     shows: Shows,
 }
+
+/// Among the gateways.
+const GUARDED: usize = 2;
 
 enum Shows {
     /// Calls per second, to be at least so much of nginx's; and processor time, at most 1.25.
@@ -86,13 +91,15 @@ enum Shows {
 /// A quiet core still spends this share on interrupts, which belong to no process.
 const CROWDED: f64 = 0.15;
 
-const ROWS: [Row; 8] = [
+const ROWS: [Row; 10] = [
     row("legacy calls, 16 connections", Work::Echo, 16, (Legacy, Legacy), Shows::Rate(0.8)),
     row("legacy calls, 64 connections", Work::Echo, 64, (Legacy, Legacy), Shows::Rate(0.8)),
     row("modern calls, 16 connections", Work::Echo, 16, (Modern, Modern), Shows::Rate(0.8)),
     row("legacy calls, 1 connection", Work::Echo, 1, (Legacy, Legacy), Shows::Time(Goal::AtMost(1.1))),
     row("tools/list, 1 connection", Work::List, 1, (Legacy, Legacy), Shows::Time(Goal::None)),
     row("results of 100 KB, 16 connections", Work::Large, 16, (Legacy, Legacy), Shows::Rate(0.9)),
+    guarded("the same with tokens, a rule, limits and audit, 16", 16),
+    guarded("the same, 64", 64),
     row("legacy client, modern backend", Work::Echo, 16, (Legacy, Modern), Shows::Bridge { same_era: 0 }),
     row("modern client, legacy backend", Work::Echo, 16, (Modern, Legacy), Shows::Bridge { same_era: 2 }),
 ];
@@ -104,7 +111,11 @@ const fn row(
     (client, server): (Era, Era),
     shows: Shows,
 ) -> Row {
-    Row { title, work, connections, client, server, shows }
+    Row { title, work, connections, client, server, guarded: false, shows }
+}
+
+const fn guarded(title: &'static str, connections: usize) -> Row {
+    Row { guarded: true, ..row(title, Work::Echo, connections, (Legacy, Legacy), Shows::Rate(0.75)) }
 }
 
 /// The running subjects, and what they have shown so far.
@@ -112,8 +123,8 @@ struct Bench {
     backend: Subject,
     nginx: Option<Subject>,
     floor: Subject,
-    /// The gateway before a legacy backend, and before a modern one.
-    gateways: Option<[Subject; 2]>,
+    /// The gateway before a legacy backend, before a modern one, and guarded before a legacy one.
+    gateways: Option<[Subject; 3]>,
     costs: [[Vec<Cost>; SUBJECTS.len()]; ROWS.len()],
     wrong: Vec<(usize, usize, String)>,
 }
@@ -245,7 +256,8 @@ impl Bench {
         let floor = lab.floor(backend.address).await?;
         let gateways = if with_gateway {
             let legacy = lab.gateway_before(&backend, Legacy).await?;
-            Some([legacy, lab.gateway_before(&backend, Modern).await?])
+            let modern = lab.gateway_before(&backend, Modern).await?;
+            Some([legacy, modern, lab.guarded_gateway(&backend).await?])
         } else {
             None
         };
@@ -289,7 +301,8 @@ impl Bench {
         let bridged = row.client != row.server;
         let (who, target) = match subject {
             GATEWAY => {
-                let gateway = &self.gateways.as_ref()?[usize::from(row.server == Modern)];
+                let which = if row.guarded { GUARDED } else { usize::from(row.server == Modern) };
+                let gateway = &self.gateways.as_ref()?[which];
                 (gateway, gateway.target())
             }
             _ if bridged => return None,

@@ -40,6 +40,8 @@ pub struct Subject {
     pub watched: Watched,
     pub address: SocketAddr,
     log: PathBuf,
+    /// What its clients prove themselves with.
+    proof: &'static str,
 }
 
 impl Lab {
@@ -63,7 +65,7 @@ impl Lab {
         let running = Running::of(child);
         // It shares its core with the load, so who else is there cannot be told.
         let watched = Watched { pids: running.pids(), core: None };
-        Ok(Subject { watched, running, address, log: PathBuf::new() })
+        Ok(Subject { watched, running, address, log: PathBuf::new(), proof: "" })
     }
 
     /// Debian's nginx as a plain reverse proxy; `None` where it is not installed.
@@ -108,10 +110,19 @@ impl Lab {
 
     /// Starts the gateway before these backends; does not wait for it.
     pub fn spawn_gateway(&self, name: &str, backends: &[(String, String)]) -> Result<Subject, String> {
+        self.spawn(name, backends, "", local(free_port()?))
+    }
+
+    fn spawn(
+        &self,
+        name: &str,
+        backends: &[(String, String)],
+        tables: &str,
+        address: SocketAddr,
+    ) -> Result<Subject, String> {
         let folder = self.subfolder(name)?;
-        let address = local(free_port()?);
         let mut routes = format!(
-            "[listen]\naddress = \"{address}\"\nadmin = \"{}\"\n\n[store]\npath = {:?}\n",
+            "[listen]\naddress = \"{address}\"\nadmin = \"{}\"\n\n[store]\npath = {:?}\n\n{tables}",
             local(free_port()?),
             folder.join("waystation.db"),
         );
@@ -122,12 +133,30 @@ impl Lab {
         fs::write(&file, routes).map_err(|error| error.to_string())?;
         let mut command = self.command(Path::new(GATEWAY));
         command.args(["serve", "--config"]).arg(&file).current_dir(&folder);
-        for (key, _) in env::vars_os() {
-            if key.to_string_lossy().starts_with("WAYSTATION_") || key == "RUST_LOG" {
-                command.env_remove(key);
-            }
-        }
+        without_settings(&mut command);
         Subject::start(command, &folder, address)
+    }
+
+    /// Starts the gateway before one legacy backend, with all that decides about calls: callers with
+    /// tokens, a rule, limits that nobody reaches, and the audit trail in the store.
+    pub async fn guarded_gateway(&self, backend: &Subject) -> Result<Subject, String> {
+        let (name, address) = ("gateway-guarded", local(free_port()?));
+        let (keys, audience) = (self.subfolder("keys")?, format!("http://{address}/mcp"));
+        let mut token = Command::new(GATEWAY);
+        token.args(["token", "--subject", "ada", "--group", "bench", "--expires", "24h"]);
+        token.args(["--audience", &audience, "--keys"]).arg(&keys).current_dir(&keys);
+        without_settings(&mut token);
+        let token = token.output().map_err(|error| format!("no token: {error}"))?;
+        if !token.status.success() {
+            return Err(format!("no token: {}", String::from_utf8_lossy(&token.stderr)));
+        }
+        let token = String::from_utf8_lossy(&token.stdout);
+        let tables = GUARDS.replace("AUDIENCE", &audience).replace("KEYS", &keys.to_string_lossy());
+        let url = format!("http://{}{}", backend.address, plain(backend.address, Era::Legacy).path);
+        let mut gateway = self.spawn(name, &[("bench".to_owned(), url)], &tables, address)?;
+        // There is one for the whole run.
+        gateway.proof = format!("Authorization: Bearer {}\r\n", token.trim()).leak();
+        self.listing(name, gateway, TOOLS).await
     }
 
     /// Starts the gateway and waits until it is healthy and lists this many tools.
@@ -137,7 +166,11 @@ impl Lab {
         backends: &[(String, String)],
         tools: usize,
     ) -> Result<Subject, String> {
-        let mut gateway = self.spawn_gateway(name, backends)?;
+        let gateway = self.spawn_gateway(name, backends)?;
+        self.listing(name, gateway, tools).await
+    }
+
+    async fn listing(&self, name: &str, mut gateway: Subject, tools: usize) -> Result<Subject, String> {
         let target = gateway.target();
         let healthy = async || healthy(target).await && Client::list(target).await == Ok(tools);
         self.until(&format!("the gateway ({name})"), &mut gateway, healthy).await?;
@@ -194,12 +227,12 @@ impl Subject {
         let log = folder.join("log");
         let running =
             Running::start(command, &log).map_err(|error| format!("a subject does not start: {error}"))?;
-        Ok(Subject { watched: Watched::default(), running, address, log })
+        Ok(Subject { watched: Watched::default(), running, address, log, proof: "" })
     }
 
     /// The endpoint of a gateway: all tools, under their prefixed names.
     pub fn target(&self) -> Target {
-        Target { address: self.address, path: "/mcp", prefix: "bench__" }
+        Target { address: self.address, path: "/mcp", prefix: "bench__", proof: self.proof }
     }
 }
 
@@ -209,7 +242,7 @@ pub fn plain(address: SocketAddr, era: Era) -> Target {
         Era::Legacy => "/legacy",
         Era::Modern => "/modern",
     };
-    Target { address, path, prefix: "" }
+    Target { address, path, prefix: "", proof: "" }
 }
 
 async fn healthy(target: Target) -> bool {
@@ -229,6 +262,32 @@ pub fn free_port() -> Result<u16, String> {
 fn local(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
+
+/// Nothing of this machine's settings reaches the gateway.
+fn without_settings(command: &mut Command) {
+    for (key, _) in env::vars_os() {
+        if key.to_string_lossy().starts_with("WAYSTATION_") || key == "RUST_LOG" {
+            command.env_remove(key);
+        }
+    }
+}
+
+/// What decides about calls. The audit trail is kept in the store, since callers are known.
+const GUARDS: &str = r#"
+[identify]
+audience = "AUDIENCE"
+[[identify.issuer]]
+issuer = "https://development.waystation.invalid"
+jwks_file = "KEYS/development.jwks.json"
+[[permit]]
+who = { group = "bench" }
+allow = ["bench__*"]
+[limit]
+per_caller = "1000000/s"
+discovery = "1000000/s"
+at_once_per_caller = 1000
+at_once_per_backend = 1000
+"#;
 
 /// One worker, connections kept on both sides for as long as the bench runs, and buffers wide
 /// enough that no answer goes through a file.
