@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Outcome, Sources, fail, note, print, stop, table::shortened};
 use crate::{
     config::Environment,
+    settings::fits,
     store::{
         self,
         audit::{Line, Reader, Wanted},
@@ -80,14 +81,7 @@ fn read(arguments: &Arguments, store: &crate::store::Settings) -> impl Future<Ou
         let since = SignedDuration::try_from(since).unwrap_or(SignedDuration::MAX);
         Timestamp::now().checked_sub(since).unwrap_or(Timestamp::MIN)
     };
-    let mut wanted = Wanted {
-        who: arguments.who.clone(),
-        tool: arguments.tool.clone(),
-        outcome: arguments.outcome.clone(),
-        since: arguments.since.map(ago),
-        after: 0,
-        last: arguments.last,
-    };
+    let mut wanted = Wanted { since: arguments.since.map(ago), after: 0, last: arguments.last };
     async move {
         let reader = match Reader::open(store).await {
             Ok(reader) => reader,
@@ -98,7 +92,9 @@ fn read(arguments: &Arguments, store: &crate::store::Settings) -> impl Future<Ou
             print(&row(["TIME", "WHO", "WHAT", "OUTCOME", "MS"], room));
         }
         loop {
-            let read = async { Ok((reader.newest().await?, reader.lines(&wanted).await?)) };
+            let read = async {
+                Ok((reader.newest().await?, reader.lines(wanted, |line| arguments.want(line)).await?))
+            };
             let (newest, lines) = match read.await {
                 Ok(read) => read,
                 Err::<_, store::Error>(why) => return fail(why),
@@ -116,6 +112,19 @@ fn read(arguments: &Arguments, store: &crate::store::Settings) -> impl Future<Ou
     }
 }
 
+impl Arguments {
+    /// Is this one of the lines that are asked for?
+    fn want(&self, line: &Line<'_>) -> bool {
+        let is =
+            |pattern: &Option<String>, text: &str| pattern.as_ref().is_none_or(|pattern| fits(pattern, text));
+        let target = line.target.as_deref().unwrap_or_default();
+        let full = line.backend.as_ref().map(|backend| format!("{backend}__{target}"));
+        is(&self.who, line.who.as_deref().unwrap_or_default())
+            && (is(&self.tool, target) || full.is_some_and(|full| is(&self.tool, &full)))
+            && is(&self.outcome, &line.outcome)
+    }
+}
+
 /// Letters that a line has room for.
 fn room() -> usize {
     let terminal =
@@ -123,7 +132,7 @@ fn room() -> usize {
     terminal.map_or(USUAL, |size| usize::from(size.ws_col)).max(60)
 }
 
-fn drawn(line: &Line, json: bool, room: usize) -> String {
+fn drawn(line: &Line<'_>, json: bool, room: usize) -> String {
     if json {
         return serde_json::to_string(line).unwrap_or_default() + "\n";
     }
@@ -139,7 +148,7 @@ fn drawn(line: &Line, json: bool, room: usize) -> String {
     let outcome = match line.code {
         Some(code) => format!("{} {code}", line.outcome),
         None if line.cached => format!("{}, cached", line.outcome),
-        None => line.outcome.clone(),
+        None => line.outcome.to_string(),
     };
     let took = line.took.map(|took| format!("{:.1}", took as f64 / 1000.0)).unwrap_or_default();
     let who = line.who.as_deref().unwrap_or("-");
@@ -164,7 +173,39 @@ fn row(cells: [&str; 5], room: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(Parser)]
+    struct Typed {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    #[test]
+    fn lines_are_asked_for_by_patterns() {
+        let line = Line {
+            who: Some("b[o]b?".into()),
+            backend: Some("files".into()),
+            target: Some("read".into()),
+            outcome: "ok".into(),
+            ..Line::default()
+        };
+        for (typed, wanted) in [
+            ("audit", true),
+            ("audit --who b[o]b? --tool files__re* --outcome ok", true),
+            ("audit --who *o* --tool read --outcome o*", true),
+            ("audit --who bob?", false),
+            ("audit --tool files__write", false),
+            ("audit --outcome unknown", false),
+        ] {
+            let arguments = Typed::parse_from(typed.split(' ')).arguments;
+            assert_eq!(arguments.want(&line), wanted, "{typed}");
+            let nobody = Line { who: None, ..line.clone() };
+            assert_eq!(arguments.want(&nobody), wanted && arguments.who.is_none(), "{typed}");
+        }
+    }
 
     #[test]
     fn lines_fit_their_terminal_whatever_is_in_them() {

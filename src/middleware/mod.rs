@@ -11,17 +11,4 @@ pub mod permit; //   what they may
 pub mod tasks; //    what goes on without its client
 mod timers; //       one timer for many calls
 
-/// Does a name fit a pattern, in which `*` stands for any letters?
-fn fits(pattern: &str, name: &str) -> bool {
-    let Some((first, rest)) = pattern.split_once('*') else { return pattern == name };
-    let Some(mut name) = name.strip_prefix(first) else { return false };
-    let mut parts: Vec<_> = rest.split('*').collect();
-    let last = parts.pop().unwrap_or_default();
-    for part in parts {
-        match name.find(part) {
-            Some(at) => name = &name[at + part.len()..],
-            None => return false,
-        }
-    }
-    name.ends_with(last)
-}
+use crate::settings::fits;

@@ -67,7 +67,7 @@ pub struct Snapshot {
     all: Arc<View>,
     one: BTreeMap<Arc<str>, Arc<View>>,
     /// What is seen by whom not everything is granted, once it was asked for.
-    permitted: DashMap<Key, Option<Arc<View>>>,
+    permitted: DashMap<Key, Option<Arc<View>>, foldhash::fast::RandomState>,
     /// What is not shown, or not under its usual name, and why.
     pub notes: Vec<Note>,
 }
@@ -125,7 +125,7 @@ impl Snapshot {
             let alone = std::slice::from_ref(part);
             (Arc::clone(&part.0.name), Arc::new(View::build(alone, true, &mut Vec::new())))
         });
-        Self { all: Arc::new(all), one: one.collect(), permitted: DashMap::new(), notes }
+        Self { all: Arc::new(all), one: one.collect(), permitted: DashMap::default(), notes }
     }
 
     pub fn view(&self, scope: &Scope) -> Option<&Arc<View>> {

@@ -1,50 +1,52 @@
-//! Who did what, row by row: written many at once, forgotten when they are old, and read while a
+//! Who did what, line by line: written many at once, forgotten when they are old, and read while a
 //! gateway writes them.
 
+use std::borrow::Cow;
+
+use futures_util::TryStreamExt as _;
 use jiff::Timestamp;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use sqlx::{
-    QueryBuilder, Row as _, Sqlite, SqlitePool,
-    sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteRow},
+    Row as _, SqlitePool,
+    sqlite::{SqliteConnectOptions, SqlitePoolOptions},
 };
 
 use super::{Error, Settings, Store};
 
-/// Lines that one statement takes.
-const AT_ONCE: usize = 200;
-/// Lines that one statement forgets, so that nobody waits long for the database.
-const FORGOTTEN: i64 = 5_000;
+/// Batches that one statement forgets, so that nobody waits long for the database.
+const FORGOTTEN: i64 = 1_000;
 
 /// A line of the audit trail.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Line {
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Line<'a> {
     /// When the call came.
-    #[serde(rename = "time", serialize_with = "as_text")]
+    #[serde(rename = "time", serialize_with = "as_text", deserialize_with = "from_text")]
     pub at: Timestamp,
     /// The request's id, which the log has too.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub request: Option<String>,
+    pub request: Option<Cow<'a, str>>,
     /// The subject of a token, `local`, or `stranger` with a digest of the address.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub who: Option<String>,
+    pub who: Option<Cow<'a, str>>,
     /// Of the token.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub issuer: Option<String>,
+    pub issuer: Option<Cow<'a, str>>,
     /// What the client says it is.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub client: Option<String>,
+    pub client: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub endpoint: Option<String>,
+    pub endpoint: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub method: Option<String>,
+    pub method: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub backend: Option<String>,
+    pub backend: Option<Cow<'a, str>>,
     /// The tool, prompt or resource by the backend's name for it; as it was asked for, where no
     /// backend has it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub target: Option<String>,
-    pub outcome: String,
+    pub target: Option<Cow<'a, str>>,
+    pub outcome: Cow<'a, str>,
     /// Of the error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<i64>,
@@ -67,9 +69,42 @@ fn as_text<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Err
     serializer.collect_str(&format_args!("{at:.6}"))
 }
 
+fn from_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+    let text = Cow::<str>::deserialize(deserializer)?;
+    text.parse().map_err(serde::de::Error::custom)
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
 fn is_false(value: &bool) -> bool {
     !value
+}
+
+/// Lines that are written together.
+#[derive(Debug, Default)]
+pub struct Batch {
+    text: String,
+    count: i64,
+    /// When the latest of the calls came.
+    at: Timestamp,
+}
+
+impl Batch {
+    /// Adds a line, which is a JSON object without line ends.
+    pub fn push(&mut self, at: Timestamp, line: &str) {
+        self.text.push_str(line);
+        self.text.push('\n');
+        self.count += 1;
+        self.at = self.at.max(at);
+    }
+
+    /// The lines, each with its end.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
 }
 
 impl Store {
@@ -79,31 +114,32 @@ impl Store {
     }
 
     /// Adds lines, all at once or none.
-    pub async fn add_lines(&self, lines: &[Line]) -> Result<(), Error> {
-        let added = async {
-            let mut transaction = self.pool.begin().await?;
-            for lines in lines.chunks(AT_ONCE) {
-                insert(lines).build().execute(&mut *transaction).await?;
-            }
-            transaction.commit().await
-        };
-        added.await.map_err(failed)
+    pub async fn add_lines(&self, batch: &Batch) -> Result<(), Error> {
+        let added = sqlx::query(
+            "INSERT INTO audit (upto, count, at, lines) SELECT coalesce(max(upto), 0) + $1, $1, $2, $3 FROM audit",
+        );
+        let added = added.bind(batch.count).bind(batch.at.as_microsecond()).bind(&*batch.text);
+        added.execute(&self.pool).await.map(drop).map_err(failed)
     }
 
-    /// Forgets lines from before a time, and the oldest where there are more than `most`.
+    /// Forgets lines from before a time, and the oldest where there are more than `most`; in whole
+    /// batches.
     pub async fn forget_lines(&self, before: Timestamp, most: usize) -> Result<(), Error> {
-        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let (before, most) = (before.as_microsecond(), i64::try_from(most).unwrap_or(i64::MAX));
         loop {
+            // The last one says which number comes next.
             let forgotten = sqlx::query(
-                "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < $1
-                 OR id <= (SELECT max(id) FROM audit) - $2 LIMIT $3)",
+                "DELETE FROM audit WHERE upto IN (SELECT upto FROM audit, (SELECT max(upto) AS last FROM audit)
+                 WHERE upto < last AND (at < $1 OR upto - count < last - $2) LIMIT $3)",
             );
-            let forgotten = forgotten.bind(before.as_microsecond()).bind(most).bind(FORGOTTEN);
+            let forgotten = forgotten.bind(before).bind(most).bind(FORGOTTEN);
             let forgotten = forgotten.execute(&self.pool).await.map_err(failed)?;
             if forgotten.rows_affected() < FORGOTTEN.cast_unsigned() {
-                return Ok(());
+                break;
             }
         }
+        let emptied = sqlx::query("UPDATE audit SET count = 0, lines = '' WHERE at < $1 AND count > 0");
+        emptied.bind(before).execute(&self.pool).await.map(drop).map_err(failed)
     }
 }
 
@@ -112,32 +148,9 @@ fn failed(why: sqlx::Error) -> Error {
     Error { file: "of the audit trail".into(), why: why.to_string() }
 }
 
-fn insert(lines: &[Line]) -> QueryBuilder<Sqlite> {
-    let mut query = QueryBuilder::new(
-        "INSERT INTO audit (at, request, who, issuer, client, endpoint, method, backend, target, outcome, \
-         code, took, cached, count, usage, arguments) ",
-    );
-    query.push_values(lines, |mut row, line| {
-        let json = |value: &Option<Value>| value.as_ref().map(Value::to_string);
-        row.push_bind(line.at.as_microsecond());
-        let Line { request, who, issuer, client, endpoint, method, backend, target, .. } = line;
-        for text in [request, who, issuer, client, endpoint, method, backend, target] {
-            row.push_bind(text.clone());
-        }
-        row.push_bind(line.outcome.clone()).push_bind(line.code).push_bind(line.took);
-        row.push_bind(line.cached).push_bind(line.count);
-        row.push_bind(json(&line.usage)).push_bind(json(&line.arguments));
-    });
-    query
-}
-
-/// Which lines are wanted. In the texts `*` stands for any letters.
-#[derive(Debug, Clone, Default)]
+/// Which lines are wanted.
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Wanted {
-    pub who: Option<String>,
-    /// `<backend>__<name>`, or the name alone.
-    pub tool: Option<String>,
-    pub outcome: Option<String>,
     pub since: Option<Timestamp>,
     /// Only newer ones than that of this number.
     pub after: i64,
@@ -160,65 +173,36 @@ impl Reader {
 
     /// The number of the newest line.
     pub async fn newest(&self) -> Result<i64, Error> {
-        let row = sqlx::query("SELECT coalesce(max(id), 0) AS newest FROM audit").fetch_one(&self.0).await;
+        let row = sqlx::query("SELECT coalesce(max(upto), 0) AS newest FROM audit").fetch_one(&self.0).await;
         row.and_then(|row| row.try_get("newest")).map_err(failed)
     }
 
-    /// The lines that are wanted with their numbers, oldest first.
-    pub async fn lines(&self, wanted: &Wanted) -> Result<Vec<(i64, Line)>, Error> {
-        let glob = |text: &Option<String>| text.as_deref().map(glob);
-        let rows = sqlx::query(
-            "SELECT * FROM audit WHERE id > $1
-             AND ($2 IS NULL OR who GLOB $2)
-             AND ($3 IS NULL OR target GLOB $3 OR backend || '__' || target GLOB $3)
-             AND ($4 IS NULL OR outcome GLOB $4)
-             AND at >= $5 ORDER BY id DESC LIMIT $6",
+    /// The lines that are wanted and fit with their numbers, oldest first.
+    pub async fn lines(
+        &self,
+        wanted: Wanted,
+        fits: impl Fn(&Line<'_>) -> bool,
+    ) -> Result<Vec<(i64, Line<'static>)>, Error> {
+        let since = wanted.since.unwrap_or(Timestamp::MIN);
+        let batches = sqlx::query(
+            "SELECT upto, lines FROM audit WHERE upto > $1 AND at >= $2 AND count > 0 ORDER BY upto DESC",
         );
-        let since = wanted.since.map_or(i64::MIN, Timestamp::as_microsecond);
-        let rows = rows.bind(wanted.after).bind(glob(&wanted.who)).bind(glob(&wanted.tool));
-        let rows = rows.bind(glob(&wanted.outcome)).bind(since);
-        let rows = rows.bind(i64::try_from(wanted.last).unwrap_or(i64::MAX));
-        let rows = rows.fetch_all(&self.0).await.map_err(failed)?;
-        let lines: Result<Vec<_>, _> = rows.iter().rev().map(line).collect();
-        lines.map_err(failed)
-    }
-}
-
-/// A pattern of ours as SQLite writes it, to which more letters than `*` mean something.
-fn glob(pattern: &str) -> String {
-    pattern.chars().fold(String::new(), |mut text, letter| {
-        match letter {
-            '[' | '?' => text.extend(['[', letter, ']']),
-            _ => text.push(letter),
+        let mut batches = batches.bind(wanted.after).bind(since.as_microsecond()).fetch(&self.0);
+        let mut found = Vec::new();
+        while found.len() < wanted.last
+            && let Some(batch) = batches.try_next().await.map_err(failed)?
+        {
+            let upto: i64 = batch.try_get("upto").map_err(failed)?;
+            let text: &str = batch.try_get("lines").map_err(failed)?;
+            let numbered = (wanted.after + 1..=upto).rev().zip(text.lines().rev());
+            let lines =
+                numbered.filter_map(|(number, text)| Some((number, serde_json::from_str(text).ok()?)));
+            let lines = lines.filter(|(_, line): &(_, Line<'_>)| line.at >= since && fits(line));
+            found.extend(lines.take(wanted.last - found.len()));
         }
-        text
-    })
-}
-
-fn line(row: &SqliteRow) -> sqlx::Result<(i64, Line)> {
-    let json = |column| -> sqlx::Result<_> {
-        let text: Option<String> = row.try_get(column)?;
-        Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
-    };
-    let line = Line {
-        at: Timestamp::from_microsecond(row.try_get("at")?).unwrap_or_default(),
-        request: row.try_get("request")?,
-        who: row.try_get("who")?,
-        issuer: row.try_get("issuer")?,
-        client: row.try_get("client")?,
-        endpoint: row.try_get("endpoint")?,
-        method: row.try_get("method")?,
-        backend: row.try_get("backend")?,
-        target: row.try_get("target")?,
-        outcome: row.try_get("outcome")?,
-        code: row.try_get("code")?,
-        took: row.try_get("took")?,
-        cached: row.try_get("cached")?,
-        count: row.try_get("count")?,
-        usage: json("usage")?,
-        arguments: json("arguments")?,
-    };
-    Ok((row.try_get("id")?, line))
+        found.reverse();
+        Ok(found)
+    }
 }
 
 #[cfg(test)]
@@ -227,17 +211,25 @@ mod tests {
 
     use super::*;
 
-    fn a_line(second: i64, who: &str, target: &str) -> Line {
+    fn a_line(second: i64, who: &str, target: &str) -> Line<'static> {
         Line {
             at: Timestamp::from_second(second).unwrap(),
-            who: Some(who.into()),
+            who: Some(who.to_owned().into()),
             backend: Some("files".into()),
-            target: Some(target.into()),
+            target: Some(target.to_owned().into()),
             outcome: "ok".into(),
             took: Some(7),
             usage: Some(json!({ "cost": 0.5 })),
             ..Line::default()
         }
+    }
+
+    fn batch<'a>(lines: impl IntoIterator<Item = &'a Line<'static>>) -> Batch {
+        let mut batch = Batch::default();
+        for line in lines {
+            batch.push(line.at, &serde_json::to_string(line).unwrap());
+        }
+        batch
     }
 
     #[tokio::test]
@@ -247,49 +239,58 @@ mod tests {
         assert!(Reader::open(&settings).await.is_err(), "there is no file to read, and none is made");
         let store = Store::open(&settings).await.unwrap();
         let many: Vec<_> = (0..450).map(|n| a_line(n, "ada", &format!("t{n}"))).collect();
-        store.add_lines(&many).await.unwrap();
-        let reader = Reader::open(&settings).await.unwrap();
-        let read = reader.lines(&Wanted { last: 1000, ..Wanted::default() }).await.unwrap();
-        let lines: Vec<_> = read.iter().map(|(_, line)| line.clone()).collect();
-        assert_eq!(lines, many);
-        store.add_lines(&[a_line(450, "b[o]b?", "read")]).await.unwrap();
-        let after = read.last().unwrap().0;
-        let more = Wanted { after, last: 1000, ..Wanted::default() };
-        assert_eq!(reader.lines(&more).await.unwrap().len(), 1);
-        let by = |who: &str, tool: &str, outcome: &str, last| Wanted {
-            who: Some(who.into()),
-            tool: Some(tool.into()),
-            outcome: Some(outcome.into()),
-            last,
-            ..Wanted::default()
-        };
-        for (wanted, expected) in [
-            (by("b[o]b?", "files__re*", "ok", 9), 1),
-            (by("b[o]b?", "read", "o*", 9), 1),
-            (by("bob?", "*", "*", 9), 0),
-            (by("*", "files__t1*", "*", 1000), 111),
-            (by("*", "*", "*", 5), 5),
-        ] {
-            assert_eq!(reader.lines(&wanted).await.unwrap().len(), expected, "{wanted:?}");
+        for some in many.chunks(100) {
+            store.add_lines(&batch(some)).await.unwrap();
         }
-        let since = Wanted { since: Timestamp::from_second(440).ok(), last: 99, ..Wanted::default() };
-        assert_eq!(reader.lines(&since).await.unwrap().len(), 11);
+        let reader = Reader::open(&settings).await.unwrap();
+        let all = Wanted { last: 1000, ..Wanted::default() };
+        let read = reader.lines(all, |_| true).await.unwrap();
+        assert_eq!(read, (1..).zip(many).collect::<Vec<_>>());
+        assert_eq!(reader.newest().await.unwrap(), 450);
+        store.add_lines(&batch([&a_line(450, "bob", "read"), &a_line(451, "eve", "read")])).await.unwrap();
+        let count = async |wanted, fits: fn(&Line<'_>) -> bool| {
+            let read = reader.lines(wanted, fits).await.unwrap();
+            assert!(read.is_sorted_by_key(|(number, _)| *number));
+            (read.len(), read.last().map(|(number, _)| *number))
+        };
+        for (wanted, fits, expected) in [
+            (Wanted { after: 450, ..all }, (|_| true) as fn(&Line<'_>) -> bool, (2, Some(452))),
+            // In the middle of a batch.
+            (Wanted { after: 451, ..all }, |_| true, (1, Some(452))),
+            (Wanted { after: 448, ..all }, |_| true, (4, Some(452))),
+            (all, |line| line.who.as_deref() == Some("bob"), (1, Some(451))),
+            (all, |line| line.target.as_deref() == Some("t7"), (1, Some(8))),
+            (Wanted { last: 5, ..all }, |line| line.who.as_deref() == Some("ada"), (5, Some(450))),
+            (Wanted { since: Timestamp::from_second(440).ok(), ..all }, |_| true, (12, Some(452))),
+        ] {
+            assert_eq!(count(wanted, fits).await, expected, "{wanted:?}");
+        }
     }
 
     #[tokio::test]
     async fn old_lines_are_forgotten_and_the_oldest_of_too_many() {
         let store = Store::in_memory().await.unwrap();
         let many: Vec<_> = (0..100).map(|n| a_line(n, "ada", "t")).collect();
-        store.add_lines(&many).await.unwrap();
-        let count = async || {
-            let row = sqlx::query("SELECT count(*) AS n, min(at) AS first FROM audit");
+        for some in many.chunks(10) {
+            store.add_lines(&batch(some)).await.unwrap();
+        }
+        let left = async || {
+            let row = sqlx::query("SELECT coalesce(sum(count), 0) AS n, max(upto) AS last FROM audit");
             let row = row.fetch_one(&store.pool).await.unwrap();
-            (row.get::<i64, _>("n"), row.get::<i64, _>("first") / 1_000_000)
+            (row.get::<i64, _>("n"), row.get::<i64, _>("last"))
         };
-        store.forget_lines(Timestamp::from_second(10).unwrap(), 1000).await.unwrap();
-        assert_eq!(count().await, (90, 10));
-        store.forget_lines(Timestamp::from_second(10).unwrap(), 25).await.unwrap();
-        assert_eq!(count().await, (25, 75));
+        let second = |second| Timestamp::from_second(second).unwrap();
+        store.forget_lines(second(10), 1000).await.unwrap();
+        assert_eq!(left().await, (90, 100));
+        // A batch of which one line is too old stays until all of it is.
+        store.forget_lines(second(15), 1000).await.unwrap();
+        assert_eq!(left().await, (90, 100));
+        store.forget_lines(second(10), 25).await.unwrap();
+        assert_eq!(left().await, (20, 100));
+        store.forget_lines(second(1000), 25).await.unwrap();
+        assert_eq!(left().await, (0, 100));
+        store.add_lines(&batch(&many[..3])).await.unwrap();
+        assert_eq!(left().await, (3, 103), "no number is used twice");
     }
 
     #[test]
@@ -298,5 +299,6 @@ mod tests {
         let expected = "{\"time\":\"1970-01-01T00:00:00.000000Z\",\"who\":\"a\\nb\u{2028}c\",\"backend\":\"files\",\
                         \"target\":\"t\",\"outcome\":\"ok\",\"took_us\":7,\"usage\":{\"cost\":0.5}}";
         assert_eq!(serde_json::to_string(&line).unwrap(), expected);
+        assert_eq!(serde_json::from_str::<Line<'_>>(expected).unwrap(), line);
     }
 }

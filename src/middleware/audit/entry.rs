@@ -4,6 +4,7 @@
 //! waits for it.
 
 use std::{
+    borrow::Cow,
     sync::{Arc, atomic::Ordering},
     time::{Instant, SystemTime},
 };
@@ -256,38 +257,44 @@ fn request(number: u64) -> String {
 }
 
 impl Entry {
-    /// The line of it. `stranger` makes a name of an address that cannot be made an address again.
-    pub(super) fn line(&self, plan: &Plan, stranger: impl Fn(std::net::IpAddr) -> String) -> Line {
+    /// The line of it. `client` is what [`client`] makes of what the client says; `stranger` makes a
+    /// name of an address that cannot be made an address again.
+    pub(super) fn line<'a>(
+        &'a self,
+        plan: &Plan,
+        client: Option<&'a str>,
+        stranger: impl Fn(std::net::IpAddr) -> String,
+    ) -> Line<'a> {
         let (who, issuer) = match &self.caller {
-            Caller::Local => ("local".to_owned(), None),
-            Caller::Gateway => ("gateway".to_owned(), None),
-            Caller::Known(identity) => (identity.subject.clone(), Some(identity.issuer.clone())),
-            Caller::Stranger(address) => (stranger(*address), None),
+            Caller::Local => ("local".into(), None),
+            Caller::Gateway => ("gateway".into(), None),
+            Caller::Known(identity) => (Cow::from(&identity.subject), Some(Cow::from(&identity.issuer))),
+            Caller::Stranger(address) => (stranger(*address).into(), None),
         };
         let nowhere = self.end.as_ref().is_some_and(|end| end.code == Some(code::METHOD_NOT_FOUND));
         let endpoint = match &self.scope {
-            Scope::All => "/mcp".to_owned(),
+            Scope::All => Cow::from("/mcp"),
             // What is no endpoint may be anything, and as long as a path can be.
-            Scope::One(_) | Scope::Set(_) if nowhere => "/mcp/…".to_owned(),
-            Scope::One(backend) => format!("/mcp/{backend}"),
-            Scope::Set(set) => format!("/mcp/@{set}"),
+            Scope::One(_) | Scope::Set(_) if nowhere => "/mcp/…".into(),
+            Scope::One(backend) => format!("/mcp/{backend}").into(),
+            Scope::Set(set) => format!("/mcp/@{set}").into(),
         };
         let mut line = Line {
             at: Timestamp::try_from(self.at).unwrap_or_default(),
-            request: Some(request(self.number)),
+            request: Some(request(self.number).into()),
             who: Some(who),
             issuer,
-            client: client(&self.client),
+            client: client.map(Cow::from),
             endpoint: Some(endpoint),
-            method: Some(self.method.name().to_owned()),
-            backend: self.aim.as_ref().map(|aim| aim.backend.to_string()),
+            method: Some(self.method.name().into()),
+            backend: self.aim.as_ref().map(|aim| Cow::from(&*aim.backend)),
             target: self.target(),
             cached: self.marks.from_cache.load(Ordering::Relaxed),
             arguments: self.arguments(plan),
             ..Line::default()
         };
         if let Some(End { outcome, code, micros, usage }) = &self.end {
-            line.outcome = outcome.name().to_owned();
+            line.outcome = outcome.name().into();
             (line.code, line.took) = (*code, Some(*micros));
             line.usage = usage.as_deref().and_then(|usage| serde_json::from_slice(usage).ok());
         }
@@ -300,8 +307,12 @@ impl Entry {
     }
 
     /// What it was for. Not a task's id, which is a key to the task.
-    fn target(&self) -> Option<String> {
+    fn target(&self) -> Option<Cow<'_, str>> {
         let target = match &self.aim {
+            // The name of something that its backend lists.
+            Some(aim) if matches!(self.method, Method::ToolsCall | Method::PromptsGet) => {
+                return Some(Cow::from(&*aim.own));
+            }
             Some(aim) => aim.own.to_string(),
             None => match self.method.target() {
                 Some("taskId") | None => return None,
@@ -310,7 +321,7 @@ impl Entry {
         };
         // What follows in an address may be a key.
         let (place, query) = target.split_once('?').map_or((&*target, ""), |(place, _)| (place, "?…"));
-        Some(shortened(&secret::mask(place)) + query)
+        Some((shortened(&secret::mask(place)) + query).into())
     }
 
     fn arguments(&self, plan: &Plan) -> Option<Value> {
@@ -328,7 +339,7 @@ impl Entry {
 }
 
 /// Name and version, as the client gives them.
-fn client(info: &[u8]) -> Option<String> {
+pub(super) fn client(info: &[u8]) -> Option<String> {
     let member = |name| Some(json::string(json::member(info, name)?)?.into_owned());
     let name = member("name")?;
     let text = member("version").map_or_else(|| name.clone(), |version| format!("{name}/{version}"));

@@ -4,6 +4,7 @@
 //! be written is counted, and the next line that can be says how much is missing.
 
 use std::{
+    collections::HashMap,
     io,
     net::IpAddr,
     path::Path,
@@ -15,6 +16,7 @@ use std::{
 };
 
 use aws_lc_rs::hmac;
+use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::{
     fs::File,
@@ -23,9 +25,12 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Item, Plan, Trail};
+use super::{Item, Plan, Trail, entry};
 use crate::{
-    store::{Store, audit::Line},
+    store::{
+        Store,
+        audit::{Batch, Line},
+    },
     telemetry::one_line_of_json,
     weaken,
 };
@@ -38,12 +43,15 @@ const MOMENT: Duration = Duration::from_millis(50);
 const COUNTED: Duration = Duration::from_secs(1);
 /// How often old lines are looked for.
 const SWEPT: Duration = Duration::from_secs(60);
+/// Clients that are remembered with what is noted of them.
+const CLIENTS: usize = 256;
 
 pub struct Writer {
     /// What is noted ends with its gateway.
     trail: Weak<Trail>,
     store: Store,
     key: Option<hmac::Key>,
+    clients: HashMap<Bytes, Option<String>>,
     /// With the plan that it was opened for.
     file: Option<(Arc<Plan>, Option<File>)>,
     /// When old lines were last looked for.
@@ -55,7 +63,7 @@ pub struct Writer {
 impl Writer {
     pub fn new(trail: Weak<Trail>, store: Store) -> Self {
         let (key, file, swept, told) = (None, None, None, None);
-        Self { trail, store, key, file, swept, counted: Instant::now(), told }
+        Self { trail, store, key, clients: HashMap::new(), file, swept, counted: Instant::now(), told }
     }
 
     /// Writes until the trail has gone.
@@ -87,10 +95,17 @@ impl Writer {
             None => key_of(&self.store).await,
         };
         let mut waiting = Vec::new();
-        let mut lines = Vec::with_capacity(batch.len());
+        let mut lines = Lines::default();
+        if self.clients.len() >= CLIENTS {
+            self.clients.clear();
+        }
         for item in batch.drain(..) {
             match item {
-                Item::Entry(entry) => lines.push(entry.line(&plan, |address| stranger(&key, address))),
+                Item::Entry(entry) => {
+                    let client = self.clients.entry(entry.client.clone());
+                    let client = client.or_insert_with(|| entry::client(&entry.client)).as_deref();
+                    lines.push(&entry.line(&plan, client, |address| stranger(&key, address)));
+                }
                 Item::Flush(done) => waiting.push(done),
             }
         }
@@ -99,7 +114,7 @@ impl Writer {
             // Counted since the last second, or at the end.
             if self.counted.elapsed() >= COUNTED || !waiting.is_empty() {
                 self.counted = Instant::now();
-                lines.extend(trail.counts.lines());
+                trail.counts.lines().iter().for_each(|line| lines.push(line));
             }
             let lost = self.keep(&plan, &lines).await;
             trail.counts.lost.fetch_add(lost, Ordering::Relaxed);
@@ -110,11 +125,11 @@ impl Writer {
     }
 
     /// Writes lines; how many could not be.
-    async fn keep(&mut self, plan: &Arc<Plan>, lines: &[Line]) -> u64 {
+    async fn keep(&mut self, plan: &Arc<Plan>, lines: &Lines) -> u64 {
         let mut faults = Vec::new();
         if plan.store && self.store.is_lasting() {
-            if !lines.is_empty() {
-                faults.extend(self.store.add_lines(lines).await.err().map(|why| why.to_string()));
+            if !lines.batch.is_empty() {
+                faults.extend(self.store.add_lines(&lines.batch).await.err().map(|why| why.to_string()));
             }
             if self.swept.is_none_or(|swept| swept.elapsed() >= SWEPT) {
                 self.swept = Some(Instant::now());
@@ -126,8 +141,8 @@ impl Writer {
             }
         }
         if let Some(path) = &plan.settings.file
-            && !lines.is_empty()
-            && let Err(why) = self.append(plan, path, lines).await
+            && !lines.batch.is_empty()
+            && let Err(why) = self.append(plan, path, lines.batch.text()).await
         {
             self.file = None; // The next lines may find it well again.
             faults.push(format!("{}: {why}", path.display()));
@@ -137,11 +152,10 @@ impl Writer {
             self.told = Some(Instant::now());
             tracing::error!(why, "the audit trail cannot be written; the lines are lost");
         }
-        let missing = |line: &Line| line.count.filter(|_| line.outcome == LOST).map_or(1, i64::cast_unsigned);
-        lines.iter().map(missing).sum()
+        lines.stand_for
     }
 
-    async fn append(&mut self, plan: &Arc<Plan>, path: &Path, lines: &[Line]) -> io::Result<()> {
+    async fn append(&mut self, plan: &Arc<Plan>, path: &Path, lines: &str) -> io::Result<()> {
         if self.file.as_ref().is_none_or(|(of, _)| !Arc::ptr_eq(of, plan)) {
             self.file = Some((Arc::clone(plan), None));
         }
@@ -150,14 +164,25 @@ impl Writer {
             Some(file) => file,
             None => file.insert(open(path).await?),
         };
-        let mut text = String::new();
-        for line in lines {
-            let line = serde_json::to_string(line).map_err(io::Error::other)?;
-            text.push_str(&one_line_of_json(&line));
-            text.push('\n');
-        }
-        file.write_all(text.as_bytes()).await?;
+        file.write_all(lines.as_bytes()).await?;
         file.flush().await
+    }
+}
+
+/// What is written at once.
+#[derive(Default)]
+struct Lines {
+    batch: Batch,
+    /// How many lines are missing if these are.
+    stand_for: u64,
+}
+
+impl Lines {
+    fn push(&mut self, line: &Line<'_>) {
+        // There is nothing in a line that could not be written.
+        let text = serde_json::to_string(line).unwrap_or_default();
+        self.batch.push(line.at, &one_line_of_json(&text));
+        self.stand_for += line.count.filter(|_| line.outcome == LOST).map_or(1, i64::cast_unsigned);
     }
 }
 
@@ -196,7 +221,7 @@ const LOST: &str = "lost";
 
 impl super::Counts {
     /// A line for each kind that there was since the last time.
-    fn lines(&self) -> Vec<Line> {
+    fn lines(&self) -> Vec<Line<'static>> {
         let Self { lost, door, no_token, bad_token, no_keys, no_endpoint, no_session } = self;
         let kinds: [(&AtomicU64, &str, Option<i64>, &str); 7] = [
             (lost, LOST, None, "lines of this trail"),
@@ -209,7 +234,7 @@ impl super::Counts {
         ];
         let counted = kinds.into_iter().filter_map(|(count, outcome, code, target)| {
             let count = i64::try_from(count.swap(0, Ordering::Relaxed)).unwrap_or(i64::MAX);
-            let (outcome, target) = (outcome.to_owned(), Some(target.to_owned()));
+            let (outcome, target) = (outcome.into(), Some(target.into()));
             let at = Timestamp::now();
             (count > 0).then(|| Line { at, outcome, code, target, count: Some(count), ..Line::default() })
         });

@@ -76,7 +76,7 @@ pub struct Identify {
     anonymous: bool,
     http: reqwest::Client,
     /// By the whole token.
-    remembered: DashMap<Box<str>, Verified>,
+    remembered: DashMap<Box<str>, Verified, foldhash::fast::RandomState>,
     /// When those that hold no more were last taken out, in seconds since 1970.
     swept: AtomicU64,
 }
@@ -152,7 +152,7 @@ impl Identify {
                 held: None,
                 anonymous: *anonymous,
                 http,
-                remembered: DashMap::new(),
+                remembered: DashMap::default(),
                 swept: AtomicU64::new(0),
             })),
             Ok(_) => Err(faults),
@@ -248,17 +248,23 @@ impl crate::call::Identify for Identify {
             return Some(stranger.ok_or(Denied::Missing));
         };
         let Some(token) = bearer(authorization) else { return Some(Err(Denied::Invalid)) };
-        if held::is_key(token) {
-            let caller = self.held.as_ref().and_then(|held| held.find(token, now()));
-            return Some(caller.map(Caller::Known).ok_or(Denied::Invalid));
+        // One that is remembered was looked at letter by letter before.
+        if let Some(remembered) = self.remembered.get(token) {
+            return remembered.holds(now()).then(|| Ok(Caller::Known(Arc::clone(&remembered.identity))));
         }
-        let remembered = self.remembered.get(token)?;
-        remembered.holds(now()).then(|| Ok(Caller::Known(Arc::clone(&remembered.identity))))
+        if !is_visible(token) {
+            return Some(Err(Denied::Invalid));
+        }
+        if !held::is_key(token) {
+            return None;
+        }
+        let caller = self.held.as_ref().and_then(|held| held.find(token, now()));
+        Some(caller.map(Caller::Known).ok_or(Denied::Invalid))
     }
 
     fn ask<'a>(&'a self, authorization: &'a [u8]) -> BoxFuture<'a, Result<Caller, Denied>> {
         Box::pin(async move {
-            let token = bearer(authorization).ok_or(Denied::Invalid)?;
+            let token = bearer(authorization).filter(|token| is_visible(token)).ok_or(Denied::Invalid)?;
             self.verified(token, now()).await.map(Caller::Known)
         })
     }
@@ -282,8 +288,12 @@ fn bearer(authorization: &[u8]) -> Option<&str> {
         return None;
     }
     let (scheme, token) = std::str::from_utf8(authorization).ok()?.split_once(' ')?;
-    (scheme.eq_ignore_ascii_case(SCHEME.trim_end()) && token.bytes().all(|byte| byte.is_ascii_graphic()))
-        .then_some(token)
+    scheme.eq_ignore_ascii_case(SCHEME.trim_end()).then_some(token)
+}
+
+/// Has it only letters that a token can have?
+fn is_visible(token: &str) -> bool {
+    token.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 fn identity(claims: Claims, groups: &str) -> Identity {

@@ -13,6 +13,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
+use foldhash::fast::RandomState;
 use tokio::sync::oneshot;
 
 use crate::{call::Caller, weaken};
@@ -44,10 +45,10 @@ struct State {
     most: Most,
     running: usize,
     waiting: usize,
-    lines: HashMap<Caller, Line>,
+    lines: HashMap<Caller, Line, RandomState>,
     /// Callers with calls that wait, in the order of their turns.
     turns: VecDeque<Caller>,
-    backends: HashMap<Arc<str>, usize>,
+    backends: HashMap<Arc<str>, usize, RandomState>,
     last_ticket: u64,
 }
 
@@ -93,9 +94,9 @@ impl Slots {
             most,
             running: 0,
             waiting: 0,
-            lines: HashMap::new(),
+            lines: HashMap::default(),
             turns: VecDeque::new(),
-            backends: HashMap::new(),
+            backends: HashMap::default(),
             last_ticket: 0,
         })))
     }

@@ -1,25 +1,13 @@
--- Who did what, and what came of it: a row for each call and each decision about one.
+-- Who did what, and what came of it: a line for each call and each decision about one, in the batches in which they came.
 CREATE TABLE audit (
-    -- Grows with time, and no number is used twice, so that a reader knows what is new.
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    -- Microseconds since 1970.
+    -- The number of its last line. Lines are numbered as they come, so that a reader knows what is new.
+    upto INTEGER PRIMARY KEY,
+    -- How many lines it has.
+    count INTEGER NOT NULL,
+    -- Microseconds since 1970, of its latest line.
     at INTEGER NOT NULL,
-    request TEXT,
-    who TEXT,
-    issuer TEXT,
-    client TEXT,
-    endpoint TEXT,
-    method TEXT,
-    backend TEXT,
-    target TEXT,
-    outcome TEXT NOT NULL,
-    code INTEGER,
-    took INTEGER,
-    cached INTEGER NOT NULL,
-    count INTEGER,
-    -- JSON.
-    usage TEXT,
-    arguments TEXT
+    -- A JSON object each.
+    lines TEXT NOT NULL
 ) STRICT;
 
 CREATE INDEX audit_at ON audit (at);
