@@ -18,6 +18,7 @@ use sqlx::{
 };
 
 pub mod audit; // who did what
+pub mod conversations; // with models: what was said, for whom, and what it cost
 mod credentials; // what the gateway proves itself with, sealed
 mod keys; //    of callers
 mod quota; //   what callers have used today
