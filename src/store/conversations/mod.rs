@@ -9,7 +9,7 @@
 //! [`Turns::checkpoint`] outlives the process, and [`Turns::finish`] is on disk before the caller is told.
 //! Each step carries the epoch of its [`Lease`]; whoever has lost the lease changes nothing and is told so.
 //!
-//! The traits are what the rest of the gateway knows; `open` gives the implementation in the store's own
+//! The traits are what the rest of the gateway knows; [`open`] gives the implementation in the store's own
 //! SQLite file.
 
 use std::{fmt::Debug, sync::Arc};
@@ -24,6 +24,8 @@ mod money; //  what calls have cost, as data
 mod options; //how long, how much, under which keys
 mod owner; //  whose they are
 mod page; //   lists that are read piece by piece
+mod seal; //   bodies that only the key's holder can read
+mod sqlite; // the implementation in SQLite
 mod turn; //   turns, as data
 
 pub use chat::{
@@ -39,6 +41,7 @@ pub use money::{
 pub use options::{Keys, Options, Quotas};
 pub use owner::Principal;
 pub use page::{Cursor, Order, Page};
+pub use sqlite::open;
 pub use turn::{
     Answer, Begun, Failed, Finish, Finished, Lease, NewTurn, Place, Recovered, Said, Start, Swept, Turn,
     TurnState, Unsettled,
