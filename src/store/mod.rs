@@ -18,6 +18,7 @@ use sqlx::{
 };
 
 pub mod audit; // who did what
+pub mod conversations; // with models: what was said, for whom, and what it cost
 mod credentials; // what the gateway proves itself with, sealed
 mod keys; //    of callers
 mod quota; //   what callers have used today
@@ -54,7 +55,7 @@ impl Settings {
 /// Changes to the tables, in order; each is made once. (Listed here by hand: the macro that
 /// would find them has SQLite compiled a second time, for itself.)
 fn migrations() -> Migrator {
-    const LIST: [(i64, &str, &str); 8] = [
+    const LIST: [(i64, &str, &str); 9] = [
         (1, "catalog and keys", include_str!("migrations/0001_catalog_and_keys.sql")),
         (2, "sessions", include_str!("migrations/0002_sessions.sql")),
         (3, "streams and used states", include_str!("migrations/0003_streams_and_used_states.sql")),
@@ -63,6 +64,7 @@ fn migrations() -> Migrator {
         (6, "quota", include_str!("migrations/0006_quota.sql")),
         (7, "credentials", include_str!("migrations/0007_credentials.sql")),
         (8, "audit", include_str!("migrations/0008_audit.sql")),
+        (9, "conversations", include_str!("migrations/0009_conversations.sql")),
     ];
     let numbered = LIST.into_iter().map(|(number, name, sql)| {
         let sql = SqlSafeStr::into_sql_str(sql);
@@ -70,6 +72,9 @@ fn migrations() -> Migrator {
     });
     Migrator::with_migrations(numbered.collect())
 }
+
+/// How many read at once what is in the file.
+const READERS: u32 = 4;
 
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -102,6 +107,8 @@ impl Store {
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
+            // What is deleted is overwritten.
+            .pragma("secure_delete", "ON")
             .busy_timeout(Duration::from_secs(5));
         // One connection: SQLite has one writer, and a database in memory is the connection's.
         let one = || SqlitePoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
@@ -112,7 +119,8 @@ impl Store {
         } else {
             let options = SqliteConnectOptions::new().filename(&file).read_only(true);
             let options = options.busy_timeout(Duration::from_secs(5));
-            one().connect_with(options).await.map_err(|why| error(why.to_string()))?
+            let several = one().max_connections(READERS);
+            several.connect_with(options).await.map_err(|why| error(why.to_string()))?
         };
         Ok(Self { pool, reader, lasting: !memory })
     }

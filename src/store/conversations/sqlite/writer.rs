@@ -1,0 +1,134 @@
+//! How do many callers write to one disk, each knowing that what it wrote is there?
+//!
+//! SQLite has one writer, and to know that something is on disk takes milliseconds. So what waits is written
+//! together: each caller's work is a savepoint of its own, and all of it is committed at once, which is when
+//! its callers are told. Work that need not outlive the machine is committed without waiting for the disk,
+//! and gets there with the next that does.
+
+use futures_util::future::BoxFuture;
+use sqlx::{Connection as _, SqliteConnection, SqlitePool};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::store::conversations::Error;
+
+/// Callers whose work is committed together at most.
+const AT_ONCE: usize = 128;
+/// Callers that wait in line; more wait before it.
+const IN_LINE: usize = 1024;
+
+/// What must outlive what?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outlives {
+    Process,
+    Machine,
+}
+
+#[derive(Debug, Clone)]
+pub struct Writer(mpsc::Sender<Job>);
+
+struct Job {
+    outlives: Outlives,
+    work: Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Worked> + Send>,
+}
+
+/// Work that is done and not committed.
+struct Worked {
+    /// The transaction goes on. If not, nothing that was done in it will be kept.
+    intact: bool,
+    tell: Box<dyn FnOnce(Result<(), Error>) + Send>,
+}
+
+impl Writer {
+    /// `lasting`: there is a disk to wait for.
+    pub fn start(pool: SqlitePool, lasting: bool) -> Self {
+        let (line, mut jobs) = mpsc::channel(IN_LINE);
+        tokio::spawn(async move {
+            let mut batch = Vec::new();
+            while jobs.recv_many(&mut batch, AT_ONCE).await > 0 {
+                write(&pool, lasting, std::mem::take(&mut batch)).await;
+            }
+        });
+        Self(line)
+    }
+
+    /// Does the work, all of it or nothing, and answers when it is committed. Once it waits in line it is done
+    /// even if nobody waits for the answer any more.
+    pub async fn write<T, W>(&self, outlives: Outlives, work: W) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        W: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, Error>> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let job = Job {
+            outlives,
+            work: Box::new(move |connection| {
+                Box::pin(async move {
+                    let (done, intact) = alone(connection, work).await;
+                    let tell = move |committed: Result<(), Error>| {
+                        // Nobody may wait for it any more.
+                        let _ = answer.send(committed.and(done));
+                    };
+                    Worked { intact, tell: Box::new(tell) }
+                })
+            }),
+        };
+        let gone = || Error::Unavailable("the writer has ended".to_owned());
+        self.0.send(job).await.map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?
+    }
+}
+
+/// Does one caller's work in a savepoint. The flag is false if the transaction around it is over.
+async fn alone<T, W>(connection: &mut SqliteConnection, work: W) -> (Result<T, Error>, bool)
+where
+    W: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, Error>>,
+{
+    let mut savepoint = match connection.begin().await {
+        Ok(savepoint) => savepoint,
+        Err(why) => return (Err(why.into()), false),
+    };
+    let done = work(&mut savepoint).await;
+    let ended = if done.is_ok() { savepoint.commit().await } else { savepoint.rollback().await };
+    match ended {
+        Ok(()) => (done, true),
+        Err(why) => (done.and(Err(why.into())), false),
+    }
+}
+
+async fn write(pool: &SqlitePool, lasting: bool, batch: Vec<Job>) {
+    let waits = batch.iter().any(|job| job.outlives == Outlives::Machine);
+    let mut told = Vec::with_capacity(batch.len());
+    let written = async {
+        let mut connection = pool.acquire().await?;
+        if waits || !lasting {
+            return commit(&mut connection, batch, &mut told).await;
+        }
+        sqlx::query("PRAGMA synchronous = NORMAL").execute(&mut *connection).await?;
+        let done = commit(&mut connection, batch, &mut told).await;
+        if sqlx::query("PRAGMA synchronous = FULL").execute(&mut *connection).await.is_err() {
+            // The next to use it would take for kept what is not: another is opened in its place.
+            connection.close_on_drop();
+        }
+        done
+    };
+    let written = written.await.inspect_err(|why| tracing::warn!(%why, "conversations cannot be kept"));
+    let written = written.map_err(Error::from);
+    told.into_iter().for_each(|tell| tell(written.clone()));
+}
+
+async fn commit(
+    connection: &mut SqliteConnection,
+    batch: Vec<Job>,
+    told: &mut Vec<Box<dyn FnOnce(Result<(), Error>) + Send>>,
+) -> sqlx::Result<()> {
+    // At once a writer's transaction: one that becomes it later can find that another has written meanwhile.
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    for job in batch {
+        let Worked { intact, tell } = (job.work)(&mut transaction).await;
+        told.push(tell);
+        if !intact {
+            return Err(sqlx::Error::Protocol("the transaction was ended by the disk".to_owned()));
+        }
+    }
+    transaction.commit().await
+}
