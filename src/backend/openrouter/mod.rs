@@ -13,3 +13,4 @@ pub mod upstream; // one request over HTTP, and what comes back
 pub mod policy; //   sending again, other models, limits
 pub mod catalog; //  which models there are
 pub mod context; //  what of a conversation fits into a model's window
+pub mod media; //    may this picture, document or recording be sent?

@@ -25,7 +25,7 @@ pub type Aliases = BTreeMap<String, String>;
 pub struct Snapshot {
     /// In the order in which they came: the most popular first.
     pub models: Arc<[Arc<Model>]>,
-    by_name: Arc<HashMap<String, usize>>,
+    pub(super) by_name: Arc<HashMap<String, usize>>,
     pub fetched_at: SystemTime,
     /// It is older than it should be, and could not be fetched anew.
     pub stale: bool,

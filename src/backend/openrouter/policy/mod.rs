@@ -251,3 +251,6 @@ impl Told<'_> {
         (self.sink)(Event::Delta(text));
     }
 }
+
+#[cfg(test)]
+mod tests;
