@@ -34,6 +34,7 @@ mod headers; //       headers that a configuration may set
 mod http; //          Streamable HTTP
 mod mirror; //        arguments that stand in headers too
 mod mux; //           one stream, many requests
+pub mod openrouter; // models, over OpenRouter
 mod parking; //       calls that wait for their client
 mod personal; //      who has an account of their own
 mod pool; //          connections to an HTTP server
