@@ -10,11 +10,37 @@
 //! other randomness. How a fault is asked for is told in `scenario.rs`, what the normal answers are
 //! in `chat/`.
 
-use std::{fmt, io, net::SocketAddr, time::Duration};
+use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
-mod journal; // every request that came, and what was billed for it
+use tokio::{net::TcpListener, task::AbortHandle};
+
+mod account; //    keys, and what was spent with them
+mod bill; //       what an answer costs
+mod catalogue; //  which models there are
+mod chat; //       /chat/completions
+mod clock; //      what time it is
+mod control; //    /__sim, for tests
+mod dataset; //    rankings and benchmarks
+mod embeddings; // /embeddings
+mod fault; //      what is answered instead of an answer
+mod images; //     /images, and pictures
+mod journal; //    every request that came, and what was billed for it
+mod money; //      exact sums
+mod play; //       how an answer goes out
+mod random; //     chance, from the seed
+mod refusal; //    how errors are written
+mod reply; //      an answer before it goes out
+mod rerank; //     /rerank
+mod route; //      which answer is a request's
+mod rules; //      which scenario is a request's
+mod scenario; //   what can go wrong
+mod server; //     connections
+mod world; //      what is remembered
 
 pub use journal::{Entry, Stats};
+pub use scenario::SCENARIOS;
+
+use self::world::World;
 
 /// The key that is always good for a simulator.
 pub const KEY: &str = "sk-or-v1-sim";
@@ -78,21 +104,27 @@ impl fmt::Debug for Settings {
     }
 }
 
-/// A running simulator. It ends when this is dropped.
+/// A running simulator. It ends when this is dropped, and with it all that it was answering.
 #[derive(Debug)]
 pub struct Simulator {
     address: SocketAddr,
+    world: Arc<World>,
+    task: AbortHandle,
 }
 
 impl Simulator {
     /// Listens on `address`, which has to be one of this machine alone; port 0 means any.
     pub async fn start(settings: Settings, address: SocketAddr) -> io::Result<Self> {
-        let _ = settings;
         if !address.ip().is_loopback() {
-            let why = format!("the simulator listens on this machine alone, and {address} is no loopback address");
+            let why =
+                format!("the simulator listens on this machine alone, and {address} is no loopback address");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
-        Ok(Self { address })
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        let world = Arc::new(World::new(settings));
+        let task = tokio::spawn(server::serve(listener, Arc::clone(&world))).abort_handle();
+        Ok(Self { address, world, task })
     }
 
     /// Where it listens.
@@ -107,11 +139,17 @@ impl Simulator {
 
     /// Every request so far, the oldest first; of very many only the last.
     pub fn journal(&self) -> Vec<Entry> {
-        Vec::new()
+        self.world.journal.since(0)
     }
 
     /// Sums over all requests so far.
     pub fn stats(&self) -> Stats {
-        Stats::default()
+        self.world.journal.stats()
+    }
+}
+
+impl Drop for Simulator {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
