@@ -21,7 +21,7 @@ use super::{
 };
 
 /// One request, read.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Asked<'a> {
     pub method: &'a Method,
     pub path: &'a str,
@@ -143,7 +143,11 @@ async fn answered(watch: &mut Watch, asked: &Asked<'_>) -> Result<Reply, Refusal
             tokio::time::sleep(Duration::from_millis(scenario.number("ms", 1000))).await;
         }
         if let Some(reply) = fault::instead(scenario, &world, &body) {
-            return Ok(reply);
+            return match next_candidate(&body).filter(|_| fails_over(reply.status)) {
+                // What fails before the first token is tried with the next model that was named.
+                Some(next) => Box::pin(answered(watch, &Asked { body: next, ..asked.clone() })).await,
+                None => Ok(reply),
+            };
         }
     }
     match endpoint {
@@ -153,6 +157,18 @@ async fn answered(watch: &mut Watch, asked: &Asked<'_>) -> Result<Reply, Refusal
         Endpoint::Rerank => rerank::answer(watch, asked, &body, asked.holder()?),
         listed => told(&world, asked, listed).map(|value| Reply::json(&value)),
     }
+}
+
+fn fails_over(status: u16) -> bool {
+    matches!(status, 404 | 408 | 429 | 500..=599)
+}
+
+/// The request with the next of its `models` as the model, if it has one.
+fn next_candidate(body: &Value) -> Option<Bytes> {
+    let mut body = body.clone();
+    let models = body["models"].as_array_mut().filter(|models| !models.is_empty())?;
+    body["model"] = models.remove(0);
+    Some(body.to_string().into())
 }
 
 /// The path as it was meant: an SDK writes `/` inside of a name as `%2F`, and `:` as `%3A`.

@@ -11,7 +11,9 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
+use http_body::Body as _;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
@@ -91,15 +93,14 @@ async fn answer(request: Request<Incoming>, world: Arc<World>, reset: Arc<Atomic
     }
     let request = world.journal.begin(entry);
     let mut watch = Watch::new(Arc::clone(&world), request);
-    let reply = match Limited::new(body, LONGEST_BODY).collect().await {
-        Ok(body) => {
-            let body = body.to_bytes();
+    let reply = match whole(body).await {
+        Some(body) => {
             world.journal.body(request, &body);
             let asked =
                 Asked { method: &parts.method, path: &path, uri: &parts.uri, headers: &parts.headers, body };
             Box::pin(route::answer(&mut watch, &asked)).await
         }
-        Err(_) => too_large().into(),
+        None => too_large().into(),
     };
     let reply = reply.as_wanted(&parts.headers);
     world.journal.note(request, |entry| entry.status = reply.status);
@@ -115,11 +116,21 @@ async fn controlled(
     body: Incoming,
     world: Arc<World>,
 ) -> Response<Play> {
-    let reply = match Limited::new(body, LONGEST_BODY).collect().await {
-        Ok(body) => control::answer(&world, path, parts, &body.to_bytes()).unwrap_or_else(Reply::from),
-        Err(_) => too_large().into(),
+    let reply = match whole(body).await {
+        Some(body) => control::answer(&world, path, parts, &body).unwrap_or_else(Reply::from),
+        None => too_large().into(),
     };
     respond(reply, Watch::unseen(world), None)
+}
+
+/// All of a body, unless it is too long or its sender goes away.
+async fn whole(body: Incoming) -> Option<Bytes> {
+    // Who says at once that it is too long need not send it.
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if announced > LONGEST_BODY {
+        return None;
+    }
+    Limited::new(body, LONGEST_BODY).collect().await.ok().map(|body| body.to_bytes())
 }
 
 fn too_large() -> Refusal {
