@@ -20,6 +20,7 @@ pub mod secret; //     what looks like one, and a text without it
 pub mod error; //      why the gateway says no
 pub mod call; //       what travels: Call, Reply, Stage
 pub mod store; //      what is kept on disk
+pub mod simulator; //  OpenRouter's answers, without OpenRouter
 pub mod backend; //    who answers
 pub mod router; //     which backend a call is for
 pub mod middleware; // whether a call may pass

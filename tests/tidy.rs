@@ -176,7 +176,15 @@ fn what_belongs_to_one_place_is_in_that_place() {
     only(&["sqlx::", "SELECT ", "INSERT "], &["src/store/"]);
     only(
         &["hyper::", "http::Re", "HeaderMap"],
-        &["src/listener/", "src/backend/", "src/console/", "src/app.rs", "src/engine.rs", "src/cli/"],
+        &[
+            "src/listener/",
+            "src/backend/",
+            "src/console/",
+            "src/app.rs",
+            "src/engine.rs",
+            "src/cli/",
+            "src/simulator/",
+        ],
     );
 }
 

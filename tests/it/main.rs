@@ -41,6 +41,7 @@ mod replay;
 mod secrets;
 mod sessions;
 mod share;
+mod simulator;
 mod stdio;
 mod support;
 mod tasks;
