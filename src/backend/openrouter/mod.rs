@@ -1,16 +1,227 @@
-//! How are models reached over OpenRouter?
+//! How does the gateway speak with models itself?
 //!
-//! The way to its API, and what is decided before and after a request: how often it is sent, what
-//! of a conversation fits, what a model costs. Nothing here knows MCP or the store; who calls gives
-//! values and closures in.
+//! A backend like any other, in the same process: its tools reach the models of OpenRouter, or a
+//! simulator of it, and keep conversations that last. Identity, permissions, limits and the audit
+//! trail apply to it as to every other.
 //!
 //! [`upstream`] sends one request once and tells truthfully what came of it. [`policy`] is the one
 //! layer that sends again. [`catalog`], [`context`], [`media`] and [`money`] are what a request is
-//! made and judged by.
+//! made and judged by. None of these knows MCP or the store. [`ask`] puts them together for one
+//! question, `turn` for one message of a conversation, and `tools` says what callers see of it.
 
-pub mod money; //    dollars without rounding
-pub mod upstream; // one request over HTTP, and what comes back
-pub mod policy; //   sending again, other models, limits
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, OnceLock},
+    time::SystemTime,
+};
+
+use futures_util::future::BoxFuture;
+use tokio::sync::OnceCell;
+
+use super::{Ask, Backend, Notice, Notices, Offer, State, Status};
+use crate::{
+    call::{Answer, Call, Caller, Reply},
+    error::{Error, Result},
+    store::{
+        Store,
+        conversations::{Owned, Principal},
+    },
+    wire::{
+        json,
+        mcp::{Era, INTRODUCTION, Method, Revision},
+        message::Message,
+    },
+};
+
+mod ask; //        one question to a model, before and after
 pub mod catalog; //  which models there are
 pub mod context; //  what of a conversation fits into a model's window
+mod feed; //       what is heard of an answer while it is made
+mod history; //    what is kept of a conversation, as a model is told it
 pub mod media; //    may this picture, document or recording be sent?
+pub mod money; //    dollars without rounding
+pub mod policy; //   sending again, other models, limits
+mod refused; //    how callers are told that something was not done
+mod settings; //   what can be configured
+mod summary; //    what was said before, in short
+mod telling; //    what callers hear meanwhile
+mod tools; //      what callers can do
+mod turn; //       one message of a conversation and its answer
+pub mod upstream; // one request over HTTP, and what comes back
+mod work; //       what all tools work with
+
+pub use settings::Settings;
+
+use settings::Resolved;
+use telling::Teller;
+use work::Work;
+
+/// Where the store will be found when the gateway has started.
+pub type Storeroom = Arc<OnceLock<Store>>;
+
+/// Models behind tools.
+pub struct OpenRouter {
+    name: Arc<str>,
+    settings: Settings,
+    resolved: Resolved,
+    storeroom: Storeroom,
+    notices: Notices,
+    work: OnceCell<Arc<Work>>,
+    offer: Arc<Offer>,
+    since: SystemTime,
+}
+
+impl std::fmt::Debug for OpenRouter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OpenRouter").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// One call of a tool.
+pub struct Task {
+    pub work: Arc<Work>,
+    /// What belongs to the caller.
+    pub own: Arc<dyn Owned>,
+    /// Tells callers apart where they wait for one another.
+    pub who: String,
+    /// May see what others have used.
+    pub is_admin: bool,
+    /// Came over standard input, so that it may name files of this machine.
+    pub is_local: bool,
+    pub tell: Teller,
+}
+
+impl OpenRouter {
+    /// The backend that these settings describe, or all that is wrong with them. Connects nowhere.
+    pub fn new(
+        name: &str,
+        settings: Settings,
+        notices: Notices,
+        storeroom: Storeroom,
+    ) -> std::result::Result<Arc<Self>, String> {
+        let resolved = settings.resolve().map_err(|faults| faults.join("; "))?;
+        let instructions = settings.is_simulated().then(|| {
+            "No api_key is configured: a simulator answers in place of the models, and every answer says so.".to_owned()
+        });
+        let offer = Offer {
+            era: Era::Modern,
+            revision: Revision::NEWEST,
+            capabilities: r#"{"tools":{}}"#.to_owned(),
+            server_info: INTRODUCTION.to_owned(),
+            instructions,
+        };
+        Ok(Arc::new(Self {
+            name: name.into(),
+            settings,
+            resolved,
+            storeroom,
+            notices,
+            work: OnceCell::new(),
+            offer: Arc::new(offer),
+            since: SystemTime::now(),
+        }))
+    }
+
+    async fn work(&self) -> Result<&Arc<Work>> {
+        let opened = self.work.get_or_try_init(|| async {
+            let store = self.storeroom.get().ok_or("the gateway has not started yet")?;
+            let (name, settings) = (Arc::clone(&self.name), self.settings.clone());
+            let work = Work::open(name, settings, self.resolved.clone(), store).await?;
+            (self.notices)(Notice::Connected);
+            Ok::<_, String>(work)
+        });
+        opened.await.map_err(|why| Error::backend(&*self.name, why))
+    }
+
+    async fn reply(&self, ask: Ask) -> Result<Reply> {
+        let Ask { call, target, .. } = ask;
+        let target = target.as_deref().unwrap_or_default();
+        match call.method {
+            Method::ToolsList => self.result(tools::list()),
+            Method::ToolsCall => {
+                let tool = tools::find(target).ok_or_else(|| Error::UnknownTool(target.to_owned()))?;
+                let work = Arc::clone(self.work().await?);
+                Ok(telling::reply(tool, work, &call))
+            }
+            Method::PromptsList => self.result(r#"{"prompts":[]}"#),
+            Method::ResourcesList => self.result(r#"{"resources":[]}"#),
+            Method::TemplatesList => self.result(r#"{"resourceTemplates":[]}"#),
+            Method::Ping | Method::SetLevel => self.result("{}"),
+            other => Err(Error::UnknownMethod(other.name().to_owned())),
+        }
+    }
+
+    fn result(&self, members: &str) -> Result<Reply> {
+        let text = format!("{{\"jsonrpc\":\"2.0\",\"id\":0,\"result\":{members}}}");
+        Ok(Reply::Whole(answer(text)?))
+    }
+}
+
+/// A response in words of the modern era, which are projected like any other backend's.
+fn answer(text: String) -> Result<Answer> {
+    let message = Message::parse(text.into(), &json::Limits::REPLY)?;
+    Ok(Answer::Response { message, written_in: Era::Modern, wrapped: false })
+}
+
+impl Task {
+    pub fn new(work: Arc<Work>, call: &Call, tell: Teller) -> Self {
+        let scopes = |scope: &str| match &call.caller {
+            Caller::Known(identity) => identity.scopes.iter().any(|one| one == scope),
+            Caller::Local | Caller::Gateway => true,
+            Caller::Stranger(_) => false,
+        };
+        let principal = principal(&call.caller, work.settings.tenant_claim.as_deref(), scopes("conversations:share"));
+        Self {
+            own: work.conversations.of(&principal),
+            work,
+            who: call.caller.name(),
+            is_admin: scopes("usage:admin"),
+            is_local: call.caller == Caller::Local,
+            tell,
+        }
+    }
+}
+
+/// Whose conversations a caller has.
+fn principal(caller: &Caller, tenant_claim: Option<&str>, reads_shared: bool) -> Principal {
+    let (tenant, issuer, subject) = match caller {
+        Caller::Known(identity) => {
+            let tenant = tenant_claim.and_then(|claim| identity.claims.get(claim)?.as_str());
+            (tenant.unwrap_or_default(), identity.issuer.as_str(), identity.subject.clone())
+        }
+        Caller::Local | Caller::Gateway => ("", "local", caller.name()),
+        Caller::Stranger(address) => ("", "stranger", address.to_string()),
+    };
+    Principal { tenant: tenant.to_owned(), issuer: issuer.to_owned(), subject, reads_shared }
+}
+
+impl Backend for OpenRouter {
+    fn answer(&self, ask: Ask) -> BoxFuture<'_, Result<Reply>> {
+        Box::pin(self.reply(ask))
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            state: State::Ready,
+            transport: "built-in",
+            revision: Some(Revision::NEWEST.to_string()),
+            problem: None,
+            connections: 0,
+            since: self.since,
+        }
+    }
+
+    fn offer(&self) -> Option<Arc<Offer>> {
+        Some(Arc::clone(&self.offer))
+    }
+
+    fn watch(&self, _uris: BTreeSet<String>) {}
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            if let Some(work) = self.work.get() {
+                work.close().await;
+            }
+        })
+    }
+}

@@ -1,0 +1,535 @@
+//! What can be said in a conversation, and what comes of it?
+
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::{Effect, Gives, Takes, media::{AttachmentIn, checked, keep}};
+use crate::{
+    backend::openrouter::{
+        Task,
+        ask::{Chosen, Used, Wishes},
+        context::{Strategy, of_message},
+        history::{self, Fitting, Said, object},
+        refused::Refused,
+        turn::{Ended, Wanted},
+    },
+    store::conversations::{ConversationId, MessageId, NewConversation, NewTurn, Place, Said as Kept},
+};
+
+/// Text that is given at once; the rest is behind the link.
+pub const INLINE: usize = 32 << 10;
+
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Chat {
+    /// What the user says in this turn. Left out only with retry.
+    #[schemars(length(min = 1, max = 400_000))]
+    pub message: Option<String>,
+    /// Continues this conversation. Without it a new one is created.
+    pub conversation_id: Option<String>,
+    /// An OpenRouter model id, such as anthropic/claude-sonnet-4.6. By default the conversation's, else the server's.
+    pub model: Option<String>,
+    /// Models that are asked in this order if the first fails before it has said anything.
+    #[schemars(length(max = 5))]
+    pub fallback_models: Vec<String>,
+    /// auto: OpenRouter picks the model. free: only models that cost nothing.
+    pub route: Option<Route>,
+    /// The system prompt of the conversation, from this turn on.
+    #[schemars(length(max = 100_000))]
+    pub system_prompt: Option<String>,
+    /// Pictures, PDFs, recordings, videos or texts that belong to the message.
+    #[schemars(length(max = 10))]
+    pub attachments: Vec<AttachmentIn>,
+    /// The longest answer, in tokens.
+    #[schemars(range(min = 16, max = 131_072))]
+    pub max_output_tokens: Option<u64>,
+    /// How freely the model chooses its words.
+    #[schemars(range(min = 0, max = 2))]
+    pub temperature: Option<f64>,
+    /// Of how much of what is likely the model chooses.
+    #[schemars(range(min = 0, max = 1))]
+    pub top_p: Option<f64>,
+    /// The same seed gives the same answer, where the provider can.
+    pub seed: Option<i64>,
+    /// Texts at which the answer ends.
+    #[schemars(length(max = 4))]
+    pub stop: Vec<String>,
+    /// How much the model thinks before it answers.
+    pub reasoning_effort: Option<Effort>,
+    /// Is what the model thought given too?
+    pub include_reasoning: bool,
+    /// The form of the answer: text, any JSON, or JSON of a schema.
+    pub response_format: Option<ResponseFormat>,
+    /// Has the model search the web.
+    pub web_search: Option<WebSearch>,
+    /// Which providers may answer.
+    pub provider: Option<ProviderIn>,
+    /// What to do when the conversation no longer fits the model. By default the oldest turns are left out.
+    pub context: Option<ContextIn>,
+    /// Does an answer go on that was cut off by the output limit? By default it does.
+    pub auto_continue: Option<bool>,
+    /// Nothing is sent if it may cost more than this.
+    pub max_cost_usd: Option<f64>,
+    /// Runs the last failed or incomplete turn again, without a message.
+    pub retry: bool,
+    /// Answers from this message instead of the end, which makes a branch.
+    pub parent_message_id: Option<String>,
+    /// The same key gives the first result again for 24 hours, and is charged once.
+    #[schemars(length(min = 8, max = 128))]
+    pub idempotency_key: Option<String>,
+    /// Fails with conversation_conflict if the conversation has changed since.
+    pub expected_version: Option<i64>,
+    /// Tags of a new conversation.
+    #[schemars(length(max = 20))]
+    pub tags: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Route {
+    Model,
+    Auto,
+    Free,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Effort {
+    None,
+    Minimal,
+    Low,
+    Medium,
+    High,
+    Xhigh,
+    Max,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ResponseFormat {
+    /// text, json_object or json_schema.
+    #[serde(rename = "type")]
+    pub kind: FormatKind,
+    /// A name for the schema.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// A JSON Schema that the answer must satisfy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<Map<String, Value>>,
+    /// Is the provider to refuse what it cannot guarantee? By default it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strict: Option<bool>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FormatKind {
+    #[default]
+    Text,
+    JsonObject,
+    JsonSchema,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct WebSearch {
+    /// Is it searched? By default it is.
+    pub enabled: Option<bool>,
+    /// How many results the model reads.
+    #[schemars(range(min = 1, max = 20))]
+    pub max_results: Option<u32>,
+    /// Only these domains.
+    pub allowed_domains: Vec<String>,
+    /// None of these domains.
+    pub excluded_domains: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProviderIn {
+    /// Providers to ask first, in this order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub order: Vec<String>,
+    /// Only these providers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub only: Vec<String>,
+    /// None of these providers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ignore: Vec<String>,
+    /// May others answer if those cannot?
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow_fallbacks: Option<bool>,
+    /// Only providers that know all parameters of the request?
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub require_parameters: Option<bool>,
+    /// May providers keep what they are sent? allow or deny.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_collection: Option<DataCollection>,
+    /// Only providers that keep nothing?
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zdr: Option<bool>,
+    /// What to choose by: price, throughput or latency.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sort: Option<ProviderSort>,
+    /// The highest price for a million tokens read, in US dollars.
+    #[serde(skip_serializing)]
+    pub max_prompt_price_per_m: Option<f64>,
+    /// The highest price for a million tokens written, in US dollars.
+    #[serde(skip_serializing)]
+    pub max_output_price_per_m: Option<f64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DataCollection {
+    Allow,
+    Deny,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ProviderSort {
+    Price,
+    Throughput,
+    Latency,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ContextIn {
+    /// window: the oldest turns are left out. summarize: a summary stands for them. compress: OpenRouter shortens. error: nothing is sent.
+    pub strategy: Option<StrategyIn>,
+    /// No more of the conversation than so many tokens.
+    #[schemars(range(min = 256))]
+    pub max_input_tokens: Option<u64>,
+    /// No more of the conversation than so many turns.
+    #[schemars(range(min = 1))]
+    pub keep_last_turns: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum StrategyIn {
+    Window,
+    Summarize,
+    Compress,
+    Error,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Chatted {
+    /// completed, or incomplete if the answer was cut short.
+    pub status: StatusOut,
+    pub text: String,
+    pub conversation_id: String,
+    pub turn_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_message_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub assistant_message_id: Option<String>,
+    /// Of the conversation, for expected_version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<i64>,
+    pub model_requested: String,
+    pub model_used: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generation_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finish_reason: Option<String>,
+    /// Why the answer is incomplete.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub incomplete_reason: Option<String>,
+    pub usage: Used,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<String>,
+    /// The answer as JSON, where that was asked for and is what came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parsed: Option<Value>,
+    /// This result was given before; nothing was asked or charged again.
+    pub replayed: bool,
+    /// `context`, `citations`, `tool_calls`, `continuations`, `warnings`.
+    #[serde(flatten)]
+    pub besides: Map<String, Value>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum StatusOut {
+    Completed,
+    Incomplete,
+}
+
+impl Gives for Chatted {
+    const SHOWN: Option<&'static str> = Some("text");
+
+    fn text(&self) -> Option<String> {
+        if self.text.len() <= INLINE {
+            return Some(self.text.clone());
+        }
+        let end = self.text.floor_char_boundary(INLINE);
+        Some(format!("{}\n[… the rest: conversation_get with this conversation_id and turn_id]", &self.text[..end]))
+    }
+
+    fn used(&self) -> Option<&Used> {
+        // What was charged before is not charged again.
+        (!self.replayed).then_some(&self.usage)
+    }
+}
+
+impl Takes for Chat {
+    const NAME: &'static str = "chat";
+    const TITLE: &'static str = "Chat with a model, which remembers the conversation";
+    const DESCRIPTION: &'static str = "Sends one message and gives the answer. Without conversation_id a new conversation is created and its id \
+        given; pass that id to continue. Conversations belong to whoever asks, outlive restarts, and are forgotten \
+        after a time without use. Costs money with each call.";
+    const EFFECT: Effect = Effect::COSTS;
+    type Gives = Chatted;
+
+    async fn run(self, task: Arc<Task>) -> Result<Chatted, Refused> {
+        let (wanted, format) = self.wanted(&task).await?;
+        let include_reasoning = self.include_reasoning;
+        let making = task.begin(wanted).await?;
+        let mut listener = making.listen();
+        let ended = loop {
+            let (news, end) = listener.news();
+            // Which turn it is stands in the result; until then there is one for each call.
+            if !news.text.is_empty() {
+                task.tell.text("", news.text);
+            }
+            if include_reasoning && !news.reasoning.is_empty() {
+                task.tell.reasoning("", news.reasoning);
+            }
+            news.remarks.into_iter().for_each(|remark| task.tell.remark(remark));
+            match end {
+                Some(end) => break end?,
+                None => listener.changed().await,
+            }
+        };
+        Ok(chatted(&ended, include_reasoning, format))
+    }
+}
+
+fn chatted(ended: &Ended, include_reasoning: bool, format: FormatKind) -> Chatted {
+    let mut besides = ended.besides.as_object().cloned().unwrap_or_default();
+    besides.remove("usage");
+    besides.remove("simulated");
+    let wants_json = format != FormatKind::Text;
+    Chatted {
+        status: if ended.incomplete.is_none() { StatusOut::Completed } else { StatusOut::Incomplete },
+        text: ended.text.clone(),
+        conversation_id: ended.conversation.to_string(),
+        turn_id: ended.turn.to_string(),
+        user_message_id: ended.user_message.clone(),
+        assistant_message_id: ended.assistant_message.clone(),
+        version: ended.version,
+        model_requested: ended.model_requested.clone(),
+        model_used: ended.model_used.clone(),
+        provider: ended.provider.clone(),
+        generation_id: ended.generation.clone(),
+        finish_reason: ended.finish_reason.clone(),
+        incomplete_reason: ended.incomplete.clone(),
+        usage: ended.used.clone(),
+        reasoning: (include_reasoning && !ended.reasoning.is_empty()).then(|| ended.reasoning.clone()),
+        parsed: wants_json.then(|| serde_json::from_str(&ended.text).ok()).flatten(),
+        replayed: ended.replayed,
+        besides,
+    }
+}
+
+impl Chat {
+    /// Everything checked and looked up, before anything is written or sent.
+    async fn wanted(&self, task: &Task) -> Result<(Wanted, FormatKind), Refused> {
+        let said = self.message.as_deref().filter(|message| !message.is_empty());
+        if self.retry == said.is_some() {
+            return Err(Refused::input(if self.retry {
+                "retry runs the last message again; leave message out, or retry"
+            } else {
+                "message is missing; write what the user says"
+            }));
+        }
+        let id = self.conversation_id.as_deref().map(conversation_id).transpose()?;
+        if self.retry && id.is_none() {
+            return Err(Refused::input("retry needs the conversation_id whose last turn is to run again"));
+        }
+        let conversation = match id {
+            Some(id) => Some(task.own.conversation(id).await?),
+            None => None,
+        };
+        if conversation.as_ref().is_some_and(|conversation| !conversation.own) {
+            return Err(Refused::input("this conversation is another's; fork it to go on with it"));
+        }
+        let usual = conversation.as_ref().and_then(|conversation| conversation.model.as_deref());
+        let named = match self.route {
+            Some(Route::Auto) => Some("openrouter/auto"),
+            Some(Route::Free) => Some("openrouter/free"),
+            Some(Route::Model) | None => self.model.as_deref().or(usual),
+        };
+        let chosen = task.choose(named).await?;
+        for model in &self.fallback_models {
+            task.choose(Some(model)).await?;
+        }
+        let attached = checked(task, &chosen, &self.attachments).await?;
+        let place = self.place(task, id, !attached.is_empty()).await?;
+        let extras = match &place {
+            Place::In(id) => history::extras(keep(task, *id, &attached).await?),
+            Place::New(_) => None,
+        };
+        let message = said.map(|text| Said { text: text.to_owned(), attached });
+        let wishes = self.wishes(task);
+        let new = NewTurn {
+            place,
+            said: match &message {
+                Some(said) => {
+                    let tokens = of_message(&said.item().message);
+                    Kept::Message { text: said.text.clone(), extras, tokens: i64::try_from(tokens).unwrap_or(i64::MAX) }
+                }
+                None => Kept::Again,
+            },
+            parent: self.parent_message_id.as_deref().map(message_id).transpose()?,
+            expected_version: self.expected_version,
+            key: self.idempotency_key.clone(),
+            fingerprint: self.fingerprint(),
+            model: chosen.id.clone(),
+            system_prompt: self.system_prompt.clone(),
+            estimate: 0,
+        };
+        let format = self.response_format.as_ref().map_or(FormatKind::Text, |format| format.kind);
+        Ok((Wanted { new, chosen, wishes, fitting: self.fitting(), message }, format))
+    }
+
+    /// Where it is said. What is attached needs a conversation to be kept with.
+    async fn place(&self, task: &Task, id: Option<ConversationId>, attaches: bool) -> Result<Place, Refused> {
+        let new = || NewConversation {
+            system_prompt: self.system_prompt.clone(),
+            model: self.model.clone(),
+            tags: self.tags.clone(),
+            settings: json!({}),
+            title: self.message.as_deref().map(title),
+            ..NewConversation::default()
+        };
+        Ok(match id {
+            Some(id) => Place::In(id),
+            None if attaches => Place::In(task.own.create(new(), jiff::Timestamp::now()).await?.id),
+            None => Place::New(new()),
+        })
+    }
+
+    fn fitting(&self) -> Fitting {
+        let context = self.context.clone().unwrap_or_default();
+        let strategy = match context.strategy {
+            None | Some(StrategyIn::Window) => Strategy::Window,
+            Some(StrategyIn::Summarize) => Strategy::Summarize,
+            Some(StrategyIn::Compress) => Strategy::Compress,
+            Some(StrategyIn::Error) => Strategy::Error,
+        };
+        Fitting { strategy, max_input_tokens: context.max_input_tokens, keep_last_turns: context.keep_last_turns }
+    }
+
+    fn wishes(&self, task: &Task) -> Wishes {
+        let mut extra = object([
+            ("temperature", self.temperature.map(Value::from)),
+            ("top_p", self.top_p.map(Value::from)),
+            ("seed", self.seed.map(Value::from)),
+            ("stop", (!self.stop.is_empty()).then(|| json!(self.stop))),
+            ("reasoning", self.reasoning_effort.map(|effort| json!({ "effort": effort }))),
+        ]);
+        if let Some(search) = self.web_search.as_ref().filter(|search| search.enabled != Some(false)) {
+            extra.insert("tools".into(), json!([search.tool()]));
+        }
+        let mut fallback_models = self.fallback_models.clone();
+        if fallback_models.is_empty() && self.model.is_none() {
+            fallback_models.clone_from(&task.work.settings.fallback_models);
+        }
+        Wishes {
+            fallback_models,
+            max_output_tokens: self.max_output_tokens,
+            max_cost_usd: self.max_cost_usd,
+            response_format: self.response_format.as_ref().and_then(ResponseFormat::written),
+            provider: self.provider.as_ref().map(ProviderIn::written).unwrap_or_default(),
+            extra,
+            auto_continue: self.auto_continue != Some(false),
+        }
+    }
+
+    /// The same for the same request, whatever its key.
+    fn fingerprint(&self) -> String {
+        let same = Self { idempotency_key: None, ..self.clone() };
+        serde_json::to_string(&same).unwrap_or_default()
+    }
+}
+
+impl WebSearch {
+    fn tool(&self) -> Value {
+        let list = |all: &[String]| (!all.is_empty()).then(|| json!(all));
+        let parameters = object([
+            ("max_results", self.max_results.map(Value::from)),
+            ("allowed_domains", list(&self.allowed_domains)),
+            ("excluded_domains", list(&self.excluded_domains)),
+        ]);
+        json!({ "type": "openrouter:web_search", "parameters": parameters })
+    }
+}
+
+impl ResponseFormat {
+    /// As OpenRouter reads it.
+    pub fn written(&self) -> Option<Value> {
+        match self.kind {
+            FormatKind::Text => None,
+            FormatKind::JsonObject => Some(json!({ "type": "json_object" })),
+            FormatKind::JsonSchema => {
+                let name = self.name.as_deref().unwrap_or("answer");
+                let schema = self.schema.clone().unwrap_or_default();
+                let strict = self.strict != Some(false);
+                Some(json!({ "type": "json_schema", "json_schema": { "name": name, "schema": schema, "strict": strict } }))
+            }
+        }
+    }
+}
+
+impl ProviderIn {
+    /// As OpenRouter reads it.
+    pub fn written(&self) -> Map<String, Value> {
+        let mut written = serde_json::to_value(self).ok().and_then(|value| value.as_object().cloned()).unwrap_or_default();
+        let most = object([
+            ("prompt", self.max_prompt_price_per_m.map(Value::from)),
+            ("completion", self.max_output_price_per_m.map(Value::from)),
+        ]);
+        if !most.is_empty() {
+            written.insert("max_price".into(), most.into());
+        }
+        written
+    }
+}
+
+/// The id of a conversation, as callers write it.
+pub fn conversation_id(text: &str) -> Result<ConversationId, Refused> {
+    text.parse().map_err(|_| Refused::from(crate::store::conversations::Error::NotFound))
+}
+
+pub fn message_id(text: &str) -> Result<MessageId, Refused> {
+    text.parse().map_err(|_| Refused::from(crate::store::conversations::Error::NotFound))
+}
+
+/// The first words of a message.
+fn title(message: &str) -> String {
+    const LETTERS: usize = 60;
+    let line = message.lines().find(|line| !line.trim().is_empty()).unwrap_or_default().trim();
+    match line.char_indices().nth(LETTERS) {
+        Some((end, _)) => format!("{}…", line[..end].trim_end()),
+        None => line.to_owned(),
+    }
+}
+
+/// Models that a tool names, looked up.
+pub async fn chosen(task: &Task, names: &[String]) -> Result<Vec<Chosen>, Refused> {
+    let mut all = Vec::with_capacity(names.len());
+    for name in names {
+        all.push(task.choose(Some(name)).await?);
+    }
+    Ok(all)
+}

@@ -1,0 +1,468 @@
+//! How is one message of a conversation answered, so that nothing is lost and nothing is paid twice?
+//!
+//! A turn is made by a task of its own, which outlives its caller long enough to keep what there is:
+//! 1. the message and the right to answer it are on disk,
+//! 2. that the model is being asked is on disk, and then it is asked,
+//! 3. what comes is kept every few seconds,
+//! 4. the answer and its cost are on disk, and then the caller is told.
+//! A turn of which it is not known whether the model was asked is never begun again by itself.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::{Instant, interval_at},
+};
+
+use super::{
+    Task,
+    ask::{Chosen, Used, Wishes, kept, spent},
+    context::Fitted,
+    feed::Feed,
+    history,
+    money::Money,
+    policy::{self, Answer, Smaller, Unanswered},
+    refused::Refused,
+    upstream::{Code, Completion, Event, Overflow},
+};
+use crate::store::conversations::{
+    self as kept_as, Begun, ConversationId, Entry, Failed, Finish, NewTurn, Reservation, Start, Turn, TurnId,
+    TurnState,
+};
+
+/// How often what has come of an answer is kept, and after how much of it.
+const KEPT_EVERY: Duration = Duration::from_secs(2);
+const KEPT_AFTER: usize = 4 << 10;
+/// How many messages may wait for their turn in a conversation, and how long.
+const LINE: usize = 8;
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often is looked how a turn is that another process answers.
+const LOOKED: Duration = Duration::from_millis(500);
+
+/// The making of a turn's answer, and what came of it.
+pub type Making = Feed<Outcome>;
+pub type Outcome = Result<Arc<Ended>, Refused>;
+type Made = Result<Ended, Refused>;
+
+/// A turn that has ended with something.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ended {
+    pub turn: TurnId,
+    pub conversation: ConversationId,
+    pub text: String,
+    pub reasoning: String,
+    pub model_requested: String,
+    pub model_used: String,
+    pub provider: Option<String>,
+    pub generation: Option<String>,
+    pub finish_reason: Option<String>,
+    /// None: the answer is whole.
+    pub incomplete: Option<String>,
+    pub used: Used,
+    /// What was told besides; kept with the turn, so that it can be told again.
+    pub besides: Value,
+    pub user_message: Option<String>,
+    pub assistant_message: Option<String>,
+    pub version: Option<i64>,
+    /// It was answered before, and nothing was asked now.
+    pub replayed: bool,
+}
+
+/// Who waits to say something in one conversation.
+#[derive(Debug)]
+pub struct Line {
+    turn: Arc<Semaphore>,
+    waiting: AtomicUsize,
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self { turn: Arc::new(Semaphore::new(1)), waiting: AtomicUsize::new(0) }
+    }
+}
+
+/// What is to be answered.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    pub new: NewTurn,
+    pub chosen: Chosen,
+    pub wishes: Wishes,
+    pub fitting: history::Fitting,
+    /// The message as it is sent now, with its attachments; none to run an earlier one again.
+    pub message: Option<history::Said>,
+}
+
+impl Task {
+    /// Begins the turn, or finds it where it was begun before. The feed gives what is heard of it.
+    pub async fn begin(self: &Arc<Self>, wanted: Wanted) -> Result<Arc<Making>, Refused> {
+        let place = match wanted.new.place {
+            kept_as::Place::In(id) if wanted.new.parent.is_none() => Some(id),
+            kept_as::Place::In(_) | kept_as::Place::New(_) => None,
+        };
+        let turn = match place {
+            Some(id) => Some(self.stand_in_line(id).await?),
+            None => None,
+        };
+        let until = Instant::now() + PATIENCE;
+        let started = loop {
+            match self.own.begin(wanted.new.clone(), Timestamp::now()).await {
+                // Another process answers there.
+                Err(kept_as::Error::Busy { .. }) if turn.is_some() && Instant::now() < until => {
+                    self.tell.remark("queued behind another turn of this conversation".into());
+                    tokio::time::sleep(LOOKED).await;
+                }
+                started => break started?,
+            }
+        };
+        match started {
+            Start::Begun(begun) => Ok(self.make(*begun, wanted, turn)),
+            Start::Replay(turn) => {
+                let feed = Making::new();
+                feed.end(Ok(Arc::new(Ended::again(&turn))));
+                Ok(feed)
+            }
+            Start::Running(turn) => Ok(match self.work.making.get(&turn.id) {
+                Some(making) => Arc::clone(&making),
+                None => self.watch(turn.id),
+            }),
+        }
+    }
+
+    /// Waits until no other message of this conversation is being answered here.
+    async fn stand_in_line(&self, id: ConversationId) -> Result<OwnedSemaphorePermit, Refused> {
+        let line = Arc::clone(&self.work.lines.entry(id).or_default());
+        if let Ok(turn) = Arc::clone(&line.turn).try_acquire_owned() {
+            return Ok(turn);
+        }
+        let busy = || {
+            let mut busy = Refused::new(
+                Code::ConversationBusy,
+                "other messages of this conversation are still being answered; try again when they are",
+            );
+            busy.conversation = Some(id);
+            busy
+        };
+        if line.waiting.fetch_add(1, Ordering::AcqRel) >= LINE {
+            line.waiting.fetch_sub(1, Ordering::AcqRel);
+            return Err(busy());
+        }
+        let _waits = Waits(&line);
+        self.tell.remark("queued behind another turn of this conversation".into());
+        let turn = tokio::time::timeout(PATIENCE, Arc::clone(&line.turn).acquire_owned()).await;
+        turn.ok().and_then(Result::ok).ok_or_else(busy)
+    }
+
+    /// Has a task of its own make the answer.
+    fn make(self: &Arc<Self>, begun: Begun, wanted: Wanted, turn: Option<OwnedSemaphorePermit>) -> Arc<Making> {
+        let feed = Making::new();
+        let id = begun.lease.turn;
+        self.work.making.insert(id, Arc::clone(&feed));
+        let (task, making) = (Arc::clone(self), Arc::clone(&feed));
+        tokio::spawn(async move {
+            let conversation = begun.conversation.id;
+            let outcome = Maker { task: &task, begun, wanted, feed: &making }.make().await;
+            task.work.making.remove(&id);
+            drop(turn); // Whoever is next finds the turn ended.
+            making.end(outcome.map(Arc::new).map_err(|refused| refused.of_turn(conversation, id)));
+        });
+        feed
+    }
+
+    /// Waits for a turn that another process answers.
+    fn watch(self: &Arc<Self>, id: TurnId) -> Arc<Making> {
+        let (feed, task) = (Making::new(), Arc::clone(self));
+        let making = Arc::clone(&feed);
+        tokio::spawn(async move {
+            making.remark("this turn is being answered already".into());
+            loop {
+                tokio::select! {
+                    () = making.unwanted.cancelled() => return,
+                    () = tokio::time::sleep(LOOKED) => {}
+                }
+                match task.own.turn(id).await {
+                    Ok(Turn { state: TurnState::Pending | TurnState::Running, .. }) => {}
+                    Ok(turn) => {
+                        let ended = Ended::again(&turn);
+                        making.text(&ended.text);
+                        return making.end(Ok(Arc::new(ended)));
+                    }
+                    Err(why) => return making.end(Err(why.into())),
+                }
+            }
+        });
+        feed
+    }
+}
+
+/// One who waits in a line, until this is dropped.
+struct Waits<'a>(&'a Line);
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Ended {
+    /// Of a turn that ended before.
+    fn again(turn: &Turn) -> Self {
+        let besides = turn.result.clone().unwrap_or_default();
+        let used = besides.get("usage").cloned().and_then(|used| serde_json::from_value(used).ok());
+        let incomplete = match turn.state {
+            TurnState::Completed => None,
+            _ => Some(turn.incomplete_reason.clone().or(turn.error.clone()).unwrap_or_else(|| "crash_recovered".into())),
+        };
+        Self {
+            turn: turn.id,
+            conversation: turn.conversation,
+            text: turn.answer.as_ref().map(|answer| answer.text.clone()).unwrap_or_default(),
+            reasoning: String::new(),
+            model_requested: turn.model_requested.clone(),
+            model_used: turn.model_used.clone().unwrap_or_else(|| turn.model_requested.clone()),
+            provider: turn.provider.clone(),
+            generation: turn.generation.clone(),
+            finish_reason: turn.finish_reason.clone(),
+            incomplete,
+            used: used.unwrap_or_default(),
+            besides,
+            user_message: Some(turn.user_message.to_string()),
+            assistant_message: turn.answer.as_ref().map(|answer| answer.id.to_string()),
+            version: None,
+            replayed: true,
+        }
+    }
+}
+
+/// Makes one answer.
+struct Maker<'a> {
+    task: &'a Arc<Task>,
+    begun: Begun,
+    wanted: Wanted,
+    feed: &'a Arc<Making>,
+}
+
+/// A request that is about to be sent.
+struct Ready {
+    fitted: Fitted,
+    /// What the whole conversation is, for another try with less of it.
+    history: history::Fittable,
+    estimate: Money,
+    reservation: Option<Reservation>,
+}
+
+/// How asking the model ended.
+enum Asked {
+    Answered(Box<Answer>),
+    Unanswered(Box<Unanswered>),
+    /// Nobody wants it any more; this is what had come.
+    Unwanted { text: String, generation: Option<String> },
+}
+
+impl Maker<'_> {
+    async fn make(self) -> Made {
+        let lease = self.begun.lease;
+        let ready = match self.prepare().await {
+            Ok(ready) => ready,
+            Err(refused) => {
+                let failed = Failed { code: refused.code.as_str().into(), entry: None, reservation: None };
+                self.task.own.fail(lease, failed, Timestamp::now()).await?;
+                return Err(refused);
+            }
+        };
+        // From here on it may be that the model was asked.
+        self.task.own.sent(lease, None, Timestamp::now()).await?;
+        let (estimate, reservation) = (ready.estimate, ready.reservation);
+        let estimated = ready.fitted.report.estimated_prompt_tokens;
+        let context = ready.fitted.report;
+        let asked = self.ask(ready).await;
+        if let Asked::Answered(answer) = &asked {
+            let reported = answer.completion.usage.as_ref().map_or(0, |usage| usage.prompt_tokens);
+            self.task.work.counted(&self.wanted.chosen.id, reported, estimated);
+        }
+        self.end(asked, estimate, reservation, &context).await
+    }
+
+    /// Chooses what of the conversation is sent, and sets its cost aside.
+    async fn prepare(&self) -> Result<Ready, Refused> {
+        let Self { task, begun, wanted, .. } = self;
+        let history = history::load(task, begun, wanted).await?;
+        let fitted = history.fit(task, &wanted.chosen, &wanted.wishes)?;
+        let output = task.output_limit(&wanted.chosen, &wanted.wishes);
+        let tokens = fitted.report.estimated_prompt_tokens;
+        let estimate = task.estimate(&wanted.chosen, tokens, output, wanted.wishes.max_cost_usd)?;
+        let reservation = task.reserve(estimate).await?;
+        Ok(Ready { fitted, history, estimate, reservation })
+    }
+
+    /// Asks the model, and keeps what comes.
+    async fn ask(&self, ready: Ready) -> Asked {
+        let Self { task, begun, wanted, feed } = self;
+        let Ready { fitted, history, .. } = ready;
+        let mut wishes = wanted.wishes.clone();
+        if fitted.compress {
+            let plugin = serde_json::json!({ "id": "context-compression", "engine": "middle-out" });
+            wishes.extra.insert("plugins".into(), Value::Array(vec![plugin]));
+        }
+        let session = task.own.alias_of(begun.conversation.id);
+        let request = task.request(&wanted.chosen, fitted.messages, &wishes, Some(session));
+        let refit = |model: &str, overflow: Overflow| {
+            let limit = overflow.limit?;
+            task.work.window_is(model, limit);
+            let fitted = history.fit(task, &wanted.chosen, &wanted.wishes).ok()?;
+            Some(Smaller { messages: fitted.messages, max_completion_tokens: None })
+        };
+        let call = policy::Call {
+            request,
+            principal: &task.who,
+            fallback_models: &wanted.wishes.fallback_models,
+            terms: task.terms(&wanted.wishes),
+            refit: Some(&refit),
+        };
+        let (opened, mut generations) = mpsc::unbounded_channel();
+        let mut sink = |event| match event {
+            Event::Opened { generation_id } => drop(opened.send(generation_id)),
+            Event::Delta(text) => feed.text(&text),
+            Event::Reasoning(text) => feed.reasoning(&text),
+            Event::Status(status) => feed.remark(status.to_string()),
+            Event::ToolCall { .. } => {}
+        };
+        let mut generation = None;
+        let mut run = std::pin::pin!(task.work.policy.run(&task.work.upstream, call, &mut sink));
+        let mut keeping = interval_at(Instant::now() + KEPT_EVERY, KEPT_EVERY);
+        let mut kept_to = 0;
+        loop {
+            tokio::select! {
+                biased;
+                () = feed.unwanted.cancelled() => {
+                    return Asked::Unwanted { text: feed.so_far(), generation };
+                }
+                asked = &mut run => {
+                    return match asked {
+                        Ok(answer) => Asked::Answered(Box::new(answer)),
+                        Err(unanswered) => Asked::Unanswered(unanswered),
+                    };
+                }
+                Some(id) = generations.recv() => {
+                    generation = id.or(generation);
+                    self.noted(task.own.sent(begun.lease, generation.clone(), Timestamp::now()).await);
+                }
+                _ = keeping.tick() => {
+                    let text = feed.so_far();
+                    let done = if text.len() > kept_to {
+                        kept_to = text.len();
+                        task.own.checkpoint(begun.lease, text, Timestamp::now()).await
+                    } else {
+                        task.own.renew(begun.lease, Timestamp::now()).await
+                    };
+                    self.noted(done);
+                }
+                () = feed.grows(kept_to + KEPT_AFTER) => {
+                    let text = feed.so_far();
+                    kept_to = text.len();
+                    self.noted(task.own.checkpoint(begun.lease, text, Timestamp::now()).await);
+                }
+            }
+        }
+    }
+
+    /// A turn that was taken over need not be answered here any more.
+    fn noted(&self, done: Result<(), kept_as::Error>) {
+        match done {
+            Ok(()) => {}
+            Err(kept_as::Error::Fenced) => self.feed.unwanted.cancel(),
+            Err(why) => tracing::warn!(?why, "a part of an answer could not be kept"),
+        }
+    }
+
+    /// Keeps what came of it. Only then it is told.
+    async fn end(
+        &self,
+        asked: Asked,
+        estimate: Money,
+        reservation: Option<Reservation>,
+        context: &super::context::Report,
+    ) -> Made {
+        let Self { task, begun, wanted, feed } = self;
+        let mut entry = Entry { tool: "chat".into(), simulated: task.work.simulated, ..Entry::default() };
+        let (completion, report, incomplete) = match asked {
+            Asked::Answered(answer) => {
+                let incomplete = match answer.completion.finish_reason.as_deref() {
+                    Some("length") => Some("length".to_owned()),
+                    Some("content_filter") => Some("content_filter".to_owned()),
+                    _ => None,
+                };
+                (answer.completion, answer.report, incomplete)
+            }
+            Asked::Unanswered(unanswered) => {
+                let Unanswered { failure, report } = *unanswered;
+                if failure.partial.is_empty() {
+                    let usage = spent(failure.partial.usage.as_ref(), &report);
+                    entry.model.clone_from(&report.model);
+                    entry.generation.clone_from(&failure.partial.generation_id);
+                    entry.usage = kept(Some(&usage), Money::ZERO);
+                    let entry = (entry.usage.cost > 0 || entry.usage.completion_tokens > 0).then_some(entry);
+                    let failed = Failed { code: failure.code.as_str().into(), entry, reservation };
+                    task.own.fail(begun.lease, failed, Timestamp::now()).await?;
+                    return Err(Refused::failed(&failure, &wanted.chosen.models, &wanted.chosen.id));
+                }
+                let incomplete = failure.broken_by.as_str().to_owned();
+                (*failure.partial, report, Some(incomplete))
+            }
+            Asked::Unwanted { text, generation } => {
+                let completion = Completion { text, generation_id: generation, ..Completion::default() };
+                let report = policy::Report { model: wanted.chosen.id.clone(), ..policy::Report::default() };
+                (completion, report, Some("cancelled".to_owned()))
+            }
+        };
+        entry.model = completion.model.clone().unwrap_or_else(|| report.model.clone());
+        entry.provider.clone_from(&completion.provider);
+        entry.generation.clone_from(&completion.generation_id);
+        entry.usage = match completion.usage.as_ref() {
+            None => kept(None, estimate),
+            usage => kept(Some(&spent(usage, &report)), estimate),
+        };
+        let used = Used::of(&entry.usage);
+        let besides = history::besides(task, &completion, &report, context, &used);
+        let said = !completion.is_empty();
+        let finish = Finish {
+            incomplete_reason: incomplete.clone(),
+            answer: said.then(|| history::answer(&completion)),
+            finish_reason: completion.finish_reason.clone(),
+            result: Some(besides.clone()),
+            entry: entry.clone(),
+            reservation,
+        };
+        let finished = task.own.finish(begun.lease, finish, Timestamp::now()).await?;
+        // A provider that says nothing piece by piece says it at the end.
+        let told = feed.so_far();
+        if let Some(rest) = completion.text.strip_prefix(&told) {
+            feed.text(rest);
+        }
+        Ok(Ended {
+            turn: begun.lease.turn,
+            conversation: begun.conversation.id,
+            text: completion.text,
+            reasoning: completion.reasoning,
+            model_requested: wanted.chosen.id.clone(),
+            model_used: entry.model,
+            provider: entry.provider,
+            generation: entry.generation,
+            finish_reason: completion.finish_reason,
+            incomplete,
+            used,
+            besides,
+            user_message: Some(begun.message.id.to_string()),
+            assistant_message: finished.assistant_message.map(|id| id.to_string()),
+            version: Some(finished.version),
+            replayed: false,
+        })
+    }
+}
