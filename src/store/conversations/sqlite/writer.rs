@@ -132,3 +132,66 @@ async fn commit(
     }
     transaction.commit().await
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+    use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
+
+    use super::*;
+
+    async fn add(writer: &Writer, text: String, outlives: Outlives) -> Result<(), Error> {
+        let add = writer.write(outlives, move |db| {
+            Box::pin(async move {
+                sqlx::query("INSERT INTO t VALUES ($1)").bind(&text).execute(&mut *db).await?;
+                if text == "refused" { Err(Error::NotFound) } else { Ok(()) }
+            })
+        });
+        add.await
+    }
+
+    async fn pool(file: &std::path::Path) -> SqlitePool {
+        let options = SqliteConnectOptions::new().filename(file).create_if_missing(true);
+        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
+        sqlx::raw_sql("PRAGMA max_page_count = 100; CREATE TABLE t (x) ").execute(&pool).await.unwrap();
+        pool
+    }
+
+    async fn count(pool: &SqlitePool) -> i64 {
+        sqlx::query_scalar("SELECT count(*) FROM t").fetch_one(pool).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn each_callers_work_is_done_or_not_whatever_that_of_others_comes_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let pool = pool(&folder.path().join("a.db")).await;
+        let writer = Writer::start(pool.clone(), true);
+        let work = (0..300).map(|n| {
+            let text = if n % 3 == 0 { "refused" } else { "kept" };
+            add(&writer, text.to_owned(), if n % 2 == 0 { Outlives::Machine } else { Outlives::Process })
+        });
+        let done = join_all(work).await;
+        assert_eq!(done.iter().filter(|done| **done == Err(Error::NotFound)).count(), 100);
+        assert_eq!((done.iter().filter(|done| done.is_ok()).count(), count(&pool).await), (200, 200));
+        add(&writer, "kept".to_owned(), Outlives::Process).await.unwrap();
+        let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&pool).await.unwrap();
+        assert_eq!(synchronous, 2, "the next writer waits for the disk again");
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_told_to_all_whose_work_it_has_undone() {
+        let folder = tempfile::tempdir().unwrap();
+        let pool = pool(&folder.path().join("a.db")).await;
+        let writer = Writer::start(pool.clone(), true);
+        let work = (0..20).map(|n| {
+            let text = if n == 10 { "x".repeat(1 << 20) } else { "kept".to_owned() };
+            add(&writer, text, Outlives::Machine)
+        });
+        let done = join_all(work).await;
+        assert!(matches!(done[10], Err(Error::Unavailable(_))), "{:?}", done[10]);
+        let kept = done.iter().filter(|done| done.is_ok()).count() as i64;
+        assert_eq!(count(&pool).await, kept, "what was told to be kept is kept, and nothing else");
+        add(&writer, "kept".to_owned(), Outlives::Machine).await.unwrap();
+        assert_eq!(count(&pool).await, kept + 1);
+    }
+}
