@@ -20,16 +20,17 @@ async fn a_million_rows_add_up_exactly() {
     let million = "INSERT INTO ledger (at, tenant, owner, tool, model, requests, prompt, completion, reasoning,
          cached, cost, estimated, source, simulated)
          WITH RECURSIVE n (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n < 999999)
-         SELECT l.at, l.tenant, l.owner, 'chat', 'm' || n % 7, 1, n, 0, 0, 0, 9007199254 + n * 7919 % 1000003, 0,
+         SELECT l.at, l.tenant, l.owner, 'chat', 'm' || (n % 7), 1, n, 0, 0, 0, 9007199254 + n * 7919 % 1000003, 0,
          'reported', 0 FROM n, (SELECT * FROM ledger LIMIT 1) l";
+    sqlx::raw_sql("PRAGMA cache_size = -300000; PRAGMA synchronous = OFF").execute(&mut rows).await.unwrap();
     sqlx::query(million).execute(&mut rows).await.unwrap();
     let expected: i64 = (0..1_000_000i64).map(|n| 9_007_199_254 + n * 7919 % 1_000_003).sum();
-    for group in [GroupBy::Day, GroupBy::Model, GroupBy::Tool, GroupBy::Conversation, GroupBy::Subject] {
+    for (group, rows) in [(GroupBy::Day, 1), (GroupBy::Model, 8)] {
         let report = ada.usage(by(group)).await.unwrap();
         assert_eq!((report.total.cost, report.total.requests), (expected + 1, 1_000_001));
+        assert_eq!(report.rows.len(), rows);
         assert_eq!(report.rows.iter().map(|row| row.cost).sum::<i64>(), report.total.cost);
     }
-    assert_eq!(ada.usage(by(GroupBy::Model)).await.unwrap().rows.len(), 8);
 }
 
 #[tokio::test]
