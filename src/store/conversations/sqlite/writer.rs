@@ -28,15 +28,20 @@ pub struct Writer(mpsc::Sender<Job>);
 
 struct Job {
     outlives: Outlives,
-    work: Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Worked> + Send>,
+    work: Work,
 }
+
+type Work = Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Worked> + Send>;
 
 /// Work that is done and not committed.
 struct Worked {
     /// The transaction goes on. If not, nothing that was done in it will be kept.
     intact: bool,
-    tell: Box<dyn FnOnce(Result<(), Error>) + Send>,
+    tell: Tell,
 }
+
+/// Tells a caller what its work came to, once it is known whether it is committed.
+type Tell = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
 impl Writer {
     /// `lasting`: there is a disk to wait for.
@@ -119,7 +124,7 @@ async fn write(pool: &SqlitePool, lasting: bool, batch: Vec<Job>) {
 async fn commit(
     connection: &mut SqliteConnection,
     batch: Vec<Job>,
-    told: &mut Vec<Box<dyn FnOnce(Result<(), Error>) + Send>>,
+    told: &mut Vec<Tell>,
 ) -> sqlx::Result<()> {
     // At once a writer's transaction: one that becomes it later can find that another has written meanwhile.
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
