@@ -77,7 +77,7 @@ impl Writer {
                 })
             }),
         };
-        let gone = || Error::Unavailable("the writer has ended".to_owned());
+        let gone = || Error::Unavailable("the writer did not come to it".to_owned());
         self.0.send(job).await.map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
     }
@@ -105,20 +105,34 @@ async fn write(pool: &SqlitePool, lasting: bool, batch: Vec<Job>) {
     let mut told = Vec::with_capacity(batch.len());
     let written = async {
         let mut connection = pool.acquire().await?;
-        if waits || !lasting {
-            return commit(&mut connection, batch, &mut told).await;
-        }
-        sqlx::query("PRAGMA synchronous = NORMAL").execute(&mut *connection).await?;
-        let done = commit(&mut connection, batch, &mut told).await;
-        if sqlx::query("PRAGMA synchronous = FULL").execute(&mut *connection).await.is_err() {
-            // The next to use it would take for kept what is not: another is opened in its place.
+        let written = synchronized(&mut connection, waits || !lasting, batch, &mut told).await;
+        if written.is_err() && lasting {
+            // What state it is in is not known: a full disk ends transactions by itself. Another is opened in
+            // its place.
             connection.close_on_drop();
         }
-        done
+        written
     };
-    let written = written.await.inspect_err(|why| tracing::warn!(%why, "conversations cannot be kept"));
+    let written: sqlx::Result<()> = written.await;
+    let written = written.inspect_err(|why| tracing::warn!(%why, "conversations cannot be kept"));
     let written = written.map_err(Error::from);
     told.into_iter().for_each(|tell| tell(written.clone()));
+}
+
+/// Commits and waits for the disk, or does not.
+async fn synchronized(
+    connection: &mut SqliteConnection,
+    waits: bool,
+    batch: Vec<Job>,
+    told: &mut Vec<Tell>,
+) -> sqlx::Result<()> {
+    if waits {
+        return commit(connection, batch, told).await;
+    }
+    sqlx::query("PRAGMA synchronous = NORMAL").execute(&mut *connection).await?;
+    commit(connection, batch, told).await?;
+    sqlx::query("PRAGMA synchronous = FULL").execute(connection).await?;
+    Ok(())
 }
 
 async fn commit(
