@@ -13,6 +13,7 @@ mod children;
 mod cli;
 mod config;
 mod connections;
+mod conversations;
 mod credentials;
 mod crowd;
 mod defaults;

@@ -25,8 +25,10 @@ const MOST: u32 = 100;
 const AROUND: usize = 80;
 
 pub async fn search(mine: &Mine, search: Search) -> Result<Found, Error> {
-    let words: Vec<String> = search.query.split_whitespace().map(str::to_lowercase).collect();
-    let words: Vec<_> = words.into_iter().filter(|word| word.chars().any(char::is_alphanumeric)).collect();
+    // A control character is in no word, and for SQLite a zero ends the text.
+    let words = search.query.split(|letter: char| letter.is_whitespace() || letter.is_control());
+    let words = words.map(|word| word.trim_matches(|letter: char| !letter.is_alphanumeric()).to_lowercase());
+    let words: Vec<_> = words.filter(|word| !word.is_empty()).collect();
     if words.is_empty() {
         return Ok(Found { hits: Vec::new(), truncated: false });
     }

@@ -89,7 +89,6 @@ enum Keyed {
     Known(Start),
     /// It came to nothing: it is run again, with the message that is there already.
     Again {
-        turn: i64,
         thread: Box<Thread>,
         question: i64,
         branch: bool,
@@ -111,11 +110,7 @@ async fn begin(
     };
     let (mut thread, question, branch) = match keyed {
         Keyed::Known(start) => return Ok(start),
-        Keyed::Again { turn, thread, question, branch } => {
-            let forget = sqlx::query("UPDATE turn SET key = NULL WHERE number = $1 AND owner = $2");
-            forget.bind(turn).bind(&mine.owner).execute(&mut *db).await?;
-            (*thread, Question::Asked(question), branch)
-        }
+        Keyed::Again { thread, question, branch } => (*thread, Question::Asked(question), branch),
         Keyed::New => asked(db, mine, &turn, now).await?,
     };
     check_running(db, mine, &thread, branch).await?;
@@ -256,8 +251,14 @@ async fn keyed(
     Ok(match turn.state {
         TurnState::Pending | TurnState::Running => Keyed::Known(Start::Running(Box::new(turn))),
         TurnState::Incomplete | TurnState::Failed if turn.answer.is_none() => {
-            let (turn, question) = (row.try_get("number")?, row.try_get("question")?);
-            Keyed::Again { turn, thread: Box::new(thread), question, branch: row.try_get("branch")? }
+            let forget = sqlx::query("UPDATE turn SET key = NULL WHERE owner = $1 AND key = $2");
+            forget.bind(&mine.owner).bind(key).execute(&mut *db).await?;
+            let (question, branch): (i64, bool) = (row.try_get("question")?, row.try_get("branch")?);
+            // Where others have spoken meanwhile, it is asked anew behind them.
+            if !branch && thread.spot(db, question).await?.parent != thread.head {
+                return Ok(Keyed::New);
+            }
+            Keyed::Again { thread: Box::new(thread), question, branch }
         }
         _ => Keyed::Known(Start::Replay(Box::new(turn))),
     })

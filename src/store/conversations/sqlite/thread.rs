@@ -46,6 +46,7 @@ struct Face {
 pub struct Spot {
     pub id: MessageId,
     pub seq: i64,
+    pub parent: Option<i64>,
     pub depth: i64,
 }
 
@@ -288,7 +289,7 @@ impl Thread {
     /// Where a message is, by its seq.
     pub async fn spot(&self, db: &mut SqliteConnection, seq: i64) -> Result<Spot, Error> {
         let row = sqlx::query(
-            "SELECT m.id, m.seq, m.depth FROM message m JOIN conversation c ON c.number = m.conversation
+            "SELECT m.id, m.seq, m.parent, m.depth FROM message m JOIN conversation c ON c.number = m.conversation
              WHERE c.number = $1 AND c.owner = $2 AND m.seq = $3",
         );
         let row = row.bind(self.number).bind(&self.owner).bind(seq).fetch_optional(db).await?;
@@ -298,7 +299,7 @@ impl Thread {
     /// Where a message is, by its id.
     pub async fn spot_of(&self, db: &mut SqliteConnection, id: MessageId) -> Result<Spot, Error> {
         let row = sqlx::query(
-            "SELECT m.id, m.seq, m.depth FROM message m JOIN conversation c ON c.number = m.conversation
+            "SELECT m.id, m.seq, m.parent, m.depth FROM message m JOIN conversation c ON c.number = m.conversation
              WHERE c.number = $1 AND c.owner = $2 AND m.id = $3",
         );
         let row = row.bind(self.number).bind(&self.owner).bind(id.to_string()).fetch_optional(db).await?;
@@ -362,7 +363,7 @@ impl Thread {
             created: now,
             superseded_by: None,
         };
-        Ok((message, Spot { id, seq, depth }))
+        Ok((message, Spot { id, seq, parent: parent.map(|parent| parent.seq), depth }))
     }
 
     /// Is there room for so many more messages?
@@ -373,7 +374,12 @@ impl Thread {
 }
 
 fn spot(row: &SqliteRow) -> Result<Spot, Error> {
-    Ok(Spot { id: rows::id(row, "id")?, seq: row.try_get("seq")?, depth: row.try_get("depth")? })
+    Ok(Spot {
+        id: rows::id(row, "id")?,
+        seq: row.try_get("seq")?,
+        parent: row.try_get("parent")?,
+        depth: row.try_get("depth")?,
+    })
 }
 
 /// When nobody will have used it for too long; sooner, if it says so itself or is too old by then.

@@ -28,15 +28,20 @@ pub struct Writer(mpsc::Sender<Job>);
 
 struct Job {
     outlives: Outlives,
-    work: Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Worked> + Send>,
+    work: Work,
 }
+
+type Work = Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Worked> + Send>;
 
 /// Work that is done and not committed.
 struct Worked {
     /// The transaction goes on. If not, nothing that was done in it will be kept.
     intact: bool,
-    tell: Box<dyn FnOnce(Result<(), Error>) + Send>,
+    tell: Tell,
 }
+
+/// Tells a caller what its work came to, once it is known whether it is committed.
+type Tell = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
 impl Writer {
     /// `lasting`: there is a disk to wait for.
@@ -72,7 +77,7 @@ impl Writer {
                 })
             }),
         };
-        let gone = || Error::Unavailable("the writer has ended".to_owned());
+        let gone = || Error::Unavailable("the writer did not come to it".to_owned());
         self.0.send(job).await.map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
     }
@@ -100,26 +105,40 @@ async fn write(pool: &SqlitePool, lasting: bool, batch: Vec<Job>) {
     let mut told = Vec::with_capacity(batch.len());
     let written = async {
         let mut connection = pool.acquire().await?;
-        if waits || !lasting {
-            return commit(&mut connection, batch, &mut told).await;
-        }
-        sqlx::query("PRAGMA synchronous = NORMAL").execute(&mut *connection).await?;
-        let done = commit(&mut connection, batch, &mut told).await;
-        if sqlx::query("PRAGMA synchronous = FULL").execute(&mut *connection).await.is_err() {
-            // The next to use it would take for kept what is not: another is opened in its place.
+        let written = synchronized(&mut connection, waits || !lasting, batch, &mut told).await;
+        if written.is_err() && lasting {
+            // What state it is in is not known: a full disk ends transactions by itself. Another is opened in
+            // its place.
             connection.close_on_drop();
         }
-        done
+        written
     };
-    let written = written.await.inspect_err(|why| tracing::warn!(%why, "conversations cannot be kept"));
+    let written: sqlx::Result<()> = written.await;
+    let written = written.inspect_err(|why| tracing::warn!(%why, "conversations cannot be kept"));
     let written = written.map_err(Error::from);
     told.into_iter().for_each(|tell| tell(written.clone()));
+}
+
+/// Commits and waits for the disk, or does not.
+async fn synchronized(
+    connection: &mut SqliteConnection,
+    waits: bool,
+    batch: Vec<Job>,
+    told: &mut Vec<Tell>,
+) -> sqlx::Result<()> {
+    if waits {
+        return commit(connection, batch, told).await;
+    }
+    sqlx::query("PRAGMA synchronous = NORMAL").execute(&mut *connection).await?;
+    commit(connection, batch, told).await?;
+    sqlx::query("PRAGMA synchronous = FULL").execute(connection).await?;
+    Ok(())
 }
 
 async fn commit(
     connection: &mut SqliteConnection,
     batch: Vec<Job>,
-    told: &mut Vec<Box<dyn FnOnce(Result<(), Error>) + Send>>,
+    told: &mut Vec<Tell>,
 ) -> sqlx::Result<()> {
     // At once a writer's transaction: one that becomes it later can find that another has written meanwhile.
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
@@ -131,4 +150,67 @@ async fn commit(
         }
     }
     transaction.commit().await
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+    use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
+
+    use super::*;
+
+    async fn add(writer: &Writer, text: String, outlives: Outlives) -> Result<(), Error> {
+        let add = writer.write(outlives, move |db| {
+            Box::pin(async move {
+                sqlx::query("INSERT INTO t VALUES ($1)").bind(&text).execute(&mut *db).await?;
+                if text == "refused" { Err(Error::NotFound) } else { Ok(()) }
+            })
+        });
+        add.await
+    }
+
+    async fn pool(file: &std::path::Path) -> SqlitePool {
+        let options = SqliteConnectOptions::new().filename(file).create_if_missing(true);
+        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
+        sqlx::raw_sql("PRAGMA max_page_count = 100; CREATE TABLE t (x) ").execute(&pool).await.unwrap();
+        pool
+    }
+
+    async fn count(pool: &SqlitePool) -> i64 {
+        sqlx::query_scalar("SELECT count(*) FROM t").fetch_one(pool).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn each_callers_work_is_done_or_not_whatever_that_of_others_comes_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let pool = pool(&folder.path().join("a.db")).await;
+        let writer = Writer::start(pool.clone(), true);
+        let work = (0..300).map(|n| {
+            let text = if n % 3 == 0 { "refused" } else { "kept" };
+            add(&writer, text.to_owned(), if n % 2 == 0 { Outlives::Machine } else { Outlives::Process })
+        });
+        let done = join_all(work).await;
+        assert_eq!(done.iter().filter(|done| **done == Err(Error::NotFound)).count(), 100);
+        assert_eq!((done.iter().filter(|done| done.is_ok()).count(), count(&pool).await), (200, 200));
+        add(&writer, "kept".to_owned(), Outlives::Process).await.unwrap();
+        let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&pool).await.unwrap();
+        assert_eq!(synchronous, 2, "the next writer waits for the disk again");
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_told_to_all_whose_work_it_has_undone() {
+        let folder = tempfile::tempdir().unwrap();
+        let pool = pool(&folder.path().join("a.db")).await;
+        let writer = Writer::start(pool.clone(), true);
+        let work = (0..20).map(|n| {
+            let text = if n == 10 { "x".repeat(1 << 20) } else { "kept".to_owned() };
+            add(&writer, text, Outlives::Machine)
+        });
+        let done = join_all(work).await;
+        assert!(matches!(done[10], Err(Error::Unavailable(_))), "{:?}", done[10]);
+        let kept = done.iter().filter(|done| done.is_ok()).count() as i64;
+        assert_eq!(count(&pool).await, kept, "what was told to be kept is kept, and nothing else");
+        add(&writer, "kept".to_owned(), Outlives::Machine).await.unwrap();
+        assert_eq!(count(&pool).await, kept + 1);
+    }
 }
