@@ -110,7 +110,8 @@ impl Catalog {
                 Kept { snapshot: Arc::new(snapshot), stale_at, unusable_at, tried: None }
             }
             None => {
-                let snapshot = Snapshot { built_in: true, stale: true, ..Snapshot::new(always(), SystemTime::now()) };
+                let snapshot =
+                    Snapshot { built_in: true, stale: true, ..Snapshot::new(always(), SystemTime::now()) };
                 Kept { snapshot: Arc::new(snapshot), stale_at: now, unusable_at: now, tried: None }
             }
         };

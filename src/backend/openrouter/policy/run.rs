@@ -120,7 +120,8 @@ impl<'a> Run<'a> {
             return false;
         };
         self.request.messages = smaller.messages;
-        self.request.max_completion_tokens = smaller.max_completion_tokens.or(self.request.max_completion_tokens);
+        self.request.max_completion_tokens =
+            smaller.max_completion_tokens.or(self.request.max_completion_tokens);
         self.told.status(Status::Refitted { limit: overflow.limit });
         true
     }

@@ -33,7 +33,8 @@ pub fn of_error(error: &Value, status: Option<u16>, headers: &HeaderMap, phase: 
     let said = text(error, "message").or_else(|| error.as_str().map(str::to_owned)).unwrap_or_default();
     let upstream_code = text(error, "code").filter(|code| code.parse::<u16>().is_err());
     let number = number(error.get("code")).or_else(|| number(error.get("http_status"))).or(status);
-    let error_type = text(metadata, "error_type").or_else(|| text(error, "error_type")).or(upstream_code.clone());
+    let error_type =
+        text(metadata, "error_type").or_else(|| text(error, "error_type")).or(upstream_code.clone());
     let availability = error.get("availability").unwrap_or(&Value::Null);
     let facts = Facts {
         status: number,
@@ -197,7 +198,8 @@ pub fn affordable(message: &str) -> Option<u64> {
 /// The number that begins a text.
 fn number_in(text: &str) -> Option<u64> {
     let text = text.trim_start();
-    let digits: String = text.chars().take_while(|c| c.is_ascii_digit() || *c == ',').filter(|c| *c != ',').collect();
+    let digits: String =
+        text.chars().take_while(|c| c.is_ascii_digit() || *c == ',').filter(|c| *c != ',').collect();
     digits.parse().ok()
 }
 
@@ -312,7 +314,8 @@ mod tests {
 
     #[test]
     fn a_code_may_be_a_word_or_nothing() {
-        let failure = check(json!({"code":"server_error","message":"oops"}), 200, Code::UpstreamUnavailable, true);
+        let failure =
+            check(json!({"code":"server_error","message":"oops"}), 200, Code::UpstreamUnavailable, true);
         assert_eq!(failure.upstream_code.as_deref(), Some("server_error"));
         check(json!({"code":"429","message":"slow"}), 200, Code::RateLimited, true);
         check(json!({"code":null,"message":null}), 503, Code::UpstreamOverloaded, true);
