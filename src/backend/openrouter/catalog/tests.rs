@@ -1,5 +1,6 @@
 //! Is the list of models right, whatever is written in it, and fresh enough?
 
+#[cfg(test)]
 use std::{
     collections::{HashSet, VecDeque},
     sync::atomic::{AtomicUsize, Ordering},

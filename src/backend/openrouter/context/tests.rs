@@ -1,5 +1,6 @@
 //! Is what is sent within its bounds, whole, and from the end?
 
+#[cfg(test)]
 use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
 use serde_json::json;
 

@@ -1,5 +1,6 @@
 //! Which attachments are sent, and how?
 
+#[cfg(test)]
 use serde_json::json;
 
 use super::*;

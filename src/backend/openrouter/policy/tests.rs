@@ -1,5 +1,6 @@
 //! Is each row of the table kept, and what is said to the sink the text of the answer?
 
+#[cfg(test)]
 use std::{collections::VecDeque, sync::Mutex};
 
 use serde_json::json;

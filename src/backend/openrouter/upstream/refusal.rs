@@ -51,8 +51,9 @@ pub fn of_error(error: &Value, status: Option<u16>, headers: &HeaderMap, phase: 
     };
     let mut failure = Failure::new(code, phase, presentable(message, code));
     let retry_after = availability.get("retry_after").and_then(Value::as_f64).and_then(seconds);
-    failure.retry_after = retry_after_of(headers).or(retry_after);
     failure.resets_at = resets_at(headers, metadata);
+    let until = || failure.resets_at?.duration_since(SystemTime::now()).ok();
+    failure.retry_after = retry_after_of(headers).or(retry_after).or_else(until);
     failure.retryable = match availability.get("retryable").and_then(Value::as_bool) {
         Some(retryable) => retryable,
         None => failure.retryable || facts.is_in_flight() && failure.retry_after.is_some(),
@@ -166,7 +167,7 @@ impl Facts<'_> {
             Some(408 | 504 | 524) => Code::UpstreamTimeout,
             Some(429) => Code::RateLimited,
             Some(503 | 529) => Code::UpstreamOverloaded,
-            Some(400..500) => Code::InvalidInput,
+            Some(400..=498) => Code::InvalidInput,
             Some(_) | None => Code::UpstreamUnavailable,
         }
     }
@@ -332,6 +333,17 @@ mod tests {
         let failure = read(&error, Some(402), &headers, Phase::Refused).unwrap();
         assert_eq!((failure.code, failure.retryable), (Code::PaymentRequired, true));
         assert_eq!(failure.retry_after, Some(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn a_limit_that_begins_anew_says_when() {
+        let mut headers = HeaderMap::new();
+        let later = SystemTime::now() + Duration::from_secs(3600);
+        let later = later.duration_since(UNIX_EPOCH).unwrap().as_millis();
+        headers.insert("x-ratelimit-reset", later.to_string().parse().unwrap());
+        let error = json!({"error": {"message": "slow", "code": 429}});
+        let wait = read(&error, Some(429), &headers, Phase::Refused).unwrap().retry_after.unwrap();
+        assert!((3000..=3600).contains(&wait.as_secs()), "{wait:?}");
     }
 
     #[test]

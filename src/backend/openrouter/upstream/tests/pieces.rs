@@ -1,5 +1,6 @@
 //! Does a stream mean the same however its bytes are cut?
 
+#[cfg(test)]
 use proptest::prelude::*;
 use serde_json::json;
 

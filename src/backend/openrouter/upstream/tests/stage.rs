@@ -1,5 +1,6 @@
 //! How does a test say what the upstream does, byte by byte?
 
+#[cfg(test)]
 use std::{
     sync::{Arc, Mutex},
     time::Duration,

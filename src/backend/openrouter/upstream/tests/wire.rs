@@ -1,5 +1,6 @@
 //! What does a request look like on the wire, and what is made of each fault there?
 
+#[cfg(test)]
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::{Value, json};
@@ -315,12 +316,9 @@ async fn nobody_at_the_address_is_told_apart_from_nobody_answering() {
         assert!(!failure.message.contains("127.0.0.1"), "{}", failure.message);
     }
     // Whoever speaks no TLS where it is expected is nobody, too.
-    let stage = Stage::new(vec![]).await;
-    let settings =
-        Settings { base_url: stage.upstream.base_url().replace("http:", "https:"), ..Settings::default() };
     let plain = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let settings =
-        Settings { base_url: format!("https://{}/api/v1", plain.local_addr().unwrap()), ..settings };
+    let base_url = format!("https://{}/api/v1", plain.local_addr().unwrap());
+    let settings = Settings { base_url, ..Settings::default() };
     tokio::spawn(async move {
         use tokio::io::AsyncWriteExt as _;
         while let Ok((mut socket, _)) = plain.accept().await {
