@@ -226,7 +226,8 @@ fn decimal(text: &str, places: u32, round: Round) -> Result<i128, NotMoney> {
     let mut rest = Rest::default();
     for (at, digit) in whole.bytes().chain(fraction.bytes()).map(|byte| byte - b'0').enumerate() {
         if (at as i64) < kept {
-            units = units.checked_mul(10).and_then(|units| units.checked_add(digit.into())).ok_or(NotMoney)?;
+            units =
+                units.checked_mul(10).and_then(|units| units.checked_add(digit.into())).ok_or(NotMoney)?;
         } else {
             rest.nearest |= at as i64 == kept && digit >= 5;
             rest.any |= digit != 0;

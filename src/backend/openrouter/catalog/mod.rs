@@ -110,7 +110,8 @@ impl Catalog {
                 Kept { snapshot: Arc::new(snapshot), stale_at, unusable_at, tried: None }
             }
             None => {
-                let snapshot = Snapshot { built_in: true, stale: true, ..Snapshot::new(always(), SystemTime::now()) };
+                let snapshot =
+                    Snapshot { built_in: true, stale: true, ..Snapshot::new(always(), SystemTime::now()) };
                 Kept { snapshot: Arc::new(snapshot), stale_at: now, unusable_at: now, tried: None }
             }
         };
@@ -171,6 +172,7 @@ impl Catalog {
     }
 
     async fn replace(&self) {
+        let _landing = Landing(self);
         let fetched = (self.fetch)().await;
         let (now, at) = (Instant::now(), SystemTime::now());
         let next = match fetched {
@@ -197,7 +199,15 @@ impl Catalog {
             }
         };
         self.kept.store(Arc::new(next));
-        *self.flight.lock().expect("no code panics while it holds this lock") = None;
+    }
+}
+
+/// The end of a fetch, however it came about: the next may begin.
+struct Landing<'a>(&'a Catalog);
+
+impl Drop for Landing<'_> {
+    fn drop(&mut self) {
+        *self.0.flight.lock().expect("no code panics while it holds this lock") = None;
     }
 }
 

@@ -108,6 +108,10 @@ impl Snapshot {
 
     /// Models whose names look most like this one.
     pub fn suggestions(&self, name: &str, most: usize) -> Vec<String> {
-        similar::most_like(name, self.models.iter().map(|model| (model.id.as_str(), model.name.as_str())), most)
+        similar::most_like(
+            name,
+            self.models.iter().map(|model| (model.id.as_str(), model.name.as_str())),
+            most,
+        )
     }
 }

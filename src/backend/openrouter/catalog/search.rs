@@ -64,7 +64,8 @@ impl Snapshot {
     pub fn search(&self, search: &Search<'_>) -> Found {
         let words: Vec<String> =
             search.query.unwrap_or_default().split_whitespace().map(str::to_lowercase).collect();
-        let fits = |model: &&Arc<Model>| search.fits(model) && words.iter().all(|word| model.words.contains(word));
+        let fits =
+            |model: &&Arc<Model>| search.fits(model) && words.iter().all(|word| model.words.contains(word));
         let mut models: Vec<Arc<Model>> = self.models.iter().filter(fits).cloned().collect();
         // All of these keep the order of what is equal, which is that of popularity.
         match search.sort {
@@ -88,8 +89,12 @@ impl Snapshot {
 impl Search<'_> {
     fn fits(&self, model: &Model) -> bool {
         let has_all = |wanted: &[String], has: &[String]| wanted.iter().all(|one| has.contains(one));
-        let at_most = |price: Option<Price>, most: Option<Price>| most.is_none_or(|most| price.is_some_and(|price| price <= most));
-        let at_least = |kind: &str, least: Option<f64>| least.is_none_or(|least| model.index(kind).is_some_and(|has| has >= least));
+        let at_most = |price: Option<Price>, most: Option<Price>| {
+            most.is_none_or(|most| price.is_some_and(|price| price <= most))
+        };
+        let at_least = |kind: &str, least: Option<f64>| {
+            least.is_none_or(|least| model.index(kind).is_some_and(|has| has >= least))
+        };
         self.author.is_none_or(|author| model.author().eq_ignore_ascii_case(author))
             && has_all(self.input_modalities, &model.input_modalities)
             && has_all(self.output_modalities, &model.output_modalities)

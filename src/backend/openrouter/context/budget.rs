@@ -76,6 +76,10 @@ mod tests {
     #[test]
     fn a_window_of_nothing_has_no_room() {
         check(Limits::default(), 16, 0);
-        check(Limits { window: u64::MAX, ..Limits::default() }, 4096, Budget::new(Limits { window: u64::MAX, ..Limits::default() }).tokens);
+        check(
+            Limits { window: u64::MAX, ..Limits::default() },
+            4096,
+            Budget::new(Limits { window: u64::MAX, ..Limits::default() }).tokens,
+        );
     }
 }

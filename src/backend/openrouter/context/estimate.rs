@@ -53,7 +53,8 @@ pub fn of_image(detail: Detail, pixels: Option<(u32, u32)>) -> u64 {
         (Detail::High, None) => USUAL_TILES,
         (Detail::High, Some((width, height))) => {
             // It is brought down to 2048 pixels, then its shorter side to 768, and cut into squares of 512.
-            let (long, short) = (f64::from(width.max(height)).max(1.0), f64::from(width.min(height)).max(1.0));
+            let (long, short) =
+                (f64::from(width.max(height)).max(1.0), f64::from(width.min(height)).max(1.0));
             let scale = (2048.0 / long).min(1.0);
             let scale = scale * (768.0 / (short * scale)).min(1.0);
             let squares = |side: f64| (side * scale / 512.0).ceil().max(1.0) as u64;
@@ -71,7 +72,9 @@ pub fn of_message(message: &Message) -> u64 {
         Content::Parts(parts) => parts.iter().map(of_part).sum(),
     };
     let calls = message.tool_calls.iter();
-    let calls: u64 = calls.map(|call| of_text(&call.function.name) + of_text(&call.function.arguments) + PER_MESSAGE).sum();
+    let calls: u64 = calls
+        .map(|call| of_text(&call.function.name) + of_text(&call.function.arguments) + PER_MESSAGE)
+        .sum();
     // What is replayed is read again, too.
     let replayed = message.extra.values().map(|value| of_text(&value.to_string())).sum::<u64>();
     said + calls + replayed + PER_MESSAGE

@@ -170,7 +170,8 @@ impl Conversation {
             };
             summary = self.summary.take().filter(fits);
         }
-        let wants_summary_of = (self.strategy == Strategy::Summarize && start > 0 && summary.is_none()).then_some(start);
+        let wants_summary_of =
+            (self.strategy == Strategy::Summarize && start > 0 && summary.is_none()).then_some(start);
         let start = self.begin(summary.as_ref().map_or(start, |summary| summary.covers));
         Ok(self.put_together(start, summary, wants_summary_of, fixed, budget))
     }

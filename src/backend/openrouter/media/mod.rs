@@ -199,7 +199,8 @@ impl Settings {
         }
         let found = sniff::format(bytes);
         let Some(format) = found.filter(|format| format.kind() == kind) else {
-            let found = found.map_or_else(|| "nothing that is known here".into(), |format| format.mime().to_owned());
+            let found =
+                found.map_or_else(|| "nothing that is known here".into(), |format| format.mime().to_owned());
             return Err(Rejected::Format { name, found, what: kind.called(), wanted: sniff::wanted(kind) });
         };
         match said {
@@ -241,7 +242,8 @@ fn data_url<'a>(url: &'a str, name: &str) -> Result<Option<(Option<String>, &'a 
         }
         Some("data") => {
             let (head, text) = url["data:".len()..].split_once(',').ok_or_else(wrong)?;
-            let mime = head.strip_suffix(";base64").ok_or_else(|| Rejected::Base64 { name: name.to_owned() })?;
+            let mime =
+                head.strip_suffix(";base64").ok_or_else(|| Rejected::Base64 { name: name.to_owned() })?;
             let mime = mime.split(';').next().filter(|mime| !mime.is_empty()).map(str::to_owned);
             Ok(Some((mime, text)))
         }
@@ -282,7 +284,12 @@ fn text(bytes: Vec<u8>, name: String) -> Result<Checked, Rejected> {
     let size = bytes.len();
     let Ok(text) = String::from_utf8(bytes) else {
         let found = "not UTF-8".to_owned();
-        return Err(Rejected::Format { name, found, what: Kind::Text.called(), wanted: sniff::wanted(Kind::Text) });
+        return Err(Rejected::Format {
+            name,
+            found,
+            what: Kind::Text.called(),
+            wanted: sniff::wanted(Kind::Text),
+        });
     };
     let text = format!("[attached text: {name}]\n{text}");
     let media = media(Kind::Text, name, of_text(&text));

@@ -64,7 +64,10 @@ impl Format {
     pub fn may_be_called(self, said: &str) -> bool {
         let said = said.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         let (mime, _, others) = self.names();
-        said.is_empty() || said == "application/octet-stream" || said == mime || others.contains(&said.as_str())
+        said.is_empty()
+            || said == "application/octet-stream"
+            || said == mime
+            || others.contains(&said.as_str())
     }
 }
 

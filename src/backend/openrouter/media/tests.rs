@@ -1,12 +1,14 @@
 //! Which attachments are sent, and how?
 
+#[cfg(test)]
 use serde_json::json;
 
 use super::*;
 
 /// A PNG of so many pixels, as far as its head goes.
 fn png(width: u32, height: u32) -> Vec<u8> {
-    [b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR".as_slice(), &width.to_be_bytes(), &height.to_be_bytes(), b"tail"].concat()
+    [b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR".as_slice(), &width.to_be_bytes(), &height.to_be_bytes(), b"tail"]
+        .concat()
 }
 
 fn attachment(kind: Kind, source: Source) -> Attachment {
@@ -62,12 +64,16 @@ fn addresses_are_passed_on_if_they_are_https() {
     ] {
         assert_eq!(check(url(Kind::Image, wrong)), Err(Rejected::Address { name: "it".into() }), "{wrong}");
     }
-    assert_eq!(check(url(Kind::Audio, "https://example.com/a.mp3")), Err(Rejected::NeedsData { name: "it".into() }));
+    assert_eq!(
+        check(url(Kind::Audio, "https://example.com/a.mp3")),
+        Err(Rejected::NeedsData { name: "it".into() })
+    );
 }
 
 #[test]
 fn data_urls_are_looked_into() {
-    let inside = |head: &str, bytes: &[u8]| url(Kind::Image, &format!("data:{head},{}", STANDARD.encode(bytes)));
+    let inside =
+        |head: &str, bytes: &[u8]| url(Kind::Image, &format!("data:{head},{}", STANDARD.encode(bytes)));
     assert!(check(inside("image/png;base64", &png(1, 1))).is_ok());
     let wrong = check(inside("image/jpeg;base64", &png(1, 1)));
     assert!(matches!(wrong, Err(Rejected::Mislabelled { found: "image/png", .. })), "{wrong:?}");

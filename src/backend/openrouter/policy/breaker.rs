@@ -72,7 +72,8 @@ impl Breakers {
     /// What is left alone now.
     pub fn open(&self, now: Instant) -> Vec<String> {
         let known = self.known();
-        let open = known.iter().filter(|(_, one)| one.open_until.is_some_and(|until| now < until || one.probing));
+        let open =
+            known.iter().filter(|(_, one)| one.open_until.is_some_and(|until| now < until || one.probing));
         let mut names: Vec<_> = open.map(|(name, _)| name.clone()).collect();
         names.sort_unstable();
         names

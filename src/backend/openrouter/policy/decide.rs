@@ -55,9 +55,13 @@ pub struct Tried {
 /// The next step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    Retry { after: Duration },
+    Retry {
+        after: Duration,
+    },
     /// With a lower limit on the answer.
-    Cap { tokens: u64 },
+    Cap {
+        tokens: u64,
+    },
     /// With less of the conversation.
     Refit,
     /// Another model, if there is one.
@@ -228,9 +232,12 @@ mod tests {
     #[test]
     fn what_may_pass_is_tried_twice_more() {
         assert_eq!(retries(&failure(Code::UpstreamUnavailable, Phase::Connecting)), 2);
-        for code in
-            [Code::UpstreamUnavailable, Code::UpstreamOverloaded, Code::UpstreamTimeout, Code::UpstreamProtocol]
-        {
+        for code in [
+            Code::UpstreamUnavailable,
+            Code::UpstreamOverloaded,
+            Code::UpstreamTimeout,
+            Code::UpstreamProtocol,
+        ] {
             assert_eq!(retries(&failure(code, Phase::Refused)), 2, "{code}");
         }
     }
@@ -257,7 +264,8 @@ mod tests {
         assert_eq!(steps(&far), [Next::Fallback]);
         let soon = Failure { retry_after: after(0), ..limited };
         assert_eq!(retries(&soon), 5);
-        let overloaded = Failure { retry_after: after(3), ..failure(Code::UpstreamOverloaded, Phase::Refused) };
+        let overloaded =
+            Failure { retry_after: after(3), ..failure(Code::UpstreamOverloaded, Phase::Refused) };
         let wait = Next::Retry { after: Duration::from_secs(3) };
         assert_eq!(steps(&overloaded), [wait, wait, Next::Fallback]);
     }
@@ -306,7 +314,8 @@ mod tests {
     #[test]
     fn there_is_no_wait_beyond_the_end_of_the_call() {
         let failed = failure(Code::UpstreamUnavailable, Phase::Refused);
-        let late = next(&failed, &mut Tried::default(), &Terms::default(), MOST, Duration::from_millis(200), 0.0);
+        let late =
+            next(&failed, &mut Tried::default(), &Terms::default(), MOST, Duration::from_millis(200), 0.0);
         assert_eq!(late, Next::GiveUp);
     }
 

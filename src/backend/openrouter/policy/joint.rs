@@ -64,15 +64,18 @@ impl Joint {
 /// How many bytes at the beginning of a text repeat the end of another.
 fn repeated(before: &str, text: &str) -> usize {
     let ends = before.char_indices().map(|(at, _)| &before[at..]);
-    let overlap = ends.filter(|end| text.starts_with(end)).find(|end| {
-        end.len() >= SHORTEST && end.chars().filter(|c| c.is_alphanumeric()).count() >= LETTERS
-    });
+    let overlap = ends
+        .filter(|end| text.starts_with(end))
+        .find(|end| end.len() >= SHORTEST && end.chars().filter(|c| c.is_alphanumeric()).count() >= LETTERS);
     match overlap {
         Some(end) => end.len(),
         // White space at the end was not sent back, so the model may write it again.
         None => {
             let space = &before[before.trim_end().len()..];
-            let same = space.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| text.starts_with(&space[..*end]));
+            let same = space
+                .char_indices()
+                .map(|(at, c)| at + c.len_utf8())
+                .take_while(|end| text.starts_with(&space[..*end]));
             same.last().unwrap_or(0)
         }
     }

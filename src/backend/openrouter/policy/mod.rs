@@ -30,8 +30,8 @@ mod run; //     one request after the other, until there is an answer
 use breaker::Breakers;
 pub use decide::Terms;
 use free::Free;
-use queue::Queue;
 pub use queue::Held;
+use queue::Queue;
 use run::Run;
 
 /// How requests are sent again, left alone and lined up.
@@ -210,7 +210,12 @@ impl Policy {
     }
 
     /// Answers a call, with as many requests as that takes and the settings allow.
-    pub async fn run(&self, chat: &dyn Chat, call: Call<'_>, sink: Sink<'_>) -> Result<Answer, Box<Unanswered>> {
+    pub async fn run(
+        &self,
+        chat: &dyn Chat,
+        call: Call<'_>,
+        sink: Sink<'_>,
+    ) -> Result<Answer, Box<Unanswered>> {
         let mut told = Told { sink, report: Report::default() };
         let held = match self.queue.try_enter(call.principal) {
             Some(held) => Ok(held),

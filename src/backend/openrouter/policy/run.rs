@@ -70,7 +70,11 @@ impl<'a> Run<'a> {
     /// The first piece of it, which for most is all.
     async fn first(&mut self) -> Result<Completion, Box<Failure>> {
         loop {
-            let Failed { failure, step } = match self.once(&self.request.clone(), &mut None).await {
+            // Taken out and put back, since attachments make it too large to copy.
+            let request = std::mem::take(&mut self.request);
+            let outcome = self.once(&request, &mut None).await;
+            self.request = request;
+            let Failed { failure, step } = match outcome {
                 Err(failed) => failed,
                 Ok(completion) if !completion.is_empty() => return Ok(completion),
                 Ok(nothing) => match self.after_nothing(nothing) {
@@ -120,7 +124,8 @@ impl<'a> Run<'a> {
             return false;
         };
         self.request.messages = smaller.messages;
-        self.request.max_completion_tokens = smaller.max_completion_tokens.or(self.request.max_completion_tokens);
+        self.request.max_completion_tokens =
+            smaller.max_completion_tokens.or(self.request.max_completion_tokens);
         self.told.status(Status::Refitted { limit: overflow.limit });
         true
     }

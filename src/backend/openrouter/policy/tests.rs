@@ -1,5 +1,6 @@
 //! Is each row of the table kept, and what is said to the sink the text of the answer?
 
+#[cfg(test)]
 use std::{collections::VecDeque, sync::Mutex};
 
 use serde_json::json;
@@ -107,12 +108,12 @@ fn call(fallback_models: &[String]) -> Call<'_> {
 /// What comes of a call, and the text that was said meanwhile.
 async fn run(policy: &Policy, chat: &Script, call: Call<'_>) -> (Result<Answer, Box<Unanswered>>, String) {
     let mut heard = String::new();
-    let outcome = policy.run(chat, call, &mut |event| {
+    let mut listen = |event| {
         if let Event::Delta(text) = event {
             heard.push_str(&text);
         }
-    });
-    let outcome = outcome.await;
+    };
+    let outcome = policy.run(chat, call, &mut listen).await;
     let text = match &outcome {
         Ok(answer) => &answer.completion.text,
         Err(unanswered) => &unanswered.failure.partial.text,
@@ -169,7 +170,10 @@ async fn limits_are_waited_out_and_then_others_are_asked() {
         failed(Failure { retry_after, ..fail(Code::RateLimited, Phase::Refused) })
     };
     let chat = Script::new([limited(1), hello()]);
-    assert_eq!(answered(&chat, call(&[])).await.report.warnings[0].to_string(), "trying again in 1.0 s: too many requests");
+    assert_eq!(
+        answered(&chat, call(&[])).await.report.warnings[0].to_string(),
+        "trying again in 1.0 s: too many requests"
+    );
     assert_eq!(chat.waits()[0].as_secs(), 1);
     let chat = Script::new([limited(15), limited(15), limited(30), hello()]);
     let answer = answered(&chat, call(&["second".into(), "third".into()])).await;
@@ -217,7 +221,8 @@ async fn a_poor_account_gets_a_shorter_answer() {
 #[tokio::test(start_paused = true)]
 async fn money_in_flight_is_waited_for_once() {
     let mut busy = fail(Code::PaymentRequired, Phase::Refused);
-    (busy.limit_source, busy.retry_after) = (Some("openrouter_in_flight_budget".into()), Some(Duration::from_secs(1)));
+    (busy.limit_source, busy.retry_after) =
+        (Some("openrouter_in_flight_budget".into()), Some(Duration::from_secs(1)));
     let chat = Script::new([failed(busy.clone()), hello()]);
     answered(&chat, call(&[])).await;
     let chat = Script::new([failed(busy.clone()), failed(busy)]);
@@ -227,7 +232,9 @@ async fn money_in_flight_is_waited_for_once() {
 #[tokio::test(start_paused = true)]
 async fn what_is_too_long_is_fitted_again_once() {
     let mut long = fail(Code::ContextTooLarge, Phase::Refused);
-    long.message = "This endpoint's maximum context length is 100 tokens. However, you requested about 200 tokens".into();
+    long.message =
+        "This endpoint's maximum context length is 100 tokens. However, you requested about 200 tokens"
+            .into();
     let learned = Mutex::new(Vec::new());
     let refit = |model: &str, overflow: Overflow| {
         learned.lock().unwrap().push((model.to_owned(), overflow.limit));
@@ -398,7 +405,11 @@ async fn an_upstream_nobody_reaches_is_left_alone_with_all_its_models() {
 
 #[tokio::test(start_paused = true)]
 async fn who_has_many_calls_under_way_waits() {
-    let policy = Policy::new(&Settings { at_once_per_caller: 1, queue_wait: settings::Duration::seconds(1), ..Settings::default() });
+    let policy = Policy::new(&Settings {
+        at_once_per_caller: 1,
+        queue_wait: settings::Duration::seconds(1),
+        ..Settings::default()
+    });
     let held = policy.enter("me").await.unwrap();
     let nobody = Script::new([]);
     let outcome = run(&policy, &nobody, call(&[])).await.0.unwrap_err();

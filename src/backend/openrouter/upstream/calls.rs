@@ -6,9 +6,7 @@ use serde_json::Value;
 
 use super::{
     Upstream,
-    answers::{
-        Activity, Credits, Embeddings, Endpoints, Generation, Images, KeyInfo, Rankings, Rerank,
-    },
+    answers::{Activity, Credits, Embeddings, Endpoints, Generation, Images, KeyInfo, Rankings, Rerank},
     body::Body,
     failure::{Code, Failure, Phase},
     put_json, refusal,
@@ -160,7 +158,8 @@ impl Upstream {
 }
 
 fn read<T: DeserializeOwned>(answer: Value) -> Answer<T> {
-    serde_json::from_value(answer).map_err(|_| Box::new(unexpected("the answer has another form than expected")))
+    serde_json::from_value(answer)
+        .map_err(|_| Box::new(unexpected("the answer has another form than expected")))
 }
 
 fn unexpected(why: &str) -> Failure {

@@ -124,7 +124,8 @@ impl Usage {
 
     /// How often the web was searched, under either of its names.
     pub fn web_searches(&self) -> u64 {
-        let details = ["server_tool_use_details", "server_tool_use"].iter().find_map(|name| self.other.get(*name));
+        let details =
+            ["server_tool_use_details", "server_tool_use"].iter().find_map(|name| self.other.get(*name));
         details.and_then(|details| details.get("web_search_requests")).and_then(Value::as_u64).unwrap_or(0)
     }
 }

@@ -10,11 +10,18 @@ use super::failure::Code;
 pub enum Event {
     /// A request was accepted, under this name if it has one. Comes again for each request that one
     /// answer takes.
-    Opened { generation_id: Option<String> },
+    Opened {
+        generation_id: Option<String>,
+    },
     Delta(String),
     Reasoning(String),
     /// A piece of a call: the name comes with the first, the arguments in any number of pieces.
-    ToolCall { index: usize, id: Option<String>, name: Option<String>, arguments: String },
+    ToolCall {
+        index: usize,
+        id: Option<String>,
+        name: Option<String>,
+        arguments: String,
+    },
     Status(Status),
 }
 
@@ -28,20 +35,39 @@ pub enum Status {
     Working,
     /// Too many calls are under way.
     Queued,
-    Retrying { why: Code, after: Duration },
-    FellBack { from: String, to: String, why: Code },
+    Retrying {
+        why: Code,
+        after: Duration,
+    },
+    FellBack {
+        from: String,
+        to: String,
+        why: Code,
+    },
     /// The account could not pay for as long an answer as was asked for.
-    Capped { tokens: u64 },
+    Capped {
+        tokens: u64,
+    },
     /// The conversation was too long for the model after all.
-    Refitted { limit: Option<u64> },
+    Refitted {
+        limit: Option<u64>,
+    },
     /// A provider gave nothing.
-    Elsewhere { without: Option<String> },
+    Elsewhere {
+        without: Option<String>,
+    },
     /// All was spent on reasoning.
-    MoreRoom { tokens: u64 },
+    MoreRoom {
+        tokens: u64,
+    },
     /// The answer was cut off and goes on.
-    Continued { round: u32 },
+    Continued {
+        round: u32,
+    },
     /// The answer was cut off and did not go on.
-    NotContinued { why: Code },
+    NotContinued {
+        why: Code,
+    },
 }
 
 impl Status {
@@ -72,7 +98,9 @@ impl fmt::Display for Status {
             Self::Elsewhere { without: Some(provider) } => {
                 write!(f, "{provider} gave an empty answer, so another provider was asked")
             }
-            Self::Elsewhere { without: None } => f.write_str("the answer was empty, so it was asked for again"),
+            Self::Elsewhere { without: None } => {
+                f.write_str("the answer was empty, so it was asked for again")
+            }
             Self::MoreRoom { tokens } => {
                 write!(f, "all tokens were spent on reasoning, so {tokens} were allowed")
             }

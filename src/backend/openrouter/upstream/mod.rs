@@ -32,8 +32,8 @@ mod refusal; //    what an error means
 mod request; //    what is sent
 
 pub use answers::{
-    Activity, Budget, Credits, Embedding, Embeddings, Endpoint, Endpoints, FreeCalls, Generation, Image, Images,
-    KeyInfo, Ranking, Rankings, Rerank, Ranked,
+    Activity, Budget, Credits, Embedding, Embeddings, Endpoint, Endpoints, FreeCalls, Generation, Image,
+    Images, KeyInfo, Ranked, Ranking, Rankings, Rerank,
 };
 pub use completion::{Completion, Function, ToolCall, Usage};
 pub use event::{Event, Sink, Status};
@@ -169,7 +169,8 @@ impl Upstream {
         ] {
             if let Some(value) = value {
                 let value = HeaderValue::from_str(value);
-                headers.insert(name, value.map_err(|_| format!("`{key}` cannot stand in a header; use ASCII"))?);
+                headers
+                    .insert(name, value.map_err(|_| format!("`{key}` cannot stand in a header; use ASCII"))?);
             }
         }
         if let Some(referer) = headers.remove(REFERER) {
@@ -245,7 +246,8 @@ impl Upstream {
         *request.headers_mut() = self.headers.clone();
         let management = self.keys.management.as_ref().filter(|_| manages);
         if let Some(key) = management.or(self.keys.inference.as_ref()) {
-            let unusable = || Failure::new(Code::UpstreamAuth, Phase::Connecting, Code::UpstreamAuth.meaning());
+            let unusable =
+                || Failure::new(Code::UpstreamAuth, Phase::Connecting, Code::UpstreamAuth.meaning());
             request.headers_mut().insert(AUTHORIZATION, key.header().ok_or_else(unusable)?);
         }
         Ok(request)
@@ -272,7 +274,8 @@ impl Upstream {
         let (status, headers) = (response.status(), response.headers().clone());
         let body = Body::new(response, LARGEST_ERROR, self.timers, deadline).bytes().await;
         let said = body.ok().and_then(|body| serde_json::from_slice::<Value>(&body).ok());
-        let failure = said.and_then(|said| refusal::read(&said, Some(status.as_u16()), &headers, Phase::Refused));
+        let failure =
+            said.and_then(|said| refusal::read(&said, Some(status.as_u16()), &headers, Phase::Refused));
         let failure = failure.unwrap_or_else(|| refusal::of_status(status.as_u16(), &headers));
         if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             tracing::warn!(%status, code = %failure.code, "the upstream does not let us in");
@@ -312,7 +315,11 @@ fn put_json(request: &mut Request, body: &impl Serialize) -> Result<(), Box<Fail
 }
 
 fn unwritable(why: &serde_json::Error) -> Box<Failure> {
-    Box::new(Failure::new(Code::InvalidInput, Phase::Connecting, format!("it cannot be written as JSON: {why}")))
+    Box::new(Failure::new(
+        Code::InvalidInput,
+        Phase::Connecting,
+        format!("it cannot be written as JSON: {why}"),
+    ))
 }
 
 enum Kind {

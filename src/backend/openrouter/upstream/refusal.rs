@@ -33,7 +33,8 @@ pub fn of_error(error: &Value, status: Option<u16>, headers: &HeaderMap, phase: 
     let said = text(error, "message").or_else(|| error.as_str().map(str::to_owned)).unwrap_or_default();
     let upstream_code = text(error, "code").filter(|code| code.parse::<u16>().is_err());
     let number = number(error.get("code")).or_else(|| number(error.get("http_status"))).or(status);
-    let error_type = text(metadata, "error_type").or_else(|| text(error, "error_type")).or(upstream_code.clone());
+    let error_type =
+        text(metadata, "error_type").or_else(|| text(error, "error_type")).or(upstream_code.clone());
     let availability = error.get("availability").unwrap_or(&Value::Null);
     let facts = Facts {
         status: number,
@@ -50,8 +51,9 @@ pub fn of_error(error: &Value, status: Option<u16>, headers: &HeaderMap, phase: 
     };
     let mut failure = Failure::new(code, phase, presentable(message, code));
     let retry_after = availability.get("retry_after").and_then(Value::as_f64).and_then(seconds);
-    failure.retry_after = retry_after_of(headers).or(retry_after);
     failure.resets_at = resets_at(headers, metadata);
+    let until = || failure.resets_at?.duration_since(SystemTime::now()).ok();
+    failure.retry_after = retry_after_of(headers).or(retry_after).or_else(until);
     failure.retryable = match availability.get("retryable").and_then(Value::as_bool) {
         Some(retryable) => retryable,
         None => failure.retryable || facts.is_in_flight() && failure.retry_after.is_some(),
@@ -165,7 +167,7 @@ impl Facts<'_> {
             Some(408 | 504 | 524) => Code::UpstreamTimeout,
             Some(429) => Code::RateLimited,
             Some(503 | 529) => Code::UpstreamOverloaded,
-            Some(400..500) => Code::InvalidInput,
+            Some(400..=498) => Code::InvalidInput,
             Some(_) | None => Code::UpstreamUnavailable,
         }
     }
@@ -197,7 +199,8 @@ pub fn affordable(message: &str) -> Option<u64> {
 /// The number that begins a text.
 fn number_in(text: &str) -> Option<u64> {
     let text = text.trim_start();
-    let digits: String = text.chars().take_while(|c| c.is_ascii_digit() || *c == ',').filter(|c| *c != ',').collect();
+    let digits: String =
+        text.chars().take_while(|c| c.is_ascii_digit() || *c == ',').filter(|c| *c != ',').collect();
     digits.parse().ok()
 }
 
@@ -312,7 +315,8 @@ mod tests {
 
     #[test]
     fn a_code_may_be_a_word_or_nothing() {
-        let failure = check(json!({"code":"server_error","message":"oops"}), 200, Code::UpstreamUnavailable, true);
+        let failure =
+            check(json!({"code":"server_error","message":"oops"}), 200, Code::UpstreamUnavailable, true);
         assert_eq!(failure.upstream_code.as_deref(), Some("server_error"));
         check(json!({"code":"429","message":"slow"}), 200, Code::RateLimited, true);
         check(json!({"code":null,"message":null}), 503, Code::UpstreamOverloaded, true);
@@ -329,6 +333,17 @@ mod tests {
         let failure = read(&error, Some(402), &headers, Phase::Refused).unwrap();
         assert_eq!((failure.code, failure.retryable), (Code::PaymentRequired, true));
         assert_eq!(failure.retry_after, Some(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn a_limit_that_begins_anew_says_when() {
+        let mut headers = HeaderMap::new();
+        let later = SystemTime::now() + Duration::from_secs(3600);
+        let later = later.duration_since(UNIX_EPOCH).unwrap().as_millis();
+        headers.insert("x-ratelimit-reset", later.to_string().parse().unwrap());
+        let error = json!({"error": {"message": "slow", "code": 429}});
+        let wait = read(&error, Some(429), &headers, Phase::Refused).unwrap().retry_after.unwrap();
+        assert!((3000..=3600).contains(&wait.as_secs()), "{wait:?}");
     }
 
     #[test]

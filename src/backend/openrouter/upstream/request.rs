@@ -31,7 +31,8 @@ pub struct ChatRequest {
 impl ChatRequest {
     /// Is the answer to be JSON of a form? Such an answer is never put together from two.
     pub fn wants_json(&self) -> bool {
-        let kind = self.response_format.as_ref().and_then(|format| format.get("type")).and_then(Value::as_str);
+        let kind =
+            self.response_format.as_ref().and_then(|format| format.get("type")).and_then(Value::as_str);
         kind.is_some_and(|kind| kind != "text")
     }
 
@@ -198,7 +199,9 @@ mod tests {
         let text = json!({"model":"acme/atlas-70b","messages":[{"role":"system","content":"Be brief."},{"role":"user","content":[{"type":"text","text":"What is in this picture?","cache_control":{"type":"ephemeral"}},{"type":"image_url","image_url":{"url":"data:image/png;base64,iVBORw0KGgo=","detail":"low"}},{"type":"hologram","x":1}]},{"role":"assistant","content":null,"tool_calls":[{"id":"call_1","type":"function","function":{"name":"f","arguments":"{}"}}],"reasoning_details":[{"type":"reasoning.encrypted","data":"x"}]},{"role":"tool","tool_call_id":"call_1","content":"7"}],"max_completion_tokens":512,"temperature":0.2,"provider":{"data_collection":"deny","sort":"price"},"reasoning":{"effort":"low"},"user":"u-Jw3n0Rk1"});
         let request: ChatRequest = serde_json::from_value(text.clone()).unwrap();
         assert_eq!(serde_json::to_value(&request).unwrap(), text);
-        assert!(matches!(&request.messages[1].content, Content::Parts(parts) if matches!(parts[2], Part::Other(_))));
+        assert!(
+            matches!(&request.messages[1].content, Content::Parts(parts) if matches!(parts[2], Part::Other(_)))
+        );
     }
 
     #[test]

@@ -1,14 +1,11 @@
 //! Does a stream mean the same however its bytes are cut?
 
+#[cfg(test)]
 use proptest::prelude::*;
 use serde_json::json;
 
 use super::{
-    super::{
-        Break, Code, Completion, Event, Failure,
-        assembly::Assembly,
-        body::feed,
-    },
+    super::{Break, Code, Completion, Event, Failure, assembly::Assembly, body::feed},
     stage::{ALIVE, DONE, USAGE, USAGE_ALONE, finish, said},
 };
 use crate::wire::sse::Decoder;
@@ -120,7 +117,10 @@ fn errors_in_the_middle_are_found_in_all_their_forms() {
         (full, Code::UpstreamUnavailable),
         (r#"data: {"error":{"code":"server_error","message":"oops"}}"#, Code::UpstreamUnavailable),
         (r#"data: {"error":{"code":429,"message":"slow"},"choices":[]}"#, Code::RateLimited),
-        (r#"data: {"choices":[{"index":0,"delta":{},"error":{"code":503,"message":"busy"}}]}"#, Code::UpstreamOverloaded),
+        (
+            r#"data: {"choices":[{"index":0,"delta":{},"error":{"code":503,"message":"busy"}}]}"#,
+            Code::UpstreamOverloaded,
+        ),
         ("data: {\"choices\":[{", Code::UpstreamProtocol),
         ("data: [1]", Code::UpstreamProtocol),
     ] {
@@ -134,7 +134,11 @@ fn errors_in_the_middle_are_found_in_all_their_forms() {
 
 #[test]
 fn calls_of_tools_are_put_together() {
-    let piece = |text: &str| format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":null,\"tool_calls\":[{text}]}}}}]}}\n\n");
+    let piece = |text: &str| {
+        format!(
+            "data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":null,\"tool_calls\":[{text}]}}}}]}}\n\n"
+        )
+    };
     let text = [
         piece(r#"{"index":0,"id":"call_1","type":"function","function":{"name":"get_weather","arguments":"{\"ci"}}"#),
         piece(r#"{"index":0,"function":{"arguments":"ty\":\"Oslo\"}"}}"#),
@@ -144,17 +148,27 @@ fn calls_of_tools_are_put_together() {
     ]
     .concat();
     let calls = whole(&text).1.unwrap().tool_calls;
-    let calls: Vec<_> = calls.iter().map(|call| (&*call.id, &*call.function.name, &*call.function.arguments)).collect();
-    let expected = [("call_1", "get_weather", "{\"city\":\"Oslo\"}"), ("call_2", "noon", "{}"), ("call_3", "again", "{}")];
+    let calls: Vec<_> =
+        calls.iter().map(|call| (&*call.id, &*call.function.name, &*call.function.arguments)).collect();
+    let expected = [
+        ("call_1", "get_weather", "{\"city\":\"Oslo\"}"),
+        ("call_2", "noon", "{}"),
+        ("call_3", "again", "{}"),
+    ];
     assert_eq!(calls, expected);
     check_every_cut(&text);
-    let many: String = (0..300).map(|index| piece(&format!(r#"{{"index":{index},"id":"c{index}"}}"#))).collect();
+    let many: String =
+        (0..300).map(|index| piece(&format!(r#"{{"index":{index},"id":"c{index}"}}"#))).collect();
     assert_eq!(whole(&many).1.unwrap_err().code, Code::UpstreamProtocol);
 }
 
 #[test]
 fn reasoning_is_joined_as_it_will_be_replayed() {
-    let piece = |detail: &str| format!("data: {{\"choices\":[{{\"delta\":{{\"content\":null,\"reasoning\":\"ab\",\"reasoning_details\":[{detail}]}}}}]}}\n\n");
+    let piece = |detail: &str| {
+        format!(
+            "data: {{\"choices\":[{{\"delta\":{{\"content\":null,\"reasoning\":\"ab\",\"reasoning_details\":[{detail}]}}}}]}}\n\n"
+        )
+    };
     let text = [
         piece(r#"{"type":"reasoning.text","text":"Let me ","format":"unknown","index":0,"signature":null}"#),
         piece(r#"{"type":"reasoning.text","text":"think","index":0,"signature":"s1"}"#),
@@ -192,7 +206,8 @@ fn oddities_are_put_up_with() {
         let text = [&said("Hel"), "data: ", odd, "\n\n", &said("lo"), &finish("stop"), DONE].concat();
         assert_eq!(whole(&text).1.unwrap().text, "Hello", "{odd}");
     }
-    let refused = r#"data: {"choices":[{"delta":{"refusal":"No."},"finish_reason":"stop"}]}"#.to_owned() + "\n\n";
+    let refused =
+        r#"data: {"choices":[{"delta":{"refusal":"No."},"finish_reason":"stop"}]}"#.to_owned() + "\n\n";
     assert_eq!(whole(&refused).1.unwrap().refusal.as_deref(), Some("No."));
     let extras = r#"data: {"choices":[{"delta":{"content":"x","annotations":[{"type":"url_citation"}],"images":[{"type":"image_url"}]},"finish_reason":"stop"}]}"#.to_owned() + "\n\n";
     let completion = whole(&extras).1.unwrap();
@@ -207,7 +222,11 @@ fn nothing_after_the_end_is_read() {
 
 #[test]
 fn an_event_that_does_not_end_is_broken_off() {
-    for text in [format!("data: {}", "x".repeat(LIMIT)), format!(":{}", "x".repeat(LIMIT + 1)), "data: x\n".repeat(LIMIT)] {
+    for text in [
+        format!("data: {}", "x".repeat(LIMIT)),
+        format!(":{}", "x".repeat(LIMIT + 1)),
+        "data: x\n".repeat(LIMIT),
+    ] {
         let text = said("Hel") + &text;
         let failure = whole(&text).1.unwrap_err();
         assert_eq!((failure.code, failure.partial.text.as_str()), (Code::UpstreamProtocol, "Hel"));

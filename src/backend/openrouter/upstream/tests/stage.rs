@@ -1,5 +1,6 @@
 //! How does a test say what the upstream does, byte by byte?
 
+#[cfg(test)]
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
@@ -151,12 +152,16 @@ pub fn say(text: &str) -> Step {
 /// A chunk that says something.
 pub fn said(text: &str) -> String {
     let text = serde_json::to_string(text).unwrap();
-    format!("data: {{\"id\":\"gen-1-abc\",\"provider\":\"Acme Cloud\",\"model\":\"acme/atlas-70b\",\"object\":\"chat.completion.chunk\",\"created\":1,\"choices\":[{{\"index\":0,\"delta\":{{\"role\":\"assistant\",\"content\":{text}}},\"finish_reason\":null,\"native_finish_reason\":null,\"logprobs\":null}}]}}\n\n")
+    format!(
+        "data: {{\"id\":\"gen-1-abc\",\"provider\":\"Acme Cloud\",\"model\":\"acme/atlas-70b\",\"object\":\"chat.completion.chunk\",\"created\":1,\"choices\":[{{\"index\":0,\"delta\":{{\"role\":\"assistant\",\"content\":{text}}},\"finish_reason\":null,\"native_finish_reason\":null,\"logprobs\":null}}]}}\n\n"
+    )
 }
 
 /// The chunk that ends an answer.
 pub fn finish(reason: &str) -> String {
-    format!("data: {{\"id\":\"gen-1-abc\",\"choices\":[{{\"index\":0,\"delta\":{{\"role\":\"assistant\",\"content\":\"\"}},\"finish_reason\":\"{reason}\",\"native_finish_reason\":\"{reason}\"}}]}}\n\n")
+    format!(
+        "data: {{\"id\":\"gen-1-abc\",\"choices\":[{{\"index\":0,\"delta\":{{\"role\":\"assistant\",\"content\":\"\"}},\"finish_reason\":\"{reason}\",\"native_finish_reason\":\"{reason}\"}}]}}\n\n"
+    )
 }
 
 /// What was used, as traffic shows it: with one choice.

@@ -1,13 +1,14 @@
 //! What does a request look like on the wire, and what is made of each fault there?
 
+#[cfg(test)]
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
 use super::{
     super::{
-        Break, ChatRequest, Code, Completion, Event, Failure, Key, Keys, Message, Phase, Role, Settings, Status,
-        Upstream,
+        Break, ChatRequest, Code, Completion, Event, Failure, Key, Keys, Message, Phase, Role, Settings,
+        Status, Upstream,
     },
     stage::{ALIVE, DONE, PATIENCE, Stage, Step, USAGE, answer, finish, head, said, say, short, stream},
 };
@@ -42,7 +43,15 @@ async fn failed(script: Vec<Step>) -> Failure {
 }
 
 fn whole() -> Vec<Step> {
-    vec![stream(), say(ALIVE), say(&said("Hel")), say(&said("lo")), say(&finish("stop")), say(USAGE), say(DONE)]
+    vec![
+        stream(),
+        say(ALIVE),
+        say(&said("Hel")),
+        say(&said("lo")),
+        say(&finish("stop")),
+        say(USAGE),
+        say(DONE),
+    ]
 }
 
 #[tokio::test]
@@ -74,19 +83,59 @@ async fn an_answer_is_heard_as_it_comes() {
 #[tokio::test]
 async fn refusals_have_their_codes() {
     for (status, body, code, retryable) in [
-        ("400 Bad Request", r#"{"error":{"message":"x is not a valid model ID","code":400}}"#, Code::ModelNotFound, false),
-        ("404 Not Found", r#"{"error":{"message":"No endpoints found for x.","code":404}}"#, Code::ModelUnavailable, false),
-        ("400 Bad Request", r#"{"error":{"message":"This endpoint's maximum context length is 100 tokens.","code":400}}"#, Code::ContextTooLarge, false),
-        ("401 Unauthorized", r#"{"error":{"message":"User not found","code":401}}"#, Code::UpstreamAuth, false),
-        ("402 Payment Required", r#"{"error":{"message":"Insufficient credits","code":402}}"#, Code::PaymentRequired, false),
-        ("403 Forbidden", r#"{"error":{"message":"flagged","code":403,"metadata":{"reasons":["x"]}}}"#, Code::ContentBlocked, false),
+        (
+            "400 Bad Request",
+            r#"{"error":{"message":"x is not a valid model ID","code":400}}"#,
+            Code::ModelNotFound,
+            false,
+        ),
+        (
+            "404 Not Found",
+            r#"{"error":{"message":"No endpoints found for x.","code":404}}"#,
+            Code::ModelUnavailable,
+            false,
+        ),
+        (
+            "400 Bad Request",
+            r#"{"error":{"message":"This endpoint's maximum context length is 100 tokens.","code":400}}"#,
+            Code::ContextTooLarge,
+            false,
+        ),
+        (
+            "401 Unauthorized",
+            r#"{"error":{"message":"User not found","code":401}}"#,
+            Code::UpstreamAuth,
+            false,
+        ),
+        (
+            "402 Payment Required",
+            r#"{"error":{"message":"Insufficient credits","code":402}}"#,
+            Code::PaymentRequired,
+            false,
+        ),
+        (
+            "403 Forbidden",
+            r#"{"error":{"message":"flagged","code":403,"metadata":{"reasons":["x"]}}}"#,
+            Code::ContentBlocked,
+            false,
+        ),
         ("408 Request Timeout", r#"{"error":{"message":"x","code":408}}"#, Code::UpstreamTimeout, true),
         ("413 Payload Too Large", r#"{"error":{"message":"x","code":413}}"#, Code::InvalidInput, false),
         ("422 Unprocessable Entity", r#"{"error":{"message":"x","code":422}}"#, Code::InvalidInput, false),
         ("429 Too Many Requests", r#"{"error":{"message":"x","code":429}}"#, Code::RateLimited, true),
-        ("500 Internal Server Error", r#"{"error":{"message":"x","code":500}}"#, Code::UpstreamUnavailable, true),
+        (
+            "500 Internal Server Error",
+            r#"{"error":{"message":"x","code":500}}"#,
+            Code::UpstreamUnavailable,
+            true,
+        ),
         ("502 Bad Gateway", r#"{"error":{"message":"x","code":502}}"#, Code::UpstreamUnavailable, true),
-        ("503 Service Unavailable", r#"{"error":{"message":"x","code":503}}"#, Code::UpstreamOverloaded, true),
+        (
+            "503 Service Unavailable",
+            r#"{"error":{"message":"x","code":503}}"#,
+            Code::UpstreamOverloaded,
+            true,
+        ),
         ("504 Gateway Timeout", r#"{"error":{"message":"x","code":504}}"#, Code::UpstreamTimeout, true),
         ("524 Edge", r#"{"error":{"message":"x","code":524}}"#, Code::UpstreamTimeout, true),
         ("529 Overloaded", r#"{"error":{"message":"x","code":529}}"#, Code::UpstreamOverloaded, true),
@@ -94,7 +143,11 @@ async fn refusals_have_their_codes() {
         ("302 Found", "", Code::UpstreamProtocol, true),
     ] {
         let failure = failed(answer(status, "location: https://stage.invalid/\r\n", body)).await;
-        assert_eq!((failure.code, failure.retryable, failure.phase), (code, retryable, Phase::Refused), "{status} {body}");
+        assert_eq!(
+            (failure.code, failure.retryable, failure.phase),
+            (code, retryable, Phase::Refused),
+            "{status} {body}"
+        );
         let number: u16 = status[..3].parse().unwrap();
         assert_eq!(failure.http_status, Some(number));
     }
@@ -103,7 +156,12 @@ async fn refusals_have_their_codes() {
 #[tokio::test]
 async fn a_refusal_says_when_to_come_back() {
     let body = r#"{"error":{"message":"Provider returned error","code":429,"metadata":{"raw":"busy","limit_source":"upstream_provider_shared_pool"}}}"#;
-    let failure = failed(answer("429 Too Many Requests", "retry-after: 7\r\nx-ratelimit-reset: 1763769600000\r\n", body)).await;
+    let failure = failed(answer(
+        "429 Too Many Requests",
+        "retry-after: 7\r\nx-ratelimit-reset: 1763769600000\r\n",
+        body,
+    ))
+    .await;
     assert_eq!(failure.retry_after, Some(Duration::from_secs(7)));
     assert_eq!(failure.resets_at, Some(UNIX_EPOCH + Duration::from_secs(1_763_769_600)));
     assert_eq!(failure.limit_source.as_deref(), Some("upstream_provider_shared_pool"));
@@ -147,7 +205,10 @@ async fn a_body_without_end_is_broken_off() {
     let scripts = [
         vec![stream(), Step::Repeat(lots.clone().into_bytes(), Duration::ZERO)],
         vec![stream(), Step::Repeat(vec![b'x'; 10_000], Duration::ZERO)],
-        vec![head("200 OK", "content-type: application/json\r\n"), Step::Repeat(vec![b' '; 10_000], Duration::ZERO)],
+        vec![
+            head("200 OK", "content-type: application/json\r\n"),
+            Step::Repeat(vec![b' '; 10_000], Duration::ZERO),
+        ],
     ];
     for script in scripts {
         let stage = Stage::with(vec![script], |settings| {
@@ -216,7 +277,11 @@ async fn each_clock_runs_out_by_itself() {
 
 #[tokio::test]
 async fn signs_of_life_are_told_once_in_a_while() {
-    let script = [vec![stream()], vec![say(ALIVE), Step::Pause(Duration::from_millis(50))].repeat(5), whole()[2..].to_vec()];
+    let script = [
+        vec![stream()],
+        vec![say(ALIVE), Step::Pause(Duration::from_millis(50)), say(ALIVE)],
+        whole()[2..].to_vec(),
+    ];
     let stage = Stage::new(vec![script.concat()]).await;
     let (events, outcome) = chat(&stage).await;
     assert!(outcome.is_ok());
@@ -251,10 +316,9 @@ async fn nobody_at_the_address_is_told_apart_from_nobody_answering() {
         assert!(!failure.message.contains("127.0.0.1"), "{}", failure.message);
     }
     // Whoever speaks no TLS where it is expected is nobody, too.
-    let stage = Stage::new(vec![]).await;
-    let settings = Settings { base_url: stage.upstream.base_url().replace("http:", "https:"), ..Settings::default() };
     let plain = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let settings = Settings { base_url: format!("https://{}/api/v1", plain.local_addr().unwrap()), ..settings };
+    let base_url = format!("https://{}/api/v1", plain.local_addr().unwrap());
+    let settings = Settings { base_url, ..Settings::default() };
     tokio::spawn(async move {
         use tokio::io::AsyncWriteExt as _;
         while let Ok((mut socket, _)) = plain.accept().await {
@@ -271,15 +335,25 @@ async fn nobody_at_the_address_is_told_apart_from_nobody_answering() {
 
 #[test]
 fn an_address_must_be_safe_for_a_key() {
-    let build = |base_url: &str| Upstream::new(&Settings { base_url: base_url.into(), ..Settings::default() }, Keys::default());
-    for fine in ["https://openrouter.ai/api/v1", "http://127.0.0.1:8787/v1", "http://[::1]/v1", "http://localhost/v1/"] {
+    let build = |base_url: &str| {
+        Upstream::new(&Settings { base_url: base_url.into(), ..Settings::default() }, Keys::default())
+    };
+    for fine in [
+        "https://openrouter.ai/api/v1",
+        "http://127.0.0.1:8787/v1",
+        "http://[::1]/v1",
+        "http://localhost/v1/",
+    ] {
         assert!(build(fine).is_ok(), "{fine}");
     }
-    for wrong in ["http://openrouter.ai/api/v1", "ftp://localhost/", "openrouter.ai", "https://me:hush@openrouter.ai/"] {
+    for wrong in
+        ["http://openrouter.ai/api/v1", "ftp://localhost/", "openrouter.ai", "https://me:hush@openrouter.ai/"]
+    {
         assert!(build(wrong).is_err(), "{wrong}");
     }
     let key = Key::new("sk-or-v1-hush").unwrap();
-    let upstream = Upstream::new(&Settings::default(), Keys { inference: Some(key), management: None }).unwrap();
+    let upstream =
+        Upstream::new(&Settings::default(), Keys { inference: Some(key), management: None }).unwrap();
     assert!(!format!("{upstream:?}").contains("hush"));
     let other = upstream.with_keys(Keys::default());
     assert_ne!(upstream.account(), other.account());
@@ -328,12 +402,21 @@ async fn other_questions_are_answered_as_the_samples_are() {
     assert_eq!(up.credits().await.unwrap().total_usage.to_string(), "25.75");
     assert_eq!(up.generation("gen-1").await.unwrap(), None, "there is no record yet");
     let generation = up.generation("gen-1").await.unwrap().unwrap();
-    assert_eq!((generation.total_cost.unwrap().nanos(), generation.other["brand_new"].clone()), (85_500, json!(1)));
+    assert_eq!(
+        (generation.total_cost.unwrap().nanos(), generation.other["brand_new"].clone()),
+        (85_500, json!(1))
+    );
     let embeddings = up.embeddings(&json!({"model": "m", "input": ["x"]})).await.unwrap();
-    assert_eq!((embeddings.data[0].embedding.len(), embeddings.usage.unwrap().cost.unwrap().nanos()), (3, 160));
+    assert_eq!(
+        (embeddings.data[0].embedding.len(), embeddings.usage.unwrap().cost.unwrap().nanos()),
+        (3, 160)
+    );
     assert_eq!(up.images(&json!({})).await.unwrap().data[0].b64_json, "iVBORw0KGgo=");
     assert_eq!(up.rerank(&json!({})).await.unwrap().results[0].index, 1);
-    assert_eq!(up.rankings(&[("date", "2026-11-20")]).await.unwrap().data[0].total_tokens.as_deref(), Some("123456789012"));
+    assert_eq!(
+        up.rankings(&[("date", "2026-11-20")]).await.unwrap().data[0].total_tokens.as_deref(),
+        Some("123456789012")
+    );
     let endpoints = up.endpoints("~acme/atlas-70b:free").await.unwrap().unwrap();
     assert_eq!(endpoints.endpoints.len(), 1, "what is no endpoint is left out");
     assert_eq!(up.model("acme/none").await.unwrap(), None);
