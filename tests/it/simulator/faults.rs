@@ -28,6 +28,9 @@ async fn no_scenario_is_left_out() {
     }
 }
 
+/// Scenario, status, what is in `error` by pointer, and headers.
+type Row = (&'static str, u16, Vec<(&'static str, Value)>, Vec<(&'static str, &'static str)>);
+
 /// Status, what is in `error` by pointer, and headers.
 #[track_caller]
 fn check(answer: &Answer, status: u16, error: &[(&str, Value)], headers: &[(&str, &str)]) {
@@ -47,7 +50,7 @@ async fn refusals_have_openrouters_words() {
     let source = |name: &str| ("/metadata/limit_source", json!(name));
     let kind = |name: &str| ("/metadata/error_type", json!(name));
     let message = |text: &str| ("/message", json!(text));
-    let rows: Vec<(&str, u16, Vec<(&str, Value)>, Vec<(&str, &str)>)> = vec![
+    let rows: Vec<Row> = vec![
         (
             "429 after=7",
             429,
