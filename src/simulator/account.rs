@@ -75,6 +75,7 @@ struct Activity {
     provider: &'static str,
     requests: u64,
     prompt: u64,
+    cached: u64,
     completion: u64,
     reasoning: u64,
     cost: Money,
@@ -85,6 +86,7 @@ struct Activity {
 pub struct Purchase<'a> {
     pub model: &'a Model,
     pub prompt: u64,
+    pub cached: u64,
     pub completion: u64,
     pub reasoning: u64,
     pub cost: Money,
@@ -146,6 +148,7 @@ impl Account {
         row.provider = purchase.model.provider().name;
         row.requests += 1;
         row.prompt += purchase.prompt;
+        row.cached += purchase.cached;
         row.completion += purchase.completion;
         row.reasoning += purchase.reasoning;
         row.cost += purchase.cost;
@@ -234,6 +237,7 @@ impl Account {
                 "byok_usage_inference": 0,
                 "requests": row.requests,
                 "prompt_tokens": row.prompt,
+                "cached_tokens": row.cached,
                 "completion_tokens": row.completion,
                 "reasoning_tokens": row.reasoning,
             })
@@ -292,7 +296,7 @@ mod tests {
         let model = Catalogue::new(false).find("acme/atlas-8b").unwrap();
         let mut account = Account::default();
         let cost = Money::dollars(60);
-        let purchase = Purchase { model: &model, prompt: 1, completion: 2, reasoning: 0, cost };
+        let purchase = Purchase { model: &model, prompt: 1, cached: 0, completion: 2, reasoning: 0, cost };
         account.spend(Holder::Plain, &purchase, NOW);
         assert_eq!(account.key(Holder::Plain, NOW)["data"]["limit_remaining"], 40.0);
         assert!(account.admit(Holder::Plain, &model, 1, NOW, false).is_ok());

@@ -14,7 +14,8 @@ const DAY: u64 = 86_400_000;
 /// As `/benchmarks` answers.
 pub fn benchmarks(catalogue: &Catalogue, query: &Query, now: u64) -> Value {
     let most = query.get("max_results").and_then(|most| most.parse().ok()).unwrap_or(100);
-    let known = catalogue.models.iter().filter_map(|model| Some((model, model.benchmarks?)));
+    let known = catalogue.models.iter().filter(|model| model.alias_of.is_none());
+    let known = known.filter_map(|model| Some((model, model.benchmarks?)));
     let items: Vec<_> = known
         .take(most)
         .map(|(model, [intelligence, coding, agentic])| {

@@ -54,7 +54,7 @@ impl Reply {
     }
 
     /// Only if it is new to the client, and compressed if the client likes that.
-    pub fn as_wanted(mut self, headers: &HeaderMap) -> Self {
+    pub fn wanted_by(mut self, headers: &HeaderMap) -> Self {
         let says = |name: header::HeaderName, word: &str| {
             headers.get(name).and_then(|value| value.to_str().ok()).is_some_and(|value| value.contains(word))
         };

@@ -139,7 +139,7 @@ impl Scenario {
         let chance: f64 = self.text("p").and_then(|text| text.parse().ok()).unwrap_or(0.3);
         let drawn = f64::from(u32::try_from(random.below(1_000_000)).unwrap_or(0)) / 1_000_000.0;
         let name = random.pick(&FLAKY);
-        (drawn < chance).then(|| Self { name, parameters: self.parameters })
+        (drawn < chance).then_some(Self { name, parameters: self.parameters })
     }
 }
 

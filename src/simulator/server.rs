@@ -102,7 +102,7 @@ async fn answer(request: Request<Incoming>, world: Arc<World>, reset: Arc<Atomic
         }
         None => too_large().into(),
     };
-    let reply = reply.as_wanted(&parts.headers);
+    let reply = reply.wanted_by(&parts.headers);
     world.journal.note(request, |entry| entry.status = reply.status);
     let mut response = respond(reply, watch, reset);
     response.headers_mut().insert("access-control-allow-origin", HeaderValue::from_static("*"));

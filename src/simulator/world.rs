@@ -106,8 +106,8 @@ impl World {
         let cost = if charge { bill.cost(completion).total() } else { Default::default() };
         if charge {
             let reasoning = bill.reasoning.min(completion);
-            let (model, prompt) = (&bill.model, bill.prompt);
-            let purchase = Purchase { model, prompt, completion, reasoning, cost };
+            let (model, prompt, cached) = (&bill.model, bill.prompt, bill.cached);
+            let purchase = Purchase { model, prompt, cached, completion, reasoning, cost };
             self.account().spend(bill.holder, &purchase, now);
             self.journal.bill(request, cost);
         }

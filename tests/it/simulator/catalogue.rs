@@ -107,8 +107,9 @@ async fn pages_lead_to_one_another() {
         assert!(next.contains("sort=newest"), "{next}");
         path = next.strip_prefix("/api/v1/").unwrap().to_owned();
     }
-    let (mut seen, mut whole) = (seen, whole);
-    (seen.sort(), whole.sort());
+    let mut whole = whole;
+    seen.sort();
+    whole.sort();
     assert_eq!((pages, seen), (whole.len().div_ceil(150), whole));
     assert_eq!(ids(&rig, "offset=3").await.len(), ids(&rig, "").await.len().min(503) - 3);
     assert!(ids(&rig, "offset=100000").await.is_empty());
