@@ -347,6 +347,8 @@ pub enum Event {
     /// The backend has made a task of the call, or tells how its task is. The answer still
     /// comes as the last item, when the task is done.
     Task(TaskNews),
+    /// The backend works, and has nothing to tell. For whoever measures silence, and no further.
+    Alive,
     Answer(Answer),
 }
 

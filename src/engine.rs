@@ -40,7 +40,7 @@ use reload::Live;
 use sources::{built_in, desk, source};
 
 use crate::{
-    backend::credential::Desk,
+    backend::{credential::Desk, openrouter::Storeroom},
     call::{Caller, Permit},
     config::Config,
     listener::{self, Front, body::Body, http::Http, saved, session::Sessions, stdio},
@@ -76,6 +76,8 @@ pub struct Plan {
     rules: permit::Policy,
     policy: Policy,
     desk: Arc<Desk>,
+    /// Where backends find the store.
+    storeroom: Storeroom,
     keeps_sessions: bool,
     /// What all of this was made of.
     config: Config,
@@ -106,6 +108,7 @@ impl Plan {
         let mut sources = vec![built_in(&own)];
         let updates = Updates::new(UPDATES);
         let mut faults = Vec::new();
+        let storeroom = Storeroom::default();
         let desk = desk(connect, identify.audience.as_deref(), listen, &mut faults);
         let identify = part("identify", Identify::new(identify), &mut faults);
         let guarded = identify.is_some();
@@ -119,7 +122,7 @@ impl Plan {
             }
             // Without a desk there is a fault already.
             let Some(desk) = &desk else { continue };
-            match source(name, settings.clone(), &updates, (&cache, desk)) {
+            match source(name, settings.clone(), &updates, (&cache, desk, &storeroom)) {
                 Ok(source) => sources.push(source),
                 Err(why) => faults.push(Fault { at: format!("backends.{name}"), why }),
             }
@@ -133,7 +136,18 @@ impl Plan {
         own.connects(desk.is_needed());
         let policy = Policy::new(limit, cache, audit);
         policy.settle(guarded);
-        Ok(Self { sources, own, updates, identify, rules, policy, desk, keeps_sessions: true, config })
+        Ok(Self {
+            sources,
+            own,
+            updates,
+            identify,
+            rules,
+            policy,
+            desk,
+            storeroom,
+            keeps_sessions: true,
+            config,
+        })
     }
 
     /// The same, which leaves the sessions and tasks on disk alone: for a gateway that serves one
@@ -144,10 +158,12 @@ impl Plan {
 
     /// Opens the store and begins to read what the backends offer.
     pub async fn start(self) -> Waystation {
-        let Self { sources, own, updates, identify, rules, policy, desk, keeps_sessions, config } = self;
+        let Self { sources, own, updates, identify, rules, policy, desk, storeroom, keeps_sessions, config } =
+            self;
         let Config { listen, session, deadline, tasks, store, .. } = config.clone();
         let store = open(&store).await;
         desk.open(store.clone(), &key_of(&store, "credential").await).await;
+        let _ = storeroom.set(store.clone()); // It is new, and started once.
         let key = key_of(&store, "cursor").await;
         let catalog = Catalog::start(sources, store.clone()).await;
         own.watch(&catalog);

@@ -216,6 +216,9 @@ pub struct Settings {
     /// After how long without a call a child process or session ends; 10 minutes by default. The
     /// one over which the gateway itself reads what there is stays.
     pub idle: Option<Duration>,
+    /// Models of OpenRouter behind tools, with conversations that last: the gateway is the server itself,
+    /// so there is neither `command` nor `url`. `openrouter = {}` is enough to try it with a simulator.
+    pub openrouter: Option<Box<openrouter::Settings>>,
     /// `false` leaves the backend out, as if the table were not there.
     pub enabled: Option<bool>,
 }
@@ -235,7 +238,14 @@ impl Settings {
         name: &str,
         notices: Notices,
         desk: &Arc<credential::Desk>,
+        storeroom: &openrouter::Storeroom,
     ) -> Result<Arc<dyn Backend>, String> {
+        if let Some(settings) = self.openrouter {
+            if self.command.is_some() || self.url.is_some() {
+                return Err("a backend is a program, a server, or `openrouter`; leave out the others".into());
+            }
+            return Ok(openrouter::OpenRouter::new(name, *settings, notices, Arc::clone(storeroom))?);
+        }
         let timeout = self.connect_timeout.unwrap_or(Self::CONNECT_TIMEOUT).0;
         let mut personal = None;
         let (ways, kind): (Vec<Arc<dyn transport::Connect>>, _) = match (&self.command, &self.url) {

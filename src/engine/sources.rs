@@ -10,6 +10,7 @@ use crate::{
     backend::{
         self, Notice, Notices,
         credential::{self, Desk},
+        openrouter::Storeroom,
     },
     listener,
     middleware::cache,
@@ -37,7 +38,7 @@ pub fn source(
     name: &str,
     settings: backend::Settings,
     updates: &Updates,
-    (replies, desk): (&Arc<cache::Replies>, &Arc<Desk>),
+    (replies, desk, storeroom): (&Arc<cache::Replies>, &Arc<Desk>, &Storeroom),
 ) -> Result<Source, String> {
     let (sender, receiver) = mpsc::unbounded_channel();
     let (updates, backend, replies) = (updates.clone(), Arc::<str>::from(name), Arc::clone(replies));
@@ -56,7 +57,7 @@ pub fn source(
     let prefix = settings.prefix.clone().unwrap_or_else(|| name.to_owned());
     let patience = settings.connect_timeout.unwrap_or(backend::Settings::CONNECT_TIMEOUT).0;
     let fingerprint = fingerprint(&settings);
-    let backend = settings.build(name, notices, desk)?;
+    let backend = settings.build(name, notices, desk, storeroom)?;
     let upstream = Arc::new(Upstream { name: name.into(), prefix, patience, backend });
     Ok(Source { upstream, fingerprint, notices: receiver })
 }

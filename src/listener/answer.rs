@@ -42,7 +42,7 @@ fn written(asked: Asked, events: Events) -> impl futures_util::Stream<Item = Byt
     events.filter_map(move |event| {
         let text = match event {
             Ok(Event::Notification(text)) => text,
-            Ok(Event::Task(_)) => return future::ready(None),
+            Ok(Event::Task(_) | Event::Alive) => return future::ready(None),
             Ok(Event::Answer(answer)) => asked.response(Ok(answer)).1,
             Err(error) => asked.response(Err(error)).1,
         };
@@ -56,7 +56,7 @@ async fn whole(asked: &Asked, reply: Result<Reply>) -> Response<Body> {
         Ok(Reply::Whole(answer)) => Ok(answer),
         Ok(Reply::Stream(mut events)) => loop {
             match events.next().await {
-                Some(Ok(Event::Notification(_) | Event::Task(_))) => {}
+                Some(Ok(Event::Notification(_) | Event::Task(_) | Event::Alive)) => {}
                 Some(Ok(Event::Answer(answer))) => break Ok(answer),
                 Some(Err(error)) => break Err(error),
                 None => return cancelled(),

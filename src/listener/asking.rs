@@ -109,7 +109,7 @@ impl<S: Stage> Rounds<S> {
         let events = stream::unfold(Some(self), |rounds| async {
             let mut rounds = rounds?;
             let event = rounds.next().await;
-            let last = !matches!(event, Ok(Event::Notification(_) | Event::Task(_)));
+            let last = !matches!(event, Ok(Event::Notification(_) | Event::Task(_) | Event::Alive));
             Some((event, (!last).then_some(rounds)))
         });
         events.boxed()

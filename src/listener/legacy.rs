@@ -269,7 +269,7 @@ pub async fn pump(asking: Asking, stream: &Arc<Stream>) {
         Some(Ok(Reply::Stream(mut events))) => loop {
             match events.next().await {
                 None => return,
-                Some(Ok(Event::Task(_))) => {}
+                Some(Ok(Event::Task(_) | Event::Alive)) => {}
                 Some(Ok(Event::Notification(text))) => stream.push(text),
                 Some(Ok(Event::Answer(answer))) => break Ok(answer),
                 Some(Err(error)) => break Err(error),

@@ -273,6 +273,7 @@ fn watched(events: Events, clock: Clock) -> Events {
         loop {
             match tokio::time::timeout_at(clock.due(), events.next()).await {
                 Ok(None) => return None,
+                Ok(Some(Ok(Event::Alive))) => clock.alive = Instant::now(),
                 Ok(Some(Ok(Event::Task(made)))) => {
                     clock.alive = Instant::now();
                     if let Some(outlives) = clock.outlives.take() {

@@ -7,9 +7,9 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde::Serialize;
-use serde_json::{Map, Value, json};
 use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::{
     Task,
@@ -50,7 +50,7 @@ pub struct Wishes {
 }
 
 /// What was used, as callers read it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Used {
     pub prompt_tokens: u64,
     pub completion_tokens: u64,
@@ -62,7 +62,7 @@ pub struct Used {
     pub source: Source,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
     Reported,
@@ -144,7 +144,9 @@ impl Task {
         ] {
             let Some(most) = most else { continue };
             if price.is_some_and(|price| price > most) || (price.is_none() && !settings.allow_unknown_price) {
-                let why = format!("the model {id:?} costs more for {what} than is allowed here; choose a cheaper one");
+                let why = format!(
+                    "the model {id:?} costs more for {what} than is allowed here; choose a cheaper one"
+                );
                 return Err(Refused::new(Code::ModelNotAllowed, why));
             }
         }
@@ -169,7 +171,10 @@ impl Task {
         let limited = max_cost_usd.is_some() || self.work.budgets() != Default::default();
         let Some(estimate) = estimate else {
             if limited && !self.work.settings.allow_unknown_price && !self.work.simulated {
-                let why = format!("what {:?} costs is not known beforehand, and there is a limit on costs; name a model with a price", chosen.id);
+                let why = format!(
+                    "what {:?} costs is not known beforehand, and there is a limit on costs; name a model with a price",
+                    chosen.id
+                );
                 return Err(Refused::new(Code::ModelNotAllowed, why));
             }
             return Ok(Money::ZERO);
@@ -178,7 +183,9 @@ impl Task {
         if let Some(most) = most
             && estimate > most
         {
-            let why = format!("this may cost up to {estimate} US dollars, and max_cost_usd is {most}; raise it, ask for a shorter answer (max_output_tokens), or choose a cheaper model");
+            let why = format!(
+                "this may cost up to {estimate} US dollars, and max_cost_usd is {most}; raise it, ask for a shorter answer (max_output_tokens), or choose a cheaper model"
+            );
             return Err(Refused::new(Code::BudgetExceeded, why));
         }
         Ok(estimate)
@@ -194,14 +201,22 @@ impl Task {
             Reserved::Held(reservation) => Ok(Some(reservation)),
             Reserved::Over { used, budget } => {
                 let (used, budget) = (Money::from_nanos(used), Money::from_nanos(budget));
-                let why = format!("{used} of {budget} US dollars are used or set aside today (UTC), and this may cost up to {estimate}; wait for tomorrow, ask for less, or choose a cheaper model");
+                let why = format!(
+                    "{used} of {budget} US dollars are used or set aside today (UTC), and this may cost up to {estimate}; wait for tomorrow, ask for less, or choose a cheaper model"
+                );
                 Err(Refused::new(Code::BudgetExceeded, why))
             }
         }
     }
 
     /// The request for some messages. `session` groups requests at the upstream.
-    pub fn request(&self, chosen: &Chosen, messages: Vec<Message>, wishes: &Wishes, session: Option<String>) -> ChatRequest {
+    pub fn request(
+        &self,
+        chosen: &Chosen,
+        messages: Vec<Message>,
+        wishes: &Wishes,
+        session: Option<String>,
+    ) -> ChatRequest {
         let settings = &self.work.settings;
         let mut request = ChatRequest {
             model: chosen.id.clone(),
@@ -225,9 +240,14 @@ impl Task {
     /// How long an answer is asked for at the most. To say nothing would be to ask for the longest.
     pub fn output_limit(&self, chosen: &Chosen, wishes: &Wishes) -> u64 {
         let usual = self.work.settings.max_output_tokens;
-        let least = if chosen.model.as_ref().is_some_and(|model| model.reasons()) { usual.max(4096) } else { usual };
+        let least =
+            if chosen.model.as_ref().is_some_and(|model| model.reasons()) { usual.max(4096) } else { usual };
         let wanted = wishes.max_output_tokens.unwrap_or(least).max(16);
-        chosen.model.as_ref().and_then(|model| model.longest_answer()).map_or(wanted, |most| wanted.min(most.max(16)))
+        chosen
+            .model
+            .as_ref()
+            .and_then(|model| model.longest_answer())
+            .map_or(wanted, |most| wanted.min(most.max(16)))
     }
 
     pub fn terms(&self, wishes: &Wishes) -> Terms {
@@ -263,9 +283,13 @@ impl Task {
         };
         let asked = self.work.policy.run(&self.work.upstream, call, sink).await;
         let (usage, report, generation, provider, model) = match &asked {
-            Ok(Answer { completion, report }) => {
-                (completion.usage.as_ref(), report, &completion.generation_id, &completion.provider, &completion.model)
-            }
+            Ok(Answer { completion, report }) => (
+                completion.usage.as_ref(),
+                report,
+                &completion.generation_id,
+                &completion.provider,
+                &completion.model,
+            ),
             Err(unanswered) => {
                 let Unanswered { failure, report } = &**unanswered;
                 let partial = &failure.partial;
@@ -310,14 +334,4 @@ pub fn spent(usage: Option<&Usage>, report: &Report) -> Usage {
         spent.add(usage);
     }
     spent
-}
-
-/// The members of a request that callers may set on how a model samples.
-pub fn sampling(pairs: [(&str, Value); 4]) -> Map<String, Value> {
-    pairs.into_iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| (name.to_owned(), value)).collect()
-}
-
-/// How much a model is to think.
-pub fn reasoning(effort: &str) -> Value {
-    json!({ "effort": effort })
 }

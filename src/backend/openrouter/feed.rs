@@ -43,8 +43,7 @@ pub struct News {
 
 impl<T: Clone> Feed<T> {
     pub fn new() -> Arc<Self> {
-        let said =
-            Said { text: String::new(), reasoning: String::new(), remarks: Vec::new(), end: None };
+        let said = Said { text: String::new(), reasoning: String::new(), remarks: Vec::new(), end: None };
         Arc::new(Self {
             said: Mutex::new(said),
             changed: watch::Sender::new(()),

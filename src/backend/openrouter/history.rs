@@ -7,7 +7,9 @@ use serde_json::{Map, Value, json};
 use super::{
     Task,
     ask::{Chosen, Used, Wishes},
-    context::{Budget, Conversation, Fitted, Item, Limits, Media, Report, Strategy, Summary, Turn, of_message},
+    context::{
+        Budget, Conversation, Fitted, Item, Limits, Media, Report, Strategy, Summary, Turn, of_message,
+    },
     media::{Attachment, Checked, Kind, Source},
     policy,
     refused::Refused,
@@ -112,8 +114,11 @@ pub fn answer(completion: &Completion) -> Answer {
         annotations: completion.annotations.clone(),
         ..Extras::default()
     };
-    let extras = serde_json::to_value(extras).ok().filter(|extras| extras.as_object().is_some_and(|all| !all.is_empty()));
-    let reported = completion.usage.as_ref().map(|usage| usage.completion_tokens).filter(|tokens| *tokens > 0);
+    let extras = serde_json::to_value(extras)
+        .ok()
+        .filter(|extras| extras.as_object().is_some_and(|all| !all.is_empty()));
+    let reported =
+        completion.usage.as_ref().map(|usage| usage.completion_tokens).filter(|tokens| *tokens > 0);
     let tokens = reported.unwrap_or_else(|| super::context::of_text(&completion.text));
     Answer {
         text: completion.text.clone(),
@@ -124,7 +129,13 @@ pub fn answer(completion: &Completion) -> Answer {
 }
 
 /// What callers are told of an answer beside its text.
-pub fn besides(task: &Task, completion: &Completion, report: &policy::Report, context: &Report, used: &Used) -> Value {
+pub fn besides(
+    task: &Task,
+    completion: &Completion,
+    report: &policy::Report,
+    context: &Report,
+    used: &Used,
+) -> Value {
     let mut besides = json!({
         "usage": used,
         "context": context,
@@ -162,7 +173,13 @@ pub async fn load(task: &Task, begun: &Begun, wanted: &Wanted) -> Result<Fittabl
     };
     let system = begun.conversation.system_prompt.as_deref().filter(|prompt| !prompt.is_empty());
     let system = system.map(|prompt| item(Message::new(Role::System, prompt)));
-    let fittable = Fittable { system, turns, current: Turn { items: vec![current] }, fitting: wanted.fitting, summary: None };
+    let fittable = Fittable {
+        system,
+        turns,
+        current: Turn { items: vec![current] },
+        fitting: wanted.fitting,
+        summary: None,
+    };
     if fittable.fitting.strategy == Strategy::Summarize {
         return super::summary::summarized(task, id, fittable, wanted).await;
     }
@@ -209,7 +226,12 @@ async fn in_turns(
 }
 
 /// A user's message as it is sent again. Only of recent ones are the attachments read.
-async fn user_item(task: &Task, id: ConversationId, message: &kept_as::Message, recent: bool) -> Result<Item, Refused> {
+async fn user_item(
+    task: &Task,
+    id: ConversationId,
+    message: &kept_as::Message,
+    recent: bool,
+) -> Result<Item, Refused> {
     let extras = extras_of(message);
     let mut said = Said { text: message.text.clone(), attached: Vec::new() };
     for one in extras.attachments {
@@ -226,7 +248,9 @@ async fn user_item(task: &Task, id: ConversationId, message: &kept_as::Message, 
             continue;
         };
         let (kind, mime_type, name, detail) = (one.kind, one.mime, Some(one.name), one.detail);
-        said.attached.push(task.work.settings.media.check(Attachment { kind, source, mime_type, name, detail }, None)?);
+        said.attached.push(
+            task.work.settings.media.check(Attachment { kind, source, mime_type, name, detail }, None)?,
+        );
     }
     Ok(said.item())
 }
@@ -234,7 +258,9 @@ async fn user_item(task: &Task, id: ConversationId, message: &kept_as::Message, 
 fn assistant_item(message: &kept_as::Message) -> Item {
     let extras = extras_of(message);
     let mut replayed = Message::new(Role::Assistant, &*message.text);
-    for (name, values) in [("reasoning_details", extras.reasoning_details), ("annotations", extras.annotations)] {
+    for (name, values) in
+        [("reasoning_details", extras.reasoning_details), ("annotations", extras.annotations)]
+    {
         if !values.is_empty() {
             replayed.extra.insert(name.into(), Value::Array(values));
         }
@@ -262,7 +288,8 @@ impl Fittable {
     /// The turns from the first on, each as text, with the last message of each.
     pub fn transcript(&self) -> impl Iterator<Item = (MessageId, String)> {
         self.turns.iter().map(|(id, turn)| {
-            let words = turn.items.iter().map(|item| format!("{:?}: {}", item.message.role, text_of(&item.message)));
+            let words =
+                turn.items.iter().map(|item| format!("{:?}: {}", item.message.role, text_of(&item.message)));
             (*id, words.collect::<Vec<_>>().join("\n"))
         })
     }
@@ -282,7 +309,10 @@ impl Fittable {
         });
         let conversation = Conversation {
             system: self.system.clone().map(counted),
-            tools_tokens: wishes.extra.get("tools").map_or(0, |tools| super::context::of_text(&tools.to_string())),
+            tools_tokens: wishes
+                .extra
+                .get("tools")
+                .map_or(0, |tools| super::context::of_text(&tools.to_string())),
             history: self.turns.iter().map(|(_, one)| turn(one)).collect(),
             current: turn(&self.current),
             strategy: self.fitting.strategy,
@@ -306,7 +336,8 @@ fn text_of(message: &Message) -> String {
         Content::None => String::new(),
         Content::Text(text) => text.clone(),
         Content::Parts(parts) => {
-            let text = |part: &Part| if let Part::Text { text, .. } = part { Some(text.clone()) } else { None };
+            let text =
+                |part: &Part| if let Part::Text { text, .. } = part { Some(text.clone()) } else { None };
             parts.iter().filter_map(text).collect::<Vec<_>>().join("\n")
         }
     }

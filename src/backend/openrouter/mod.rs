@@ -170,7 +170,8 @@ impl Task {
             Caller::Local | Caller::Gateway => true,
             Caller::Stranger(_) => false,
         };
-        let principal = principal(&call.caller, work.settings.tenant_claim.as_deref(), scopes("conversations:share"));
+        let principal =
+            principal(&call.caller, work.settings.tenant_claim.as_deref(), scopes("conversations:share"));
         Self {
             own: work.conversations.of(&principal),
             work,

@@ -122,7 +122,9 @@ impl From<conversations::Error> for Refused {
             ),
             Error::Conflict { version } => Self::new(
                 Code::ConversationConflict,
-                format!("the conversation is at version {version} by now; read it with conversation_get, and give that as expected_version"),
+                format!(
+                    "the conversation is at version {version} by now; read it with conversation_get, and give that as expected_version"
+                ),
             ),
             Error::Busy { turn } => {
                 let mut busy = Self::new(
@@ -141,14 +143,23 @@ impl From<conversations::Error> for Refused {
             }
             Error::Quota(quota) => Self::new(Code::QuotaExceeded, quota.to_string()),
             Error::Cursor => Self::input("the cursor is not one of this list; begin again without one"),
-            Error::Fenced => Self::new(Code::Internal, "the turn was taken over by another gateway; ask again with the same idempotency_key"),
+            Error::Fenced => Self::new(
+                Code::Internal,
+                "the turn was taken over by another gateway; ask again with the same idempotency_key",
+            ),
             Error::Unavailable(why) => {
                 tracing::error!(why, "conversations cannot be kept or read");
-                Self::new(Code::StorageUnavailable, "conversations cannot be kept or read now; nothing was sent to a model")
+                Self::new(
+                    Code::StorageUnavailable,
+                    "conversations cannot be kept or read now; nothing was sent to a model",
+                )
             }
             Error::UnknownKey(_) => {
                 tracing::error!(%why, "conversations cannot be opened");
-                Self::new(Code::StorageUnavailable, "conversations cannot be opened here; whoever runs the gateway finds the reason in its log")
+                Self::new(
+                    Code::StorageUnavailable,
+                    "conversations cannot be opened here; whoever runs the gateway finds the reason in its log",
+                )
             }
         }
     }

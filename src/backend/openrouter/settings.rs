@@ -135,7 +135,11 @@ impl Settings {
 
     /// What is asked where nothing is said.
     pub fn usual_model(&self) -> &str {
-        self.model.as_deref().unwrap_or(if self.is_simulated() { "acme/atlas-70b" } else { "openrouter/auto" })
+        self.model.as_deref().unwrap_or(if self.is_simulated() {
+            "acme/atlas-70b"
+        } else {
+            "openrouter/auto"
+        })
     }
 
     /// Puts secrets in; or says all that is wrong.
@@ -156,13 +160,14 @@ impl Settings {
             inference: key("api_key", &self.api_key),
             management: key("management_key", &self.management_key),
         };
-        let mut sealing = |name: &str, text: &Text| match text.resolve().and_then(|text| sealing_key(&text.text)) {
-            Ok(key) => Some(key),
-            Err(why) => {
-                note(name, why);
-                None
-            }
-        };
+        let mut sealing =
+            |name: &str, text: &Text| match text.resolve().and_then(|text| sealing_key(&text.text)) {
+                Ok(key) => Some(key),
+                Err(why) => {
+                    note(name, why);
+                    None
+                }
+            };
         let current = self.encryption_key.as_ref().and_then(|text| sealing("encryption_key", text));
         let earlier: Vec<_> = self
             .earlier_encryption_keys

@@ -70,8 +70,11 @@ pub async fn summarize(
     let (answer, used) =
         task.ask("conversation_summarize", (&chosen, messages), &wishes, None, &mut |_| {}).await?;
     let said = answer.completion.text;
-    let source: String =
-        digest::digest(&digest::SHA256, text.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let source: String = digest::digest(&digest::SHA256, text.as_bytes())
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     let summary = NewSummary {
         upto: *upto,
         model: chosen.id,

@@ -38,8 +38,14 @@ pub struct Teller(UnboundedSender<News>);
 
 #[derive(Debug)]
 enum News {
-    Text { turn: String, text: String },
-    Reasoning { turn: String, text: String },
+    Text {
+        turn: String,
+        text: String,
+    },
+    Reasoning {
+        turn: String,
+        text: String,
+    },
     Remark(String),
     /// So many parts of the work are done, of so many.
     Done(usize, usize),
@@ -87,11 +93,13 @@ pub fn reply(tool: &'static Tool, work: Arc<Work>, call: &Call) -> Reply {
         remarked: None,
         done: false,
     };
-    Reply::Stream(stream::unfold(telling, |mut telling| async move {
-        let event = telling.next().await?;
-        Some((event, telling))
-    })
-    .boxed())
+    Reply::Stream(
+        stream::unfold(telling, |mut telling| async move {
+            let event = telling.next().await?;
+            Some((event, telling))
+        })
+        .boxed(),
+    )
 }
 
 /// A tool at work, and what its caller has heard of it.
@@ -160,7 +168,8 @@ impl Telling {
             }
             (None, news) => news,
         };
-        let long = matches!(&news, News::Text { text, .. } | News::Reasoning { text, .. } if text.len() >= ENOUGH);
+        let long =
+            matches!(&news, News::Text { text, .. } | News::Reasoning { text, .. } if text.len() >= ENOUGH);
         let late = self.last.is_none_or(|last| last.elapsed() >= MOMENT);
         if long || late || matches!(news, News::Remark(_) | News::Done(..)) {
             return self.tell(news);

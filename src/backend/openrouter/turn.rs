@@ -161,7 +161,12 @@ impl Task {
     }
 
     /// Has a task of its own make the answer.
-    fn make(self: &Arc<Self>, begun: Begun, wanted: Wanted, turn: Option<OwnedSemaphorePermit>) -> Arc<Making> {
+    fn make(
+        self: &Arc<Self>,
+        begun: Begun,
+        wanted: Wanted,
+        turn: Option<OwnedSemaphorePermit>,
+    ) -> Arc<Making> {
         let feed = Making::new();
         let id = begun.lease.turn;
         self.work.making.insert(id, Arc::clone(&feed));
@@ -218,7 +223,12 @@ impl Ended {
         let used = besides.get("usage").cloned().and_then(|used| serde_json::from_value(used).ok());
         let incomplete = match turn.state {
             TurnState::Completed => None,
-            _ => Some(turn.incomplete_reason.clone().or(turn.error.clone()).unwrap_or_else(|| "crash_recovered".into())),
+            _ => Some(
+                turn.incomplete_reason
+                    .clone()
+                    .or(turn.error.clone())
+                    .unwrap_or_else(|| "crash_recovered".into()),
+            ),
         };
         Self {
             turn: turn.id,
@@ -263,7 +273,10 @@ enum Asked {
     Answered(Box<Answer>),
     Unanswered(Box<Unanswered>),
     /// Nobody wants it any more; this is what had come.
-    Unwanted { text: String, generation: Option<String> },
+    Unwanted {
+        text: String,
+        generation: Option<String>,
+    },
 }
 
 impl Maker<'_> {

@@ -92,7 +92,8 @@ impl Work {
         let mut simulator = None;
         let (mut way, mut keys) = (settings.upstream.clone(), resolved.keys.clone());
         if simulated {
-            let started = Simulator::start(simulator::Settings::demo(), (Ipv4Addr::LOCALHOST, 0).into()).await;
+            let started =
+                Simulator::start(simulator::Settings::demo(), (Ipv4Addr::LOCALHOST, 0).into()).await;
             let started = started.map_err(|why| format!("the simulator cannot listen: {why}"))?;
             way.base_url = started.base_url();
             let key = |text| Key::new(text).map(Some);
@@ -139,14 +140,16 @@ impl Work {
 
     pub fn budgets(&self) -> Budgets {
         let nanos = |money: Option<Money>| money.map(Money::nanos);
-        Budgets {
-            own: nanos(self.resolved.daily_budget),
-            tenant: nanos(self.resolved.tenant_daily_budget),
-        }
+        Budgets { own: nanos(self.resolved.daily_budget), tenant: nanos(self.resolved.tenant_daily_budget) }
     }
 
     pub fn learned(&self, model: &str) -> Learned {
-        self.learned.lock().expect("no code panics while it holds this lock").get(model).copied().unwrap_or_default()
+        self.learned
+            .lock()
+            .expect("no code panics while it holds this lock")
+            .get(model)
+            .copied()
+            .unwrap_or_default()
     }
 
     /// Remembers how the count of a request's tokens compared with the estimate.
@@ -180,11 +183,13 @@ impl Work {
             let known = self.upstream.generation(&unsettled.generation).await.ok().flatten();
             let Some(known) = known.filter(|known| known.total_cost.is_some()) else {
                 let pause = FIRST_PAUSE.saturating_mul(1 << unsettled.tries.min(16)).min(LONGEST_PAUSE);
-                let again = (unsettled.tries < TRIES).then(|| Timestamp::now().checked_add(pause).ok()).flatten();
+                let again =
+                    (unsettled.tries < TRIES).then(|| Timestamp::now().checked_add(pause).ok()).flatten();
                 self.conversations.postpone(unsettled.turn, again).await?;
                 continue;
             };
-            let count = |tokens: Option<u64>| tokens.and_then(|tokens| i64::try_from(tokens).ok()).unwrap_or(0);
+            let count =
+                |tokens: Option<u64>| tokens.and_then(|tokens| i64::try_from(tokens).ok()).unwrap_or(0);
             let usage = Usage {
                 prompt_tokens: count(known.native_tokens_prompt),
                 completion_tokens: count(known.native_tokens_completion),

@@ -98,11 +98,14 @@ impl Look<'_> {
 
     /// A program or an address, and what belongs to the one and not to the other.
     fn connection(&mut self) {
+        if self.settings.openrouter.is_some() {
+            return self.models();
+        }
         match (&self.settings.command, &self.settings.url) {
             (None, None) => self.complain(
                 at(self.name, ""),
-                "neither `command` nor `url` says what answers here",
-                "write command = \"…\" for a program, or url = \"https://…\" for a server",
+                "neither `command` nor `url` nor `openrouter` says what answers here",
+                "write command = \"…\" for a program, url = \"https://…\" for a server, or openrouter = {} for models",
             ),
             (Some(_), Some(_)) => self.complain(
                 at(self.name, "url"),
@@ -111,6 +114,47 @@ impl Look<'_> {
             ),
             (Some(program), None) => self.command(program),
             (None, Some(address)) => self.url(address),
+        }
+    }
+
+    /// Models behind tools: nothing of a program or a server, and secrets that can be had.
+    fn models(&mut self) {
+        let Settings { command, url, args, env, headers, auth, openrouter, .. } = self.settings;
+        let foreign = [
+            ("command", command.is_some()),
+            ("url", url.is_some()),
+            ("args", !args.is_empty()),
+            ("env", !env.is_empty()),
+            ("headers", !headers.is_empty()),
+            ("auth", auth.is_some()),
+        ];
+        for (key, _) in foreign.into_iter().filter(|(_, there)| *there) {
+            let what = "stands beside `openrouter`, where the gateway itself answers";
+            self.complain(at(self.name, key), what, "leave it out, or make two backends of it");
+        }
+        let Some(models) = openrouter else { return };
+        let at = |key: &str| dotted(&["backends", self.name, "openrouter", key]);
+        for (key, variable, text) in [
+            ("api_key", "OPENROUTER_API_KEY", &models.api_key),
+            ("management_key", "OPENROUTER_MANAGEMENT_KEY", &models.management_key),
+            ("encryption_key", "WAYSTATION_CONVERSATIONS_KEY", &models.encryption_key),
+        ] {
+            if let Some(text) = text {
+                self.text(&at(key), text, variable, |_| true);
+            }
+        }
+        if self.settings.enabled != Some(false)
+            && let Err(faults) = models.resolve()
+        {
+            for fault in faults {
+                let (key, what) = fault.split_once(": ").unwrap_or(("openrouter", &fault));
+                if !matches!(
+                    key,
+                    "openrouter.api_key" | "openrouter.management_key" | "openrouter.encryption_key"
+                ) {
+                    self.complain(self::at(self.name, key), what, "mend it, or leave it out");
+                }
+            }
         }
     }
 

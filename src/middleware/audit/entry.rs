@@ -178,7 +178,7 @@ impl UnderWay {
                     match &event {
                         Ok(Event::Answer(answer)) => self.ends_with(answer),
                         Err(error) => self.ends_badly(error),
-                        Ok(Event::Notification(_) | Event::Task(_)) => {}
+                        Ok(Event::Notification(_) | Event::Task(_) | Event::Alive) => {}
                     }
                     event
                 });

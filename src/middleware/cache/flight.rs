@@ -199,7 +199,7 @@ async fn answer(reply: Replying, say: mpsc::Sender<Heard>) -> Result<Answer> {
                 // So that it is heard before the next comes.
                 tokio::task::yield_now().await;
             }
-            Event::Task(_) => {}
+            Event::Task(_) | Event::Alive => {}
         }
     }
     Err(Error::Busy("the answer was cut off".to_owned()))

@@ -322,7 +322,7 @@ impl Writing {
                     let mut writing = Some(self);
                     // Before the caller hears of it, so that what it reads next is new.
                     let events = events.inspect(move |event| {
-                        if !matches!(event, Ok(Event::Notification(_) | Event::Task(_))) {
+                        if !matches!(event, Ok(Event::Notification(_) | Event::Task(_) | Event::Alive)) {
                             drop(writing.take());
                         }
                     });

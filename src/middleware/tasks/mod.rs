@@ -240,6 +240,7 @@ impl Tasks {
                         self.changed(task, true).await;
                     }
                 }
+                Some(Ok(Event::Alive)) => {}
                 Some(Ok(Event::Answer(Answer::Asks(question)))) => {
                     let given = self.asked(task, &question).await;
                     events = self.events(self.round(task, given));

@@ -6,7 +6,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{Effect, Gives, Takes, media::{AttachmentIn, checked, keep}};
+use super::{
+    Effect, Gives, Takes,
+    media::{AttachmentIn, given, keep},
+};
 use crate::{
     backend::openrouter::{
         Task,
@@ -272,7 +275,10 @@ impl Gives for Chatted {
             return Some(self.text.clone());
         }
         let end = self.text.floor_char_boundary(INLINE);
-        Some(format!("{}\n[… the rest: conversation_get with this conversation_id and turn_id]", &self.text[..end]))
+        Some(format!(
+            "{}\n[… the rest: conversation_get with this conversation_id and turn_id]",
+            &self.text[..end]
+        ))
     }
 
     fn used(&self) -> Option<&Used> {
@@ -373,12 +379,13 @@ impl Chat {
         for model in &self.fallback_models {
             task.choose(Some(model)).await?;
         }
-        let attached = checked(task, &chosen, &self.attachments).await?;
+        let attached = given(task, &chosen, &self.attachments).await?;
         let place = self.place(task, id, !attached.is_empty()).await?;
         let extras = match &place {
             Place::In(id) => history::extras(keep(task, *id, &attached).await?),
             Place::New(_) => None,
         };
+        let attached = attached.into_iter().map(|one| one.checked).collect();
         let message = said.map(|text| Said { text: text.to_owned(), attached });
         let wishes = self.wishes(task);
         let new = NewTurn {
@@ -386,7 +393,11 @@ impl Chat {
             said: match &message {
                 Some(said) => {
                     let tokens = of_message(&said.item().message);
-                    Kept::Message { text: said.text.clone(), extras, tokens: i64::try_from(tokens).unwrap_or(i64::MAX) }
+                    Kept::Message {
+                        text: said.text.clone(),
+                        extras,
+                        tokens: i64::try_from(tokens).unwrap_or(i64::MAX),
+                    }
                 }
                 None => Kept::Again,
             },
@@ -427,7 +438,11 @@ impl Chat {
             Some(StrategyIn::Compress) => Strategy::Compress,
             Some(StrategyIn::Error) => Strategy::Error,
         };
-        Fitting { strategy, max_input_tokens: context.max_input_tokens, keep_last_turns: context.keep_last_turns }
+        Fitting {
+            strategy,
+            max_input_tokens: context.max_input_tokens,
+            keep_last_turns: context.keep_last_turns,
+        }
     }
 
     fn wishes(&self, task: &Task) -> Wishes {
@@ -485,7 +500,9 @@ impl ResponseFormat {
                 let name = self.name.as_deref().unwrap_or("answer");
                 let schema = self.schema.clone().unwrap_or_default();
                 let strict = self.strict != Some(false);
-                Some(json!({ "type": "json_schema", "json_schema": { "name": name, "schema": schema, "strict": strict } }))
+                Some(
+                    json!({ "type": "json_schema", "json_schema": { "name": name, "schema": schema, "strict": strict } }),
+                )
             }
         }
     }
@@ -494,7 +511,8 @@ impl ResponseFormat {
 impl ProviderIn {
     /// As OpenRouter reads it.
     pub fn written(&self) -> Map<String, Value> {
-        let mut written = serde_json::to_value(self).ok().and_then(|value| value.as_object().cloned()).unwrap_or_default();
+        let mut written =
+            serde_json::to_value(self).ok().and_then(|value| value.as_object().cloned()).unwrap_or_default();
         let most = object([
             ("prompt", self.max_prompt_price_per_m.map(Value::from)),
             ("completion", self.max_output_price_per_m.map(Value::from)),

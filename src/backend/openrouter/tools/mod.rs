@@ -4,7 +4,10 @@
 //! what it gives is a type too. So a tool cannot take what it does not declare, nor declare what it
 //! does not take.
 
-use std::{fmt::Debug, sync::{Arc, LazyLock}};
+use std::{
+    fmt::Debug,
+    sync::{Arc, LazyLock},
+};
 
 use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
@@ -45,7 +48,8 @@ impl Effect {
     /// Asks OpenRouter for what costs nothing.
     pub const ASKS: Self = Self { open_world: true, ..Self::READS };
     /// Changes what is kept here.
-    pub const WRITES: Self = Self { read_only: false, destructive: false, idempotent: false, open_world: false };
+    pub const WRITES: Self =
+        Self { read_only: false, destructive: false, idempotent: false, open_world: false };
     /// Costs money. Never read-only: clients may allow such tools without asking.
     pub const COSTS: Self = Self { open_world: true, ..Self::WRITES };
     /// Removes what is kept here.
@@ -124,7 +128,8 @@ static TOOLS: LazyLock<Vec<Tool>> = LazyLock::new(|| {
 pub fn list() -> &'static str {
     static LIST: LazyLock<String> = LazyLock::new(|| {
         let tools: Vec<_> = TOOLS.iter().map(|tool| &tool.listed).collect();
-        json!({ "resultType": "complete", "ttlMs": 300_000, "cacheScope": "public", "tools": tools }).to_string()
+        json!({ "resultType": "complete", "ttlMs": 300_000, "cacheScope": "public", "tools": tools })
+            .to_string()
     });
     &LIST
 }
@@ -155,8 +160,12 @@ fn tool<T: Takes>() -> Tool {
         run: Box::new(|task, arguments| {
             Box::pin(async move {
                 let arguments = if arguments.is_null() { json!({}) } else { arguments };
-                let asked: T = serde_json::from_value(arguments)
-                    .map_err(|why| Refused::input(format!("the arguments of {} are not as its schema has them: {why}", T::NAME)))?;
+                let asked: T = serde_json::from_value(arguments).map_err(|why| {
+                    Refused::input(format!(
+                        "the arguments of {} are not as its schema has them: {why}",
+                        T::NAME
+                    ))
+                })?;
                 let simulated = task.work.simulated;
                 asked.run(task).await.map(|given| result(&given, simulated))
             })
@@ -218,8 +227,17 @@ mod tests {
         for tool in TOOLS.iter() {
             let input = &tool.listed["inputSchema"];
             assert!(names.insert(tool.name), "{} stands there twice", tool.name);
-            assert!(tool.name.len() <= 40 && tool.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{}", tool.name);
-            assert_eq!((&input["type"], &input["additionalProperties"]), (&json!("object"), &json!(false)), "{}", tool.name);
+            assert!(
+                tool.name.len() <= 40 && tool.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'),
+                "{}",
+                tool.name
+            );
+            assert_eq!(
+                (&input["type"], &input["additionalProperties"]),
+                (&json!("object"), &json!(false)),
+                "{}",
+                tool.name
+            );
             for schema in [input, &tool.listed["outputSchema"]] {
                 assert_eq!(schema["type"], "object", "{}", tool.name);
                 let text = schema.to_string();

@@ -25,15 +25,7 @@ impl Upstream {
     pub async fn models(&self, filters: &[(&str, &str)]) -> Answer<Vec<Value>> {
         let mut all: Vec<Value> = Vec::new();
         for _ in 0..MOST_PAGES {
-            let mut request = self.request(Method::GET, &["models"], false)?;
-            let mut query = request.url_mut().query_pairs_mut();
-            if filters.iter().all(|(name, _)| *name != "output_modalities") {
-                query.append_pair("output_modalities", "all");
-            }
-            query.append_pair("limit", &PAGE.to_string()).append_pair("offset", &all.len().to_string());
-            query.extend_pairs(filters).finish();
-            drop(query);
-            let mut page = self.ask(request).await?;
+            let mut page = self.ask(self.page(filters, all.len())?).await?;
             let Value::Array(models) = page["data"].take() else {
                 return Err(Box::new(unexpected("the list of models has no `data`")));
             };
@@ -47,6 +39,19 @@ impl Upstream {
             }
         }
         Err(Box::new(unexpected("the list of models has no end")))
+    }
+
+    /// The request for the models from there on.
+    fn page(&self, filters: &[(&str, &str)], offset: usize) -> Answer<Request> {
+        let mut request = self.request(Method::GET, &["models"], false)?;
+        let mut query = request.url_mut().query_pairs_mut();
+        if filters.iter().all(|(name, _)| *name != "output_modalities") {
+            query.append_pair("output_modalities", "all");
+        }
+        query.append_pair("limit", &PAGE.to_string()).append_pair("offset", &offset.to_string());
+        query.extend_pairs(filters).finish();
+        drop(query);
+        Ok(request)
     }
 
     /// One model, whatever alias or variant it is called by; none if there is no such model.

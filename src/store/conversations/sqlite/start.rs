@@ -250,7 +250,8 @@ async fn keyed(
     let turn = in_thread(db, &thread, &row).await?;
     Ok(match turn.state {
         TurnState::Pending | TurnState::Running => Keyed::Known(Start::Running(Box::new(turn))),
-        TurnState::Incomplete | TurnState::Failed if turn.answer.is_none() => {
+        // Whether an incomplete one was paid for is not known: it is told, and never begun again by itself.
+        TurnState::Failed => {
             let forget = sqlx::query("UPDATE turn SET key = NULL WHERE owner = $1 AND key = $2");
             forget.bind(&mine.owner).bind(key).execute(&mut *db).await?;
             let (question, branch): (i64, bool) = (row.try_get("question")?, row.try_get("branch")?);

@@ -1,0 +1,168 @@
+//! What does a model say to messages that belong to no conversation?
+
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::{
+    Effect, Gives, Takes,
+    chat::{Effort, ProviderIn, ResponseFormat},
+};
+use crate::backend::openrouter::{
+    Task,
+    ask::{Used, Wishes},
+    history::object,
+    refused::Refused,
+    upstream::{Event, Message},
+};
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Complete {
+    /// Messages as OpenAI writes them: objects with role and content, the last one a user's or a tool's.
+    #[schemars(length(min = 1, max = 1000))]
+    messages: Vec<Map<String, Value>>,
+    /// An OpenRouter model id. By default the server's.
+    #[serde(default)]
+    model: Option<String>,
+    /// Models that are asked in this order if the first fails before it has said anything.
+    #[serde(default)]
+    #[schemars(length(max = 5))]
+    fallback_models: Vec<String>,
+    /// The longest answer, in tokens.
+    #[serde(default)]
+    #[schemars(range(min = 16, max = 131_072))]
+    max_output_tokens: Option<u64>,
+    /// How freely the model chooses its words.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 2))]
+    temperature: Option<f64>,
+    /// Of how much of what is likely the model chooses.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1))]
+    top_p: Option<f64>,
+    /// The same seed gives the same answer, where the provider can.
+    #[serde(default)]
+    seed: Option<i64>,
+    /// Texts at which the answer ends.
+    #[serde(default)]
+    #[schemars(length(max = 4))]
+    stop: Vec<String>,
+    /// Functions the model may call, as OpenAI writes them. What it calls is given back, not run.
+    #[serde(default)]
+    #[schemars(length(max = 128))]
+    tools: Vec<Map<String, Value>>,
+    /// Must it call one? auto, none, required, or a function's name.
+    #[serde(default)]
+    tool_choice: Option<String>,
+    /// The form of the answer: text, any JSON, or JSON of a schema.
+    #[serde(default)]
+    response_format: Option<ResponseFormat>,
+    /// How much the model thinks before it answers.
+    #[serde(default)]
+    reasoning_effort: Option<Effort>,
+    /// Which providers may answer.
+    #[serde(default)]
+    provider: Option<ProviderIn>,
+    /// Nothing is sent if it may cost more than this.
+    #[serde(default)]
+    max_cost_usd: Option<f64>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Completed {
+    text: String,
+    /// Calls of functions, as OpenAI writes them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    finish_reason: Option<String>,
+    model_used: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provider: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    generation_id: Option<String>,
+    usage: Used,
+    warnings: Vec<String>,
+}
+
+impl Gives for Completed {
+    const SHOWN: Option<&'static str> = Some("text");
+
+    fn text(&self) -> Option<String> {
+        Some(self.text.clone())
+    }
+
+    fn used(&self) -> Option<&Used> {
+        Some(&self.usage)
+    }
+}
+
+impl Takes for Complete {
+    const NAME: &'static str = "complete";
+    const TITLE: &'static str = "Ask a model once";
+    const DESCRIPTION: &'static str = "Sends messages to a model and gives its answer. Nothing is remembered but what it cost; \
+        chat is for conversations.";
+    const EFFECT: Effect = Effect::COSTS;
+    type Gives = Completed;
+
+    async fn run(self, task: Arc<Task>) -> Result<Completed, Refused> {
+        let messages: Vec<Message> = self
+            .messages
+            .into_iter()
+            .map(|message| serde_json::from_value(Value::Object(message)))
+            .collect::<Result<_, _>>()
+            .map_err(|why| {
+                Refused::input(format!("messages: {why}; each is an object with role and content"))
+            })?;
+        if messages.is_empty() {
+            return Err(Refused::input("messages is empty; give at least one"));
+        }
+        let chosen = task.choose(self.model.as_deref()).await?;
+        for model in &self.fallback_models {
+            task.choose(Some(model)).await?;
+        }
+        let tool_choice = self.tool_choice.map(|choice| match choice.as_str() {
+            "auto" | "none" | "required" => Value::from(choice),
+            name => json!({ "type": "function", "function": { "name": name } }),
+        });
+        let extra = object([
+            ("temperature", self.temperature.map(Value::from)),
+            ("top_p", self.top_p.map(Value::from)),
+            ("seed", self.seed.map(Value::from)),
+            ("stop", (!self.stop.is_empty()).then(|| json!(self.stop))),
+            ("tools", (!self.tools.is_empty()).then(|| json!(self.tools))),
+            ("tool_choice", tool_choice),
+            ("reasoning", self.reasoning_effort.map(|effort| json!({ "effort": effort }))),
+        ]);
+        let wishes = Wishes {
+            fallback_models: self.fallback_models,
+            max_output_tokens: self.max_output_tokens,
+            max_cost_usd: self.max_cost_usd,
+            response_format: self.response_format.as_ref().and_then(ResponseFormat::written),
+            provider: self.provider.as_ref().map(ProviderIn::written).unwrap_or_default(),
+            extra,
+            auto_continue: false,
+        };
+        let tell = task.tell.clone();
+        let mut sink = move |event| match event {
+            Event::Delta(text) => tell.text("", text),
+            Event::Status(status) => tell.remark(status.to_string()),
+            Event::Opened { .. } | Event::Reasoning(_) | Event::ToolCall { .. } => {}
+        };
+        let (answer, usage) = task.ask(Self::NAME, (&chosen, messages), &wishes, None, &mut sink).await?;
+        let completion = answer.completion;
+        Ok(Completed {
+            text: completion.text,
+            tool_calls: completion.tool_calls.iter().map(|call| json!(call)).collect(),
+            finish_reason: completion.finish_reason,
+            model_used: completion.model.unwrap_or(answer.report.model),
+            provider: completion.provider,
+            generation_id: completion.generation_id,
+            usage,
+            warnings: answer.report.warnings.iter().map(ToString::to_string).collect(),
+        })
+    }
+}
