@@ -2,7 +2,10 @@
 //!
 //! With a sentence that a model can act upon, and beside it, in `_meta`, the same for programs.
 
-use std::time::Duration;
+use std::{
+    ops::{Deref, DerefMut},
+    time::Duration,
+};
 
 use serde_json::{Map, Value, json};
 
@@ -21,7 +24,10 @@ const SOON: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Why there is no result.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Refused {
+pub struct Refused(Box<Reason>);
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reason {
     pub code: Code,
     /// For a model: what was wrong, and what would be right.
     pub message: String,
@@ -36,9 +42,23 @@ pub struct Refused {
     pub suggestions: Vec<String>,
 }
 
+impl Deref for Refused {
+    type Target = Reason;
+
+    fn deref(&self) -> &Reason {
+        &self.0
+    }
+}
+
+impl DerefMut for Refused {
+    fn deref_mut(&mut self) -> &mut Reason {
+        &mut self.0
+    }
+}
+
 impl Refused {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self {
+        Self(Box::new(Reason {
             code,
             message: message.into(),
             retryable: matches!(code, Code::ConversationBusy | Code::StorageUnavailable),
@@ -49,7 +69,7 @@ impl Refused {
             conversation: None,
             turn: None,
             suggestions: Vec::new(),
-        }
+        }))
     }
 
     pub fn input(message: impl Into<String>) -> Self {

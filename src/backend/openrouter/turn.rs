@@ -5,6 +5,7 @@
 //! 2. that the model is being asked is on disk, and then it is asked,
 //! 3. what comes is kept every few seconds,
 //! 4. the answer and its cost are on disk, and then the caller is told.
+//!
 //! A turn of which it is not known whether the model was asked is never begun again by itself.
 
 use std::{
