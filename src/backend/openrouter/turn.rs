@@ -53,6 +53,14 @@ pub type Making = Feed<Outcome>;
 pub type Outcome = Result<Arc<Ended>, Refused>;
 type Made = Result<Ended, Refused>;
 
+/// A turn that is being answered, or was.
+#[derive(Debug)]
+pub struct Turning {
+    pub turn: TurnId,
+    pub conversation: ConversationId,
+    pub making: Arc<Making>,
+}
+
 /// A turn that has ended with something.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ended {
@@ -103,7 +111,7 @@ pub struct Wanted {
 
 impl Task {
     /// Begins the turn, or finds it where it was begun before. The feed gives what is heard of it.
-    pub async fn begin(self: &Arc<Self>, wanted: Wanted) -> Result<Arc<Making>, Refused> {
+    pub async fn begin(self: &Arc<Self>, wanted: Wanted) -> Result<Turning, Refused> {
         let place = match wanted.new.place {
             kept_as::Place::In(id) if wanted.new.parent.is_none() => Some(id),
             kept_as::Place::In(_) | kept_as::Place::New(_) => None,
@@ -123,18 +131,22 @@ impl Task {
                 started => break started?,
             }
         };
-        match started {
-            Start::Begun(begun) => Ok(self.make(*begun, wanted, turn)),
-            Start::Replay(turn) => {
-                let feed = Making::new();
-                feed.end(Ok(Arc::new(Ended::again(&turn))));
-                Ok(feed)
+        Ok(match started {
+            Start::Begun(begun) => {
+                let (turn_id, conversation) = (begun.lease.turn, begun.conversation.id);
+                Turning { turn: turn_id, conversation, making: self.make(*begun, wanted, turn) }
             }
-            Start::Running(turn) => Ok(match self.work.making.get(&turn.id) {
-                Some(making) => Arc::clone(&making),
-                None => self.watch(turn.id),
-            }),
-        }
+            Start::Replay(turn) => {
+                let making = Making::new();
+                making.end(Ok(Arc::new(Ended::again(&turn))));
+                Turning { turn: turn.id, conversation: turn.conversation, making }
+            }
+            Start::Running(turn) => {
+                let here = self.work.making.get(&turn.id).map(|making| Arc::clone(&making));
+                let making = here.unwrap_or_else(|| self.watch(turn.id));
+                Turning { turn: turn.id, conversation: turn.conversation, making }
+            }
+        })
     }
 
     /// Waits until no other message of this conversation is being answered here.

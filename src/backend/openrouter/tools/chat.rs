@@ -17,7 +17,7 @@ use crate::{
         context::{Strategy, of_message},
         history::{self, Fitting, Said, object},
         refused::Refused,
-        turn::{Ended, Wanted},
+        turn::{Ended, Turning, Wanted},
     },
     store::conversations::{ConversationId, MessageId, NewConversation, NewTurn, Place, Said as Kept},
 };
@@ -299,16 +299,18 @@ impl Takes for Chat {
     async fn run(self, task: Arc<Task>) -> Result<Chatted, Refused> {
         let (wanted, format) = self.wanted(&task).await?;
         let include_reasoning = self.include_reasoning;
-        let making = task.begin(wanted).await?;
+        let model = wanted.chosen.id.clone();
+        let Turning { turn, conversation, making } = task.begin(wanted).await?;
         let mut listener = making.listen();
+        let turn = turn.to_string();
+        task.tell.begun(&turn, &conversation.to_string(), &model);
         let ended = loop {
             let (news, end) = listener.news();
-            // Which turn it is stands in the result; until then there is one for each call.
             if !news.text.is_empty() {
-                task.tell.text("", news.text);
+                task.tell.text(&turn, news.text);
             }
             if include_reasoning && !news.reasoning.is_empty() {
-                task.tell.reasoning("", news.reasoning);
+                task.tell.reasoning(&turn, news.reasoning);
             }
             news.remarks.into_iter().for_each(|remark| task.tell.remark(remark));
             match end {
