@@ -47,6 +47,12 @@ enum News {
         text: String,
     },
     Remark(String),
+    /// A turn is being answered: whoever stops listening knows where to find it.
+    Begun {
+        turn: String,
+        conversation: String,
+        model: String,
+    },
     /// So many parts of the work are done, of so many.
     Done(usize, usize),
 }
@@ -59,6 +65,12 @@ impl Teller {
 
     pub fn reasoning(&self, turn: &str, text: String) {
         self.send(News::Reasoning { turn: turn.to_owned(), text });
+    }
+
+    /// Which turn it is that is being answered, and by what.
+    pub fn begun(&self, turn: &str, conversation: &str, model: &str) {
+        let [turn, conversation, model] = [turn, conversation, model].map(str::to_owned);
+        self.send(News::Begun { turn, conversation, model });
     }
 
     /// What is being waited for.
@@ -171,7 +183,8 @@ impl Telling {
         let long =
             matches!(&news, News::Text { text, .. } | News::Reasoning { text, .. } if text.len() >= ENOUGH);
         let late = self.last.is_none_or(|last| last.elapsed() >= MOMENT);
-        if long || late || matches!(news, News::Remark(_) | News::Done(..)) {
+        let is_answer = matches!(news, News::Text { .. } | News::Reasoning { .. });
+        if long || late || !is_answer {
             return self.tell(news);
         }
         self.waiting = Some(news);
@@ -179,6 +192,9 @@ impl Telling {
     }
 
     fn tell(&mut self, news: News) -> Option<Event> {
+        if matches!(news, News::Text { .. } | News::Reasoning { .. }) {
+            self.last = Some(Instant::now());
+        }
         let mut parts = None;
         let (message, meta) = match news {
             News::Text { turn, text } => (text, json!({ "kind": "delta", "turn_id": turn })),
@@ -191,12 +207,15 @@ impl Telling {
                 self.remarked = Some((remark.clone(), Instant::now()));
                 (remark, json!({ "kind": "status" }))
             }
+            News::Begun { turn, conversation, model } => (
+                format!("asking {model}"),
+                json!({ "kind": "status", "turn_id": turn, "conversation_id": conversation }),
+            ),
             News::Done(done, of) => {
                 (parts, self.of) = (Some(done), Some(of));
                 (format!("{done} of {of}"), json!({ "kind": "status" }))
             }
         };
-        self.last = Some(Instant::now());
         self.count += 1;
         // What is no part of the work moves it by next to nothing.
         let step = self.at + if self.of.is_some() { 0.001 } else { 1.0 };

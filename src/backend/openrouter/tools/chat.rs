@@ -16,6 +16,8 @@ use crate::{
         ask::{Chosen, Used, Wishes},
         context::{Strategy, of_message},
         history::{self, Fitting, Said, object},
+        line::Turning,
+        money::Money,
         refused::Refused,
         turn::{Ended, Wanted},
     },
@@ -299,16 +301,17 @@ impl Takes for Chat {
     async fn run(self, task: Arc<Task>) -> Result<Chatted, Refused> {
         let (wanted, format) = self.wanted(&task).await?;
         let include_reasoning = self.include_reasoning;
-        let making = task.begin(wanted).await?;
-        let mut listener = making.listen();
+        let model = wanted.chosen.id.clone();
+        let Turning { turn, conversation, mut listener, new } = task.begin(wanted).await?;
+        let turn = turn.to_string();
+        task.tell.begun(&turn, &conversation.to_string(), &model);
         let ended = loop {
             let (news, end) = listener.news();
-            // Which turn it is stands in the result; until then there is one for each call.
             if !news.text.is_empty() {
-                task.tell.text("", news.text);
+                task.tell.text(&turn, news.text);
             }
             if include_reasoning && !news.reasoning.is_empty() {
-                task.tell.reasoning("", news.reasoning);
+                task.tell.reasoning(&turn, news.reasoning);
             }
             news.remarks.into_iter().for_each(|remark| task.tell.remark(remark));
             match end {
@@ -316,7 +319,9 @@ impl Takes for Chat {
                 None => listener.changed().await,
             }
         };
-        Ok(chatted(&ended, include_reasoning, format))
+        let mut chatted = chatted(&ended, include_reasoning, format);
+        chatted.replayed |= !new;
+        Ok(chatted)
     }
 }
 
@@ -388,17 +393,17 @@ impl Chat {
         let attached = attached.into_iter().map(|one| one.checked).collect();
         let message = said.map(|text| Said { text: text.to_owned(), attached });
         let wishes = self.wishes(task);
+        let tokens = message.as_ref().map_or(0, |said| of_message(&said.item().message));
+        // Counted if this process dies. What else is sent is known, and looked at, later.
+        let estimate = task.estimate(&chosen, tokens, task.output_limit(&chosen, &wishes), None);
         let new = NewTurn {
             place,
             said: match &message {
-                Some(said) => {
-                    let tokens = of_message(&said.item().message);
-                    Kept::Message {
-                        text: said.text.clone(),
-                        extras,
-                        tokens: i64::try_from(tokens).unwrap_or(i64::MAX),
-                    }
-                }
+                Some(said) => Kept::Message {
+                    text: said.text.clone(),
+                    extras,
+                    tokens: i64::try_from(tokens).unwrap_or(i64::MAX),
+                },
                 None => Kept::Again,
             },
             parent: self.parent_message_id.as_deref().map(message_id).transpose()?,
@@ -407,7 +412,7 @@ impl Chat {
             fingerprint: self.fingerprint(),
             model: chosen.id.clone(),
             system_prompt: self.system_prompt.clone(),
-            estimate: 0,
+            estimate: estimate.map_or(0, Money::nanos),
         };
         let format = self.response_format.as_ref().map_or(FormatKind::Text, |format| format.kind);
         Ok((Wanted { new, chosen, wishes, fitting: self.fitting(), message }, format))
