@@ -149,6 +149,15 @@ struct Ready {
     reservation: Option<Reservation>,
 }
 
+/// An answer, whole or not, and what it has cost.
+struct Came {
+    completion: Completion,
+    report: policy::Report,
+    /// Why it is not whole.
+    incomplete: Option<String>,
+    usage: kept_as::Usage,
+}
+
 /// How asking the model ended.
 enum Asked {
     Answered(Box<Answer>),
@@ -282,7 +291,7 @@ impl Maker<'_> {
         }
     }
 
-    /// Keeps what came of it. Only then it is told.
+    /// What came of asking, as it is kept.
     async fn end(
         &self,
         asked: Asked,
@@ -290,43 +299,68 @@ impl Maker<'_> {
         reservation: Option<Reservation>,
         context: &super::context::Report,
     ) -> Made {
-        let Self { task, begun, wanted, feed } = self;
-        let mut entry = Entry { tool: "chat".into(), simulated: task.work.simulated, ..Entry::default() };
-        let (completion, report, incomplete, usage) = match asked {
+        let came = match asked {
             Asked::Answered(answer) => {
-                let incomplete = match answer.completion.finish_reason.as_deref() {
-                    Some("length") => Some("length".to_owned()),
-                    Some("content_filter") => Some("content_filter".to_owned()),
-                    _ => None,
-                };
-                let usage = kept(answer.completion.usage.as_ref(), estimate);
-                (answer.completion, answer.report, incomplete, usage)
+                let reason = answer.completion.finish_reason.as_deref();
+                let incomplete = reason.filter(|reason| matches!(*reason, "length" | "content_filter"));
+                Came {
+                    incomplete: incomplete.map(str::to_owned),
+                    usage: kept(answer.completion.usage.as_ref(), estimate),
+                    completion: answer.completion,
+                    report: answer.report,
+                }
             }
             Asked::Unanswered(unanswered) => {
-                let Unanswered { failure, report } = *unanswered;
-                if failure.partial.is_empty() {
-                    let usage = spent(failure.partial.usage.as_ref(), &report);
-                    entry.model.clone_from(&report.model);
-                    entry.generation.clone_from(&failure.partial.generation_id);
-                    entry.usage = kept(Some(&usage), Money::ZERO);
-                    let entry = (entry.usage.cost > 0 || entry.usage.completion_tokens > 0).then_some(entry);
-                    let failed = Failed { code: failure.code.as_str().into(), entry, reservation };
-                    task.own.fail(begun.lease, failed, Timestamp::now()).await?;
-                    return Err(Refused::failed(&failure, &wanted.chosen.models, &wanted.chosen.id));
+                if unanswered.failure.partial.is_empty() {
+                    return self.fail(*unanswered, reservation).await;
                 }
-                let incomplete = failure.broken_by.as_str().to_owned();
+                let Unanswered { failure, report } = *unanswered;
                 let usage = match failure.partial.usage.as_ref() {
                     None => kept(None, estimate),
                     usage => kept(Some(&spent(usage, &report)), estimate),
                 };
-                (*failure.partial, report, Some(incomplete), usage)
+                let incomplete = Some(failure.broken_by.as_str().to_owned());
+                Came { completion: *failure.partial, report, incomplete, usage }
             }
-            Asked::Unwanted { text, generation } => {
-                let completion = Completion { text, generation_id: generation, ..Completion::default() };
-                let report = policy::Report { model: wanted.chosen.id.clone(), ..policy::Report::default() };
-                (completion, report, Some("cancelled".to_owned()), kept(None, estimate))
-            }
+            Asked::Unwanted { text, generation } => Came {
+                completion: Completion { text, generation_id: generation, ..Completion::default() },
+                report: policy::Report { model: self.wanted.chosen.id.clone(), ..policy::Report::default() },
+                incomplete: Some("cancelled".to_owned()),
+                usage: kept(None, estimate),
+            },
         };
+        self.keep(came, reservation, context).await
+    }
+
+    /// The turn has no answer. What it has cost all the same is kept.
+    async fn fail(&self, unanswered: Unanswered, reservation: Option<Reservation>) -> Made {
+        let Self { task, begun, wanted, .. } = self;
+        let Unanswered { failure, report } = unanswered;
+        let usage = kept(Some(&spent(failure.partial.usage.as_ref(), &report)), Money::ZERO);
+        let entry = (usage.cost > 0 || usage.completion_tokens > 0).then(|| Entry {
+            model: report.model.clone(),
+            generation: failure.partial.generation_id.clone(),
+            usage,
+            ..self.entry()
+        });
+        let failed = Failed { code: failure.code.as_str().into(), entry, reservation };
+        task.own.fail(begun.lease, failed, Timestamp::now()).await?;
+        Err(Refused::failed(&failure, &wanted.chosen.models, &wanted.chosen.id))
+    }
+
+    fn entry(&self) -> Entry {
+        Entry { tool: "chat".into(), simulated: self.task.work.simulated, ..Entry::default() }
+    }
+
+    /// Keeps what came. Only then it is told.
+    async fn keep(
+        &self,
+        Came { completion, report, incomplete, usage }: Came,
+        reservation: Option<Reservation>,
+        context: &super::context::Report,
+    ) -> Made {
+        let Self { task, begun, wanted, feed } = self;
+        let mut entry = self.entry();
         entry.model = completion.model.clone().unwrap_or_else(|| report.model.clone());
         entry.provider.clone_from(&completion.provider);
         entry.generation.clone_from(&completion.generation_id);
