@@ -75,7 +75,7 @@ async fn models_that_are_not_allowed_are_not_asked() {
 async fn the_gateways_own_limits_count_what_models_cost() {
     let rig = Rig::new().await;
     for (limit, name) in
-        [("usd_per_day = 0.00005", "limit.usd_per_day"), ("tokens_per_day = 10", "limit.tokens_per_day")]
+        [("usd_per_day = 0.00004", "limit.usd_per_day"), ("tokens_per_day = 10", "limit.tokens_per_day")]
     {
         let gateway = Gateway::with(&format!("[limit]\n{limit}\n")).lines(&rig.tables("")).start().await;
         let ask = || {
@@ -83,7 +83,7 @@ async fn the_gateways_own_limits_count_what_models_cost() {
             chat(&gateway, arguments).send()
         };
         let cost: f64 = answered(&ask().await)["usage"]["cost_usd"].as_str().unwrap().parse().unwrap();
-        assert!(cost > 0.00005, "{cost}");
+        assert!(cost > 0.00004, "{cost}");
         let before = rig.asked().len();
         let refused = chat(&gateway, json!({ "message": "once more" })).send().await;
         assert!(

@@ -19,7 +19,7 @@ async fn begun(gateway: &Gateway) -> Value {
 
 /// The simulator heard that its client has gone. How long after it did go?
 async fn gone(rig: &Rig, since: Instant) {
-    let left = || rig.asked_about("words n=2000").iter().any(|entry| entry.client_gone_at.is_some());
+    let left = || rig.asked_about("words n=2000").iter().all(|entry| entry.client_gone_at.is_some());
     until("the model is stopped", left).await;
     println!("the model heard of it after {:?}", since.elapsed());
 }

@@ -26,7 +26,7 @@ use crate::support::{
 };
 
 /// Who talk at the same time.
-const SPEAKERS: usize = 8;
+const SPEAKERS: usize = 32;
 /// Turns of a conversation.
 const TURNS: usize = 4;
 /// Turns that a killed gateway has left may be taken over after that.
@@ -210,7 +210,11 @@ async fn check_database(path: &Path, told: &[Told]) {
 #[ignore = "a battery, which tests/run runs by itself"]
 async fn what_was_acknowledged_outlives_any_kill_and_nothing_is_paid_for_twice() {
     let rig = Rig::slow(Duration::from_micros(500)).await;
-    let more = format!("lease = \"{}s\"\nmax_conversations = 100000\n", LEASE.as_secs());
+    let models = rig.folder.path().join("models.json");
+    let more = format!(
+        "lease = \"{}s\"\nmax_conversations = 100000\ncatalog = {{ file = {models:?} }}\n",
+        LEASE.as_secs()
+    );
     // Turns that a kill has left count as such that run until their lease is over.
     let toml =
         rig.tables(&more).replace("breaker_failures = 0", "breaker_failures = 0, at_once_per_caller = 1000");
@@ -228,7 +232,7 @@ async fn what_was_acknowledged_outlives_any_kill_and_nothing_is_paid_for_twice()
     let mut gateway = serve(Shipped::default(), &toml).await;
     for _ in 0..kills() {
         place.send_replace(Some(gateway.address));
-        tokio::time::sleep(Duration::from_millis(20 + random(400))).await;
+        tokio::time::sleep(Duration::from_millis(20 + random(600))).await;
         place.send_replace(None);
         let shipped = tokio::task::spawn_blocking(|| gateway.kill()).await.unwrap();
         gateway = serve(shipped, &toml).await;

@@ -5,7 +5,10 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use super::{Rig, answered, chat, code, last_said, messages, refused, say};
+use super::{
+    Rig, answered, chat, code, last_said, messages, refused, say,
+    stream::{hear, params},
+};
 use crate::support::{Gateway, until};
 
 async fn spent(gateway: &Gateway) -> Value {
@@ -166,6 +169,11 @@ async fn a_branch_begins_where_it_is_wanted_and_waits_for_nobody() {
     let long = json!({ "conversation_id": id, "message": "[[sim:slow-tokens ms=50]] [[sim:words n=60]]" });
     let main = tokio::spawn(chat(&gateway, long).send());
     until("the model is asked", || rig.asked().len() == 3).await;
+    // What is said at the end is no branch: it waits for what is said there already.
+    let last = json!({ "conversation_id": id, "message": "at the end", "parent_message_id": second["assistant_message_id"] });
+    let mut last = gateway.modern("tools/call", params(last)).open().await;
+    let waits = last.message().await.unwrap();
+    assert!(waits["params"]["message"].as_str().unwrap().starts_with("queued behind"), "{waits}");
     let aside = |message: &str| {
         let at = &first["assistant_message_id"];
         chat(&gateway, json!({ "conversation_id": id, "message": message, "parent_message_id": at })).send()
@@ -176,11 +184,9 @@ async fn a_branch_begins_where_it_is_wanted_and_waits_for_nobody() {
     for (branch, way) in [(&one, "the one way"), (&other, "the other way")] {
         assert!(branch["text"].as_str().unwrap().contains(&format!("turn 2: {way}")), "{branch}");
     }
-    // What is said at the end is no branch: it waits for what is said there already.
-    let last = json!({ "conversation_id": id, "message": "at the end", "parent_message_id": second["assistant_message_id"] });
-    answered(&chat(&gateway, last).send().await);
-    assert!(main.is_finished(), "it waited");
     answered(&main.await.unwrap());
+    let last = hear(last).await;
+    assert!(last.text.contains("turn 3: at the end"), "{last:?}");
     let parent = json!({ "conversation_id": id, "message": "further", "parent_message_id": one["assistant_message_id"] });
     let further = answered(&chat(&gateway, parent).send().await);
     assert!(further["text"].as_str().unwrap().contains("turn 3:"), "{further}");
