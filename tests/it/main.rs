@@ -35,6 +35,7 @@ mod killed;
 mod lines;
 mod limit;
 mod listeners;
+mod offered;
 mod permit;
 mod polling;
 mod reload;
