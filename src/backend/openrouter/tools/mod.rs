@@ -155,9 +155,8 @@ fn tool<T: Takes>(pack: Pack) -> Tool {
         "title": T::TITLE,
         "description": T::DESCRIPTION,
         "inputSchema": schema::of::<T>(),
-        "outputSchema": schema::of::<T::Gives>(),
+        "outputSchema": schema::of_result::<T::Gives>(),
         "annotations": {
-            "title": T::TITLE,
             "readOnlyHint": read_only,
             "destructiveHint": destructive,
             "idempotentHint": idempotent,
