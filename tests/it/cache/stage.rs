@@ -154,7 +154,7 @@ async fn last(reply: Reply) -> Result<Value> {
         Reply::Stream(mut events) => loop {
             match events.next().await.expect("a last event")? {
                 Event::Answer(answer) => break answer,
-                Event::Notification(_) | Event::Task(_) => {}
+                Event::Notification(_) | Event::Task(_) | Event::Alive => {}
             }
         },
     };
