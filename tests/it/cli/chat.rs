@@ -129,7 +129,7 @@ fn what_goes_wrong_is_told_and_the_conversation_goes_on() {
     ends_with(&output, 1, "error: conversation_not_found: ");
     let output = said(folder.path(), &["--backend", "other"], "");
     ends_with(&output, 1, "no backend \"other\" keeps conversations; these do: chat");
-    ends_with(&said(tempfile::tempdir().unwrap().path(), &["--last"], ""), 1, "error: ");
+    ends_with(&said(at_home().path(), &["--last"], ""), 1, "error: there is no conversation yet; ");
 }
 
 #[test]
