@@ -296,10 +296,9 @@ impl Task {
                 (partial.usage.as_ref(), report, &partial.generation_id, &partial.provider, &partial.model)
             }
         };
-        let total = spent(usage, report);
-        let cost = match usage {
-            None if asked.is_ok() => kept(None, estimate),
-            _ => kept(Some(&total), Money::ZERO),
+        let cost = match (&asked, usage) {
+            (Ok(_), usage) => kept(usage, estimate),
+            (Err(_), usage) => kept(Some(&spent(usage, report)), Money::ZERO),
         };
         let entry = Entry {
             tool: tool.to_owned(),
@@ -327,7 +326,8 @@ impl Task {
     }
 }
 
-/// What was used in all, also by requests that were of no use, as far as it was said.
+/// What was used in all by a call that failed, also by requests that were of no use, as far as it was said.
+/// (An answer's own usage is of all requests.)
 pub fn spent(usage: Option<&Usage>, report: &Report) -> Usage {
     let mut spent = report.wasted.clone();
     if let Some(usage) = usage {

@@ -38,6 +38,7 @@ pub mod catalog; //  which models there are
 pub mod context; //  what of a conversation fits into a model's window
 mod feed; //       what is heard of an answer while it is made
 mod history; //    what is kept of a conversation, as a model is told it
+mod line; //       who says something in a conversation next
 pub mod media; //    may this picture, document or recording be sent?
 pub mod money; //    dollars without rounding
 pub mod policy; //   sending again, other models, limits

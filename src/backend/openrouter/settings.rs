@@ -17,6 +17,9 @@ use crate::{
     store::conversations,
 };
 
+/// A few signs of life may be late.
+const SHORTEST_LEASE: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// `openrouter = {…}` in `[backends.NAME]`: models behind tools, with conversations that last.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -63,6 +66,9 @@ pub struct Settings {
     pub encryption_key: Option<Text>,
     /// Keys of before, for what is sealed with them still.
     pub earlier_encryption_keys: Vec<Text>,
+    /// How long an answer that is being made may give no sign of life, which it does every two seconds,
+    /// until the process that made it counts as gone and its conversation goes on without it.
+    pub lease: Duration,
     /// How long a conversation is kept that nobody uses.
     pub retention: Duration,
     /// How many conversations a caller may have.
@@ -104,6 +110,7 @@ impl Default for Settings {
             folders: Vec::new(),
             encryption_key: None,
             earlier_encryption_keys: Vec::new(),
+            lease: Duration(conversations::Options::default().lease),
             retention: Duration::seconds(30 * 24 * 60 * 60),
             max_conversations: quotas.conversations,
             max_messages: quotas.messages,
@@ -177,6 +184,10 @@ impl Settings {
         if current.is_none() && !earlier.is_empty() {
             note("earlier_encryption_keys", "there is no `encryption_key` of now beside them".into());
         }
+        if self.lease.0 < SHORTEST_LEASE {
+            let shortest = SHORTEST_LEASE.as_secs();
+            note("lease", format!("is less than {shortest} s, so that a busy process would count as gone"));
+        }
         let mut dollars = |name: &str, amount: Option<f64>| {
             let amount = amount?;
             let money = amount.to_string().parse().ok().filter(|_| amount >= 0.0);
@@ -208,6 +219,7 @@ impl Settings {
             turns: self.retry.at_once_per_caller as u64,
         };
         let options = conversations::Options {
+            lease: self.lease.0,
             idle: self.retention.0,
             quotas,
             keys: current.map(|current| conversations::Keys { current, earlier }),

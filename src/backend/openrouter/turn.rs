@@ -8,18 +8,12 @@
 //!
 //! A turn of which it is not known whether the model was asked is never begun again by itself.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, mpsc},
     time::{Instant, interval_at},
 };
 
@@ -35,31 +29,18 @@ use super::{
     upstream::{Code, Completion, Event, Overflow},
 };
 use crate::store::conversations::{
-    self as kept_as, Begun, ConversationId, Entry, Failed, Finish, NewTurn, Reservation, Start, Turn, TurnId,
+    self as kept_as, Begun, ConversationId, Entry, Failed, Finish, NewTurn, Reservation, Turn, TurnId,
     TurnState,
 };
 
 /// How often what has come of an answer is kept, and after how much of it.
 const KEPT_EVERY: Duration = Duration::from_secs(2);
 const KEPT_AFTER: usize = 4 << 10;
-/// How many messages may wait for their turn in a conversation, and how long.
-const LINE: usize = 8;
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How often is looked how a turn is that another process answers.
-const LOOKED: Duration = Duration::from_millis(500);
 
 /// The making of a turn's answer, and what came of it.
 pub type Making = Feed<Outcome>;
 pub type Outcome = Result<Arc<Ended>, Refused>;
 type Made = Result<Ended, Refused>;
-
-/// A turn that is being answered, or was.
-#[derive(Debug)]
-pub struct Turning {
-    pub turn: TurnId,
-    pub conversation: ConversationId,
-    pub making: Arc<Making>,
-}
 
 /// A turn that has ended with something.
 #[derive(Debug, Clone, PartialEq)]
@@ -85,19 +66,6 @@ pub struct Ended {
     pub replayed: bool,
 }
 
-/// Who waits to say something in one conversation.
-#[derive(Debug)]
-pub struct Line {
-    turn: Arc<Semaphore>,
-    waiting: AtomicUsize,
-}
-
-impl Default for Line {
-    fn default() -> Self {
-        Self { turn: Arc::new(Semaphore::new(1)), waiting: AtomicUsize::new(0) }
-    }
-}
-
 /// What is to be answered.
 #[derive(Debug, Clone)]
 pub struct Wanted {
@@ -110,75 +78,12 @@ pub struct Wanted {
 }
 
 impl Task {
-    /// Begins the turn, or finds it where it was begun before. The feed gives what is heard of it.
-    pub async fn begin(self: &Arc<Self>, wanted: Wanted) -> Result<Turning, Refused> {
-        let place = match wanted.new.place {
-            kept_as::Place::In(id) if wanted.new.parent.is_none() => Some(id),
-            kept_as::Place::In(_) | kept_as::Place::New(_) => None,
-        };
-        let turn = match place {
-            Some(id) => Some(self.stand_in_line(id).await?),
-            None => None,
-        };
-        let until = Instant::now() + PATIENCE;
-        let started = loop {
-            match self.own.begin(wanted.new.clone(), Timestamp::now()).await {
-                // Another process answers there.
-                Err(kept_as::Error::Busy { .. }) if turn.is_some() && Instant::now() < until => {
-                    self.tell.remark("queued behind another turn of this conversation".into());
-                    tokio::time::sleep(LOOKED).await;
-                }
-                started => break started?,
-            }
-        };
-        Ok(match started {
-            Start::Begun(begun) => {
-                let (turn_id, conversation) = (begun.lease.turn, begun.conversation.id);
-                Turning { turn: turn_id, conversation, making: self.make(*begun, wanted, turn) }
-            }
-            Start::Replay(turn) => {
-                let making = Making::new();
-                making.end(Ok(Arc::new(Ended::again(&turn))));
-                Turning { turn: turn.id, conversation: turn.conversation, making }
-            }
-            Start::Running(turn) => {
-                let here = self.work.making.get(&turn.id).map(|making| Arc::clone(&making));
-                let making = here.unwrap_or_else(|| self.watch(turn.id));
-                Turning { turn: turn.id, conversation: turn.conversation, making }
-            }
-        })
-    }
-
-    /// Waits until no other message of this conversation is being answered here.
-    async fn stand_in_line(&self, id: ConversationId) -> Result<OwnedSemaphorePermit, Refused> {
-        let line = Arc::clone(&self.work.lines.entry(id).or_default());
-        if let Ok(turn) = Arc::clone(&line.turn).try_acquire_owned() {
-            return Ok(turn);
-        }
-        let busy = || {
-            let mut busy = Refused::new(
-                Code::ConversationBusy,
-                "other messages of this conversation are still being answered; try again when they are",
-            );
-            busy.conversation = Some(id);
-            busy
-        };
-        if line.waiting.fetch_add(1, Ordering::AcqRel) >= LINE {
-            line.waiting.fetch_sub(1, Ordering::AcqRel);
-            return Err(busy());
-        }
-        let _waits = Waits(&line);
-        self.tell.remark("queued behind another turn of this conversation".into());
-        let turn = tokio::time::timeout(PATIENCE, Arc::clone(&line.turn).acquire_owned()).await;
-        turn.ok().and_then(Result::ok).ok_or_else(busy)
-    }
-
-    /// Has a task of its own make the answer.
-    fn make(
+    /// Has a task of its own make the answer. Nobody else says anything meanwhile who would need the floor.
+    pub fn make(
         self: &Arc<Self>,
         begun: Begun,
-        wanted: Wanted,
-        turn: Option<OwnedSemaphorePermit>,
+        wanted: Arc<Wanted>,
+        floor: Option<Arc<OwnedSemaphorePermit>>,
     ) -> Arc<Making> {
         let feed = Making::new();
         let id = begun.lease.turn;
@@ -188,79 +93,42 @@ impl Task {
             let conversation = begun.conversation.id;
             let outcome = Maker { task: &task, begun, wanted, feed: &making }.make().await;
             task.work.making.remove(&id);
-            drop(turn); // Whoever is next finds the turn ended.
+            drop(floor); // Whoever is next finds the turn ended.
             making.end(outcome.map(Arc::new).map_err(|refused| refused.of_turn(conversation, id)));
         });
         feed
-    }
-
-    /// Waits for a turn that another process answers.
-    fn watch(self: &Arc<Self>, id: TurnId) -> Arc<Making> {
-        let (feed, task) = (Making::new(), Arc::clone(self));
-        let making = Arc::clone(&feed);
-        tokio::spawn(async move {
-            making.remark("this turn is being answered already".into());
-            loop {
-                tokio::select! {
-                    () = making.unwanted.cancelled() => return,
-                    () = tokio::time::sleep(LOOKED) => {}
-                }
-                match task.own.turn(id).await {
-                    Ok(Turn { state: TurnState::Pending | TurnState::Running, .. }) => {}
-                    Ok(turn) => {
-                        let ended = Ended::again(&turn);
-                        making.text(&ended.text);
-                        return making.end(Ok(Arc::new(ended)));
-                    }
-                    Err(why) => return making.end(Err(why.into())),
-                }
-            }
-        });
-        feed
-    }
-}
-
-/// One who waits in a line, until this is dropped.
-struct Waits<'a>(&'a Line);
-
-impl Drop for Waits<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
 impl Ended {
     /// Of a turn that ended before.
-    fn again(turn: &Turn) -> Self {
+    pub fn again(turn: &Turn) -> Outcome {
+        if turn.state == TurnState::Failed {
+            let code = turn.error.as_deref().and_then(Code::named).unwrap_or(Code::Internal);
+            let mut refused = Refused::new(code, format!("this turn came to nothing: {}", code.meaning()));
+            refused.retryable = true;
+            return Err(refused.of_turn(turn.conversation, turn.id));
+        }
         let besides = turn.result.clone().unwrap_or_default();
         let used = besides.get("usage").cloned().and_then(|used| serde_json::from_value(used).ok());
-        let incomplete = match turn.state {
-            TurnState::Completed => None,
-            _ => Some(
-                turn.incomplete_reason
-                    .clone()
-                    .or(turn.error.clone())
-                    .unwrap_or_else(|| "crash_recovered".into()),
-            ),
-        };
-        Self {
+        Ok(Arc::new(Self {
             turn: turn.id,
             conversation: turn.conversation,
             text: turn.answer.as_ref().map(|answer| answer.text.clone()).unwrap_or_default(),
-            reasoning: String::new(),
+            reasoning: turn.answer.as_ref().map(history::reasoning_of).unwrap_or_default(),
             model_requested: turn.model_requested.clone(),
             model_used: turn.model_used.clone().unwrap_or_else(|| turn.model_requested.clone()),
             provider: turn.provider.clone(),
             generation: turn.generation.clone(),
             finish_reason: turn.finish_reason.clone(),
-            incomplete,
+            incomplete: turn.incomplete_reason.clone(),
             used: used.unwrap_or_default(),
             besides,
             user_message: Some(turn.user_message.to_string()),
             assistant_message: turn.answer.as_ref().map(|answer| answer.id.to_string()),
             version: None,
             replayed: true,
-        }
+        }))
     }
 }
 
@@ -268,7 +136,7 @@ impl Ended {
 struct Maker<'a> {
     task: &'a Arc<Task>,
     begun: Begun,
-    wanted: Wanted,
+    wanted: Arc<Wanted>,
     feed: &'a Arc<Making>,
 }
 
@@ -295,7 +163,13 @@ enum Asked {
 impl Maker<'_> {
     async fn make(self) -> Made {
         let lease = self.begun.lease;
-        let ready = match self.prepare().await {
+        let prepared = tokio::select! {
+            prepared = self.prepare() => prepared,
+            () = self.feed.unwanted.cancelled() => {
+                Err(Refused::new(Code::Cancelled, "nobody waits for the answer any more; nothing was sent"))
+            }
+        };
+        let ready = match prepared {
             Ok(ready) => ready,
             Err(refused) => {
                 let failed = Failed { code: refused.code.as_str().into(), entry: None, reservation: None };
@@ -418,14 +292,15 @@ impl Maker<'_> {
     ) -> Made {
         let Self { task, begun, wanted, feed } = self;
         let mut entry = Entry { tool: "chat".into(), simulated: task.work.simulated, ..Entry::default() };
-        let (completion, report, incomplete) = match asked {
+        let (completion, report, incomplete, usage) = match asked {
             Asked::Answered(answer) => {
                 let incomplete = match answer.completion.finish_reason.as_deref() {
                     Some("length") => Some("length".to_owned()),
                     Some("content_filter") => Some("content_filter".to_owned()),
                     _ => None,
                 };
-                (answer.completion, answer.report, incomplete)
+                let usage = kept(answer.completion.usage.as_ref(), estimate);
+                (answer.completion, answer.report, incomplete, usage)
             }
             Asked::Unanswered(unanswered) => {
                 let Unanswered { failure, report } = *unanswered;
@@ -440,21 +315,22 @@ impl Maker<'_> {
                     return Err(Refused::failed(&failure, &wanted.chosen.models, &wanted.chosen.id));
                 }
                 let incomplete = failure.broken_by.as_str().to_owned();
-                (*failure.partial, report, Some(incomplete))
+                let usage = match failure.partial.usage.as_ref() {
+                    None => kept(None, estimate),
+                    usage => kept(Some(&spent(usage, &report)), estimate),
+                };
+                (*failure.partial, report, Some(incomplete), usage)
             }
             Asked::Unwanted { text, generation } => {
                 let completion = Completion { text, generation_id: generation, ..Completion::default() };
                 let report = policy::Report { model: wanted.chosen.id.clone(), ..policy::Report::default() };
-                (completion, report, Some("cancelled".to_owned()))
+                (completion, report, Some("cancelled".to_owned()), kept(None, estimate))
             }
         };
         entry.model = completion.model.clone().unwrap_or_else(|| report.model.clone());
         entry.provider.clone_from(&completion.provider);
         entry.generation.clone_from(&completion.generation_id);
-        entry.usage = match completion.usage.as_ref() {
-            None => kept(None, estimate),
-            usage => kept(Some(&spent(usage, &report)), estimate),
-        };
+        entry.usage = usage;
         let used = Used::of(&entry.usage);
         let besides = history::besides(task, &completion, &report, context, &used);
         let said = !completion.is_empty();
@@ -466,7 +342,7 @@ impl Maker<'_> {
             entry: entry.clone(),
             reservation,
         };
-        let finished = task.own.finish(begun.lease, finish, Timestamp::now()).await?;
+        let finished = task.own.finish(begun.lease, finish, Timestamp::now()).await.map_err(unkept)?;
         // A provider that says nothing piece by piece says it at the end.
         let told = feed.so_far();
         if let Some(rest) = completion.text.strip_prefix(&told) {
@@ -491,4 +367,15 @@ impl Maker<'_> {
             replayed: false,
         })
     }
+}
+
+/// An answer that came and is not on disk is none: it would not be there when it is asked for again.
+fn unkept(why: kept_as::Error) -> Refused {
+    let unavailable = matches!(why, kept_as::Error::Unavailable(_));
+    let mut refused = Refused::from(why);
+    if unavailable {
+        refused.message =
+            "the model answered, but the answer could not be kept; see conversation_get later".into();
+    }
+    refused
 }

@@ -15,10 +15,11 @@ use tokio::{task::AbortHandle, time::sleep};
 use super::{
     catalog::Catalog,
     context::Ratio,
+    line::Line,
     money::Money,
     policy::Policy,
     settings::{Resolved, Settings},
-    turn::{Line, Making},
+    turn::Making,
     upstream::{Key, Keys, Upstream},
 };
 use crate::{
@@ -29,7 +30,8 @@ use crate::{
     },
 };
 
-/// How often is looked for turns that nobody works at any more, and for costs that are not known.
+/// How often is looked for turns that nobody works at any more, and for costs that are not known; oftener
+/// where such turns are given up sooner.
 const RECOVERED: Duration = Duration::from_secs(15);
 /// How often old conversations are removed.
 const SWEPT: Duration = Duration::from_secs(60);
@@ -245,8 +247,9 @@ async fn tend(work: Weak<Work>) {
         if let Err(why) = done {
             tracing::warn!(backend = &*work.name, ?why, "conversations could not be kept in order");
         }
+        let pause = RECOVERED.min(work.settings.lease.0);
         drop(work);
-        sleep(RECOVERED).await;
-        since_sweep += RECOVERED;
+        sleep(pause).await;
+        since_sweep += pause;
     }
 }

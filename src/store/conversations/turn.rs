@@ -100,6 +100,13 @@ pub struct Turn {
     pub finished: Option<Timestamp>,
 }
 
+impl Turn {
+    /// Has it not ended yet?
+    pub fn is_at_work(&self) -> bool {
+        matches!(self.state, TurnState::Pending | TurnState::Running)
+    }
+}
+
 /// How a turn ends that has an answer.
 #[derive(Debug, Clone)]
 pub struct Finish {

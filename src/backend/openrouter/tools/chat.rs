@@ -16,8 +16,10 @@ use crate::{
         ask::{Chosen, Used, Wishes},
         context::{Strategy, of_message},
         history::{self, Fitting, Said, object},
+        line::Turning,
+        money::Money,
         refused::Refused,
-        turn::{Ended, Turning, Wanted},
+        turn::{Ended, Wanted},
     },
     store::conversations::{ConversationId, MessageId, NewConversation, NewTurn, Place, Said as Kept},
 };
@@ -300,8 +302,7 @@ impl Takes for Chat {
         let (wanted, format) = self.wanted(&task).await?;
         let include_reasoning = self.include_reasoning;
         let model = wanted.chosen.id.clone();
-        let Turning { turn, conversation, making } = task.begin(wanted).await?;
-        let mut listener = making.listen();
+        let Turning { turn, conversation, mut listener, new } = task.begin(wanted).await?;
         let turn = turn.to_string();
         task.tell.begun(&turn, &conversation.to_string(), &model);
         let ended = loop {
@@ -318,7 +319,9 @@ impl Takes for Chat {
                 None => listener.changed().await,
             }
         };
-        Ok(chatted(&ended, include_reasoning, format))
+        let mut chatted = chatted(&ended, include_reasoning, format);
+        chatted.replayed |= !new;
+        Ok(chatted)
     }
 }
 
@@ -390,17 +393,17 @@ impl Chat {
         let attached = attached.into_iter().map(|one| one.checked).collect();
         let message = said.map(|text| Said { text: text.to_owned(), attached });
         let wishes = self.wishes(task);
+        let tokens = message.as_ref().map_or(0, |said| of_message(&said.item().message));
+        // Counted if this process dies. What else is sent is known, and looked at, later.
+        let estimate = task.estimate(&chosen, tokens, task.output_limit(&chosen, &wishes), None);
         let new = NewTurn {
             place,
             said: match &message {
-                Some(said) => {
-                    let tokens = of_message(&said.item().message);
-                    Kept::Message {
-                        text: said.text.clone(),
-                        extras,
-                        tokens: i64::try_from(tokens).unwrap_or(i64::MAX),
-                    }
-                }
+                Some(said) => Kept::Message {
+                    text: said.text.clone(),
+                    extras,
+                    tokens: i64::try_from(tokens).unwrap_or(i64::MAX),
+                },
                 None => Kept::Again,
             },
             parent: self.parent_message_id.as_deref().map(message_id).transpose()?,
@@ -409,7 +412,7 @@ impl Chat {
             fingerprint: self.fingerprint(),
             model: chosen.id.clone(),
             system_prompt: self.system_prompt.clone(),
-            estimate: 0,
+            estimate: estimate.map_or(0, Money::nanos),
         };
         let format = self.response_format.as_ref().map_or(FormatKind::Text, |format| format.kind);
         Ok((Wanted { new, chosen, wishes, fitting: self.fitting(), message }, format))

@@ -105,6 +105,11 @@ impl Code {
         self.words().0
     }
 
+    /// The code that callers read so.
+    pub fn named(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.as_str() == word)
+    }
+
     pub const fn meaning(self) -> &'static str {
         self.words().1
     }
