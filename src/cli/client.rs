@@ -94,6 +94,8 @@ pub struct Progress {
     pub progress: f64,
     pub total: Option<f64>,
     pub message: Option<String>,
+    #[serde(default, rename = "_meta")]
+    pub meta: Value,
 }
 
 #[derive(Debug, Serialize)]

@@ -9,11 +9,12 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Outcome, Sources,
     client::{Client, Token},
-    complain, fail, note, stop,
+    complain, fail, note,
+    stop::{self, Interruptions},
 };
 use crate::{
     app,
-    config::{Config, Environment},
+    config::{Config, Environment, Loaded},
 };
 
 /// The variable that holds the caller's token.
@@ -45,28 +46,14 @@ pub fn ask<F>(
 where
     F: Future<Output = Outcome>,
 {
-    let loaded = match &target.url {
-        Some(_) => None,
-        None => match target.sources.clone().or(common).load(&environment) {
-            Ok(loaded) => Some(loaded),
-            Err(outcome) => return outcome,
-        },
+    let sought = match Sought::new(target, common, &environment) {
+        Ok(sought) => sought,
+        Err(outcome) => return outcome,
     };
-    let url = target.url.clone();
-    let usual =
-        || environment.get(TOKEN).filter(|token| !token.is_empty()).map(|token| token.to_owned().into());
-    let token = target.token.clone().or_else(usual);
     stop::run(|stop| async move {
-        let (asked, own) = match (url, loaded) {
-            (Some(url), _) => (Asked { url, token, admin: None }, None),
-            (None, None) => unreachable!("without a URL the configuration was loaded"),
-            (None, Some(loaded)) => match find(&loaded.config).await {
-                Some(asked) => (Asked { token, ..asked }, None),
-                None => match start(loaded.config).await {
-                    Ok((own, asked)) => (Asked { token, ..asked }, Some(own)),
-                    Err(complaints) => return complain(&complaints.located(&loaded.source)),
-                },
-            },
+        let (asked, own) = match sought.reach().await {
+            Ok(reached) => reached,
+            Err(outcome) => return outcome,
         };
         let outcome = unless_stopped(stop, command(asked)).await;
         if let Some(own) = own {
@@ -74,6 +61,73 @@ where
         }
         outcome
     })
+}
+
+/// The same for a command that goes on when something of it is interrupted.
+pub fn converse(
+    target: &Target,
+    common: Sources,
+    environment: &Environment,
+    command: impl AsyncFnOnce(Asked, &mut Interruptions) -> Outcome,
+) -> Outcome {
+    let sought = match Sought::new(target, common, environment) {
+        Ok(sought) => sought,
+        Err(outcome) => return outcome,
+    };
+    stop::run_interruptible(async |mut interruptions| {
+        let reached = tokio::select! {
+            reached = sought.reach() => reached,
+            _ = interruptions.next() => return Outcome::Failed,
+        };
+        let (asked, own) = match reached {
+            Ok(reached) => reached,
+            Err(outcome) => return outcome,
+        };
+        let outcome = command(asked, &mut interruptions).await;
+        if let Some(own) = own {
+            tokio::select! {
+                () = own.stop() => {}
+                _ = interruptions.next() => {}
+            }
+        }
+        outcome
+    })
+}
+
+/// What is known of the gateway that is to be asked.
+struct Sought {
+    url: Option<String>,
+    /// Read where no address is named.
+    loaded: Option<Loaded>,
+    token: Option<Token>,
+}
+
+impl Sought {
+    fn new(target: &Target, common: Sources, environment: &Environment) -> Result<Self, Outcome> {
+        let loaded = match &target.url {
+            Some(_) => None,
+            None => Some(target.sources.clone().or(common).load(environment)?),
+        };
+        let usual =
+            || environment.get(TOKEN).filter(|token| !token.is_empty()).map(|token| token.to_owned().into());
+        Ok(Self { url: target.url.clone(), loaded, token: target.token.clone().or_else(usual) })
+    }
+
+    /// The gateway, with the one that was started because none ran.
+    async fn reach(self) -> Result<(Asked, Option<app::Running>), Outcome> {
+        let Self { url, loaded, token } = self;
+        match (url, loaded) {
+            (Some(url), _) => Ok((Asked { url, token, admin: None }, None)),
+            (None, None) => unreachable!("without a URL the configuration was loaded"),
+            (None, Some(loaded)) => match find(&loaded.config).await {
+                Some(asked) => Ok((Asked { token, ..asked }, None)),
+                None => match start(loaded.config).await {
+                    Ok((own, asked)) => Ok((Asked { token, ..asked }, Some(own))),
+                    Err(complaints) => Err(complain(&complaints.located(&loaded.source))),
+                },
+            },
+        }
+    }
 }
 
 /// The gateway that is asked.

@@ -21,6 +21,7 @@ mod arguments; // the arguments of a tool
 mod audit; //     who did what
 mod cache; //     what a gateway keeps of replies
 mod call; //      a tool
+mod chat; //      a conversation with a model
 mod check; //     a configuration
 mod client; //    requests to a gateway
 mod explain; //   why something is there, or is not
@@ -62,6 +63,7 @@ Examples:
   waystation check                               is routes.toml all right?
   waystation list                                which tools are there?
   waystation call time__get_current_time --arg timezone=Europe/Berlin
+  waystation chat                                speak with a model
 
 The file routes.toml explains itself; all keys are in docs/configuration.md.";
 
@@ -103,6 +105,9 @@ enum Command {
     /// Call a tool and print what it answers.
     #[command(after_help = call::EXAMPLES)]
     Call(call::Arguments),
+    /// Speak with a model.
+    #[command(after_help = chat::EXAMPLES)]
+    Chat(chat::Arguments),
     /// Say how each backend is.
     #[command(after_help = status::EXAMPLES)]
     Status(status::Arguments),
@@ -154,6 +159,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Outcome {
         Some(Command::Check(sources)) => check::check(&sources.or(common), &environment),
         Some(Command::List(arguments)) => list::list(&arguments, common, environment),
         Some(Command::Call(arguments)) => call::call(&arguments, common, environment),
+        Some(Command::Chat(arguments)) => chat::chat(&arguments, common, &environment),
         Some(Command::Status(arguments)) => status::status(&arguments, common, environment),
         Some(Command::Reload(sources)) => reload::reload(&sources.or(common), &environment),
         Some(Command::Key(arguments)) => key::key(&arguments, common, &environment),

@@ -1,5 +1,6 @@
 //! What do the commands do that ask a gateway, and how do they end?
 
+mod chat;
 mod gateway;
 
 use std::{

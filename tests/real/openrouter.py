@@ -2,7 +2,7 @@
 
 Five clients (openrouter/) have the same answers and the same faults from `openrouter-sim`, and each takes them as it takes those
 of OpenRouter: TABLE. Then each calls every endpoint that it has a method for; and whatever the simulator sends, and its journal
-says it was sent, is held against the schemas of both SDKs.
+says it was sent, is held against the schemas of both SDKs. Last, the gateway stands in between (chats.py).
 """
 
 import json
@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import chats
 import lane
 
 HERE = Path(__file__).resolve().parent / "openrouter"
@@ -216,6 +217,16 @@ def check_schemas(tally, simulator, tools):
     tally.check(f"all {len(sent)} chats that clients sent are a ChatRequest", len(sent) > 150 and not found, found[:1])
 
 
+def check_gateway(tally, waystation, simulator, tools, folder):
+    """The gateway's own requests, and whoever makes it send them."""
+    reader = [lane.python_tools(HERE) / "python", HERE / "schemas.py"]
+
+    def validate(bodies):
+        return piped(reader, [{"schema": "ChatRequest", "value": body} for body in bodies])
+
+    chats.check(tally, waystation, tools, simulator, folder, validate)
+
+
 def check(tally, waystation, tools, folder, only=""):
     folder.mkdir()
     simulator = Simulator(waystation, folder)
@@ -225,5 +236,6 @@ def check(tally, waystation, tools, folder, only=""):
             if only in name:
                 lane.guarded(tally, check_client, simulator, name, every[name], column)
         lane.guarded(tally, check_schemas, simulator, tools)
+        lane.guarded(tally, check_gateway, waystation, simulator, tools, folder / "chats")
     finally:
         simulator.process.stop()
