@@ -17,7 +17,7 @@ use super::{
     context::of_request,
     money::Money,
     owed::Owed,
-    policy::{self, Answer, Report, Terms, Unanswered},
+    policy::{self, Answer, Report, Terms},
     refused::Refused,
     upstream::{ChatRequest, Code, Event, Message, Usage},
 };
@@ -291,29 +291,20 @@ impl Task {
         };
         let asked = self.work.policy.run(&self.work.upstream, call, &mut heard).await;
         let reservation = owed.settled();
-        let (usage, report, generation, provider, model) = match &asked {
-            Ok(Answer { completion, report }) => (
-                completion.usage.as_ref(),
-                report,
-                &completion.generation_id,
-                &completion.provider,
-                &completion.model,
-            ),
-            Err(unanswered) => {
-                let Unanswered { failure, report } = &**unanswered;
-                let partial = &failure.partial;
-                (partial.usage.as_ref(), report, &partial.generation_id, &partial.provider, &partial.model)
-            }
+        let (completion, report) = match &asked {
+            Ok(Answer { completion, report }) => (completion, report),
+            Err(unanswered) => (&*unanswered.failure.partial, &unanswered.report),
         };
-        let cost = match (&asked, usage) {
-            (Ok(_), usage) => kept(usage, estimate),
-            (Err(_), usage) => kept(Some(&spent(usage, report)), Money::ZERO),
+        let usage = completion.usage.as_ref();
+        let cost = match &asked {
+            Ok(_) => kept(usage, estimate),
+            Err(_) => kept(Some(&spent(usage, report)), Money::ZERO),
         };
         let entry = Entry {
             tool: tool.to_owned(),
-            generation: generation.clone(),
-            model: model.clone().unwrap_or_else(|| report.model.clone()),
-            provider: provider.clone(),
+            generation: completion.generation_id.clone(),
+            model: completion.model.clone().unwrap_or_else(|| report.model.clone()),
+            provider: completion.provider.clone(),
             usage: cost,
             simulated: self.work.simulated,
             run: run.map(str::to_owned),
