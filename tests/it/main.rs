@@ -35,6 +35,7 @@ mod killed;
 mod lines;
 mod limit;
 mod listeners;
+mod openrouter;
 mod permit;
 mod polling;
 mod reload;

@@ -73,13 +73,14 @@ impl Task {
     pub async fn begin(self: &Arc<Self>, wanted: Wanted) -> Result<Turning, Refused> {
         let wanted = Arc::new(wanted);
         let id = match wanted.new.place {
-            Place::In(id) if wanted.new.parent.is_none() => id,
-            // What is new or a branch waits for nobody.
-            Place::In(_) | Place::New(_) => return Ok(self.start(&wanted, None).await?),
+            Place::In(id) => id,
+            Place::New(_) => return Ok(self.start(&wanted, None).await?),
         };
         let line = Arc::clone(&self.work.lines.entry(id).or_default());
-        let mut floor = line.floor();
-        if floor.is_none() && wanted.new.key.is_some() {
+        // What is said aside waits for nobody, unless it turns out to be said at the end.
+        let aside = wanted.new.parent.is_some();
+        let mut floor = if aside { None } else { line.floor() };
+        if floor.is_none() && (aside || wanted.new.key.is_some()) {
             match self.start(&wanted, None).await {
                 Err(kept_as::Error::Busy { .. }) => {}
                 started => return Ok(started?),

@@ -118,6 +118,13 @@ impl Running {
         self.shipped.command(arguments).output().expect("it starts")
     }
 
+    /// Kills it, without a word.
+    pub fn kill(mut self) -> Shipped {
+        self.process.kill().expect("it runs");
+        self.process.wait().expect("it ends");
+        std::mem::take(&mut self.shipped)
+    }
+
     /// Stops it in good order.
     pub fn stop(mut self) -> Shipped {
         let pid = rustix::process::Pid::from_raw(self.pid().cast_signed()).expect("a process has a number");

@@ -143,6 +143,10 @@ impl Takes for UsageReport {
                 |_| Refused::input(format!("{name} is no time; write for instance 2026-11-21T00:00:00Z"));
             text.as_ref().map(|text| text.parse::<Timestamp>().map_err(wrong)).transpose()
         };
+        let conversation = self.conversation_id.as_deref().map(super::chat::conversation_id).transpose()?;
+        if let Some(id) = conversation {
+            task.own.conversation(id).await?; // One that is not there is not one that cost nothing.
+        }
         let wanted = UsageWanted {
             group_by: match self.group_by {
                 None | Some(GroupIn::Day) => GroupBy::Day,
@@ -152,7 +156,7 @@ impl Takes for UsageReport {
                 Some(GroupIn::Subject) => GroupBy::Subject,
             },
             tenant: self.group_by == Some(GroupIn::Subject),
-            conversation: self.conversation_id.as_deref().map(super::chat::conversation_id).transpose()?,
+            conversation,
             since: time("since", &self.since)?,
             until: time("until", &self.until)?,
             limit: self.limit.unwrap_or(50).clamp(1, 500),

@@ -462,8 +462,12 @@ impl Takes for Search {
     type Gives = Searched;
 
     async fn run(self, task: Arc<Task>) -> Result<Searched, Refused> {
+        let conversation = self.conversation_id.as_deref().map(conversation_id).transpose()?;
+        if let Some(id) = conversation {
+            task.own.conversation(id).await?; // One that is not there is no empty one.
+        }
         let search = kept::Search {
-            conversation: self.conversation_id.as_deref().map(conversation_id).transpose()?,
+            conversation,
             role: self.role.map(|role| if role == RoleIn::User { Role::User } else { Role::Assistant }),
             after: time("after", self.after.as_deref())?,
             before: time("before", self.before.as_deref())?,
