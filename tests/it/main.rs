@@ -36,6 +36,7 @@ mod lines;
 mod limit;
 mod listeners;
 mod openrouter;
+mod offered;
 mod permit;
 mod polling;
 mod reload;

@@ -16,6 +16,7 @@ use super::{
     catalog::{Model, Snapshot, Use},
     context::of_request,
     money::Money,
+    owed::Owed,
     policy::{self, Answer, Report, Terms, Unanswered},
     refused::Refused,
     upstream::{ChatRequest, Code, Event, Message, Usage},
@@ -281,7 +282,15 @@ impl Task {
             terms: self.terms(wishes),
             refit: None,
         };
-        let asked = self.work.policy.run(&self.work.upstream, call, sink).await;
+        let mut owed = Owed::new(self, tool, (&chosen.id, run), estimate, reservation);
+        let mut heard = |event: Event| {
+            if let Event::Opened { generation_id } = &event {
+                owed.taken(generation_id.as_deref());
+            }
+            sink(event);
+        };
+        let asked = self.work.policy.run(&self.work.upstream, call, &mut heard).await;
+        let reservation = owed.settled();
         let (usage, report, generation, provider, model) = match &asked {
             Ok(Answer { completion, report }) => (
                 completion.usage.as_ref(),

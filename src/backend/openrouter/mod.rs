@@ -34,7 +34,9 @@ use crate::{
 };
 
 mod ask; //        one question to a model, before and after
+mod bench; //      what models were measured at
 pub mod catalog; //  which models there are
+mod completions; // what a name may be the beginning of
 pub mod context; //  what of a conversation fits into a model's window
 mod feed; //       what is heard of an answer while it is made
 mod history; //    what is kept of a conversation, as a model is told it
@@ -42,13 +44,18 @@ mod line; //       who says something in a conversation next
 pub mod media; //    may this picture, document or recording be sent?
 pub mod money; //    dollars without rounding
 pub mod policy; //   sending again, other models, limits
+mod owed; //       what questions cost that nobody waits for
+mod panel; //      several models at once
+mod prompts; //    texts to begin with
 mod refused; //    how callers are told that something was not done
+mod resources; //  what can be read
 mod settings; //   what can be configured
 mod summary; //    what was said before, in short
 mod telling; //    what callers hear meanwhile
 mod tools; //      what callers can do
 mod turn; //       one message of a conversation and its answer
 pub mod upstream; // one request over HTTP, and what comes back
+mod votes; //      what several answers come to
 mod work; //       what all tools work with
 
 pub use settings::Settings;
@@ -69,6 +76,8 @@ pub struct OpenRouter {
     notices: Notices,
     work: OnceCell<Arc<Work>>,
     offer: Arc<Offer>,
+    /// The result of `tools/list`.
+    listed: String,
     since: SystemTime,
 }
 
@@ -107,12 +116,13 @@ impl OpenRouter {
         let offer = Offer {
             era: Era::Modern,
             revision: Revision::NEWEST,
-            capabilities: r#"{"tools":{}}"#.to_owned(),
+            capabilities: r#"{"tools":{},"resources":{},"prompts":{},"completions":{}}"#.to_owned(),
             server_info: INTRODUCTION.to_owned(),
             instructions,
         };
         Ok(Arc::new(Self {
             name: name.into(),
+            listed: tools::list(&settings.packs),
             settings,
             resolved,
             storeroom,
@@ -138,18 +148,36 @@ impl OpenRouter {
         let Ask { call, target, .. } = ask;
         let target = target.as_deref().unwrap_or_default();
         match call.method {
-            Method::ToolsList => self.result(tools::list()),
+            Method::ToolsList => self.result(&self.listed),
             Method::ToolsCall => {
-                let tool = tools::find(target).ok_or_else(|| Error::UnknownTool(target.to_owned()))?;
+                let tool = tools::find(&self.settings.packs, target)
+                    .ok_or_else(|| Error::UnknownTool(target.to_owned()))?;
                 let work = Arc::clone(self.work().await?);
                 Ok(telling::reply(tool, work, &call))
             }
-            Method::PromptsList => self.result(r#"{"prompts":[]}"#),
-            Method::ResourcesList => self.result(r#"{"resources":[]}"#),
-            Method::TemplatesList => self.result(r#"{"resourceTemplates":[]}"#),
+            Method::PromptsList => self.result(&prompts::list(&self.settings.packs)),
+            Method::ResourcesList => self.result(&resources::list(&self.settings.packs)),
+            Method::TemplatesList => self.result(&resources::templates(&self.settings.packs)),
+            Method::ResourcesRead => {
+                let read = resources::reply(&self.task(&call).await?, target).await?;
+                self.result(&read)
+            }
+            Method::PromptsGet => {
+                let got = prompts::get(&self.task(&call).await?, target, &call).await?;
+                self.result(&got)
+            }
+            Method::Complete => {
+                let completed = completions::complete(&self.task(&call).await?, &call).await?;
+                self.result(&completed)
+            }
             Method::Ping | Method::SetLevel => self.result("{}"),
             other => Err(Error::UnknownMethod(other.name().to_owned())),
         }
+    }
+
+    /// For what is answered at once, of which nothing is told meanwhile.
+    async fn task(&self, call: &Call) -> Result<Task> {
+        Ok(Task::new(Arc::clone(self.work().await?), call, Teller::deaf()))
     }
 
     fn result(&self, members: &str) -> Result<Reply> {

@@ -29,12 +29,17 @@ pub struct Settings {
     pub api_key: Option<Text>,
     /// A management key, which is needed to ask for the account's credits and activity.
     pub management_key: Option<Text>,
+    /// Which tools there are. By default all but those that draw pictures (media), measure models
+    /// (benchmark) or ask several of them for one answer (collective).
+    pub packs: Vec<Pack>,
     /// The model that is asked where a caller names none.
     pub model: Option<String>,
     /// Models that are asked in this order where the first one fails before it has said anything.
     pub fallback_models: Vec<String>,
     /// Names that callers may use for models, such as fast = "google/gemini-3-flash".
     pub aliases: BTreeMap<String, String>,
+    /// Models that are asked together, by a name that callers may use for them.
+    pub panels: BTreeMap<String, Vec<String>>,
     /// The models that callers may use, by their ids; "*" stands for any letters. All by default.
     pub allow: Vec<String>,
     /// Of those, the models that they may not use.
@@ -93,9 +98,11 @@ impl Default for Settings {
         Self {
             api_key: None,
             management_key: None,
+            packs: Pack::USUAL.to_vec(),
             model: None,
             fallback_models: Vec::new(),
             aliases: BTreeMap::new(),
+            panels: BTreeMap::new(),
             allow: Vec::new(),
             deny: Vec::new(),
             max_prompt_price_per_m: None,
@@ -121,6 +128,23 @@ impl Default for Settings {
             media: media::Settings::default(),
         }
     }
+}
+
+/// Tools, and what belongs to them, that are there together or not at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Pack {
+    Core,
+    Catalog,
+    Account,
+    Embed,
+    Media,
+    Benchmark,
+    Collective,
+}
+
+impl Pack {
+    pub const USUAL: [Self; 4] = [Self::Core, Self::Catalog, Self::Account, Self::Embed];
 }
 
 /// The settings with their secrets put in and their numbers read.

@@ -20,6 +20,8 @@ pub type ConversationId = Id<'c'>;
 pub type TurnId = Id<'t'>;
 pub type MessageId = Id<'m'>;
 pub type BenchmarkId = Id<'b'>;
+/// Of calls that belong together in the ledger.
+pub type RunId = Id<'r'>;
 
 impl<const KIND: char> Id<KIND> {
     const PREFIX: &'static str = match KIND {
@@ -27,11 +29,12 @@ impl<const KIND: char> Id<KIND> {
         't' => "trn_",
         'm' => "msg_",
         'b' => "bmk_",
+        'r' => "run_",
         _ => panic!("an id of nothing"), // While compiling.
     };
 
     /// One that nothing has yet.
-    pub(super) fn new() -> Result<Self, Error> {
+    pub fn new() -> Result<Self, Error> {
         let mut letters = [0; LENGTH];
         let mut filled = 0;
         while filled < LENGTH {

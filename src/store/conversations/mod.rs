@@ -33,7 +33,7 @@ pub use chat::{
     Path, Reading, Role, Search, Sort, State, Summary, Visibility,
 };
 pub use error::{Error, Quota};
-pub use id::{BenchmarkId, ConversationId, Id, MessageId, TurnId};
+pub use id::{BenchmarkId, ConversationId, Id, MessageId, RunId, TurnId};
 pub use money::{
     Benchmark, BenchmarkWanted, Budgets, CostSource, Entry, GroupBy, NewBenchmark, Report, ReportRow,
     Reservation, Reserved, Usage, UsageWanted,
@@ -100,6 +100,9 @@ pub trait Threads {
 
     /// Messages of a conversation by their number, a page at a time; readable as the conversation is.
     fn messages(&self, id: ConversationId, reading: Reading) -> Reply<'_, Page<Message>>;
+
+    /// One message; readable as the conversation is.
+    fn message(&self, id: ConversationId, message: MessageId) -> Reply<'_, Message>;
 
     /// What a model is to be told: the messages that lead to one, newest first, without those that no
     /// answer came to and without answers that others have superseded. From the conversation's head where

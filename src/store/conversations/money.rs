@@ -111,6 +111,8 @@ pub struct ReportRow {
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewBenchmark {
+    /// Its calls stand in the ledger under it.
+    pub id: BenchmarkId,
     pub models: Vec<String>,
     pub body: Value,
 }

@@ -25,7 +25,11 @@ async fn things(owner: &Arc<dyn Owned>, name: &str) -> Things {
     owner.sent(turn.lease, Some(format!("gen-1-{name}")), at(2)).await.unwrap();
     let entry = Entry { generation: Some(format!("gen-2-{name}")), ..cost(5, CostSource::Reported) };
     owner.record(entry, None, at(2)).await.unwrap();
-    let run = NewBenchmark { models: vec!["a/model".into()], body: json!({ "a": 1 }) };
+    let run = NewBenchmark {
+        id: BenchmarkId::new().unwrap(),
+        models: vec!["a/model".into()],
+        body: json!({ "a": 1 }),
+    };
     Things {
         chat,
         message: turn.message.id,

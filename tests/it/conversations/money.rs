@@ -2,7 +2,9 @@
 
 use futures_util::future::join_all;
 use proptest::prelude::*;
-use waystation::store::conversations::{Budgets, Error, GroupBy, NewBenchmark, Reserved, UsageWanted};
+use waystation::store::conversations::{
+    BenchmarkId, Budgets, Error, GroupBy, NewBenchmark, Reserved, UsageWanted,
+};
 
 use super::*;
 
@@ -106,7 +108,12 @@ async fn benchmarks_are_listed_page_by_page() {
     let ada = here.ada();
     for n in 0..5 {
         let models = vec!["a/model".to_owned(), format!("m{}", n % 2)];
-        ada.keep_benchmark(NewBenchmark { models, body: json!({ "n": n }) }, at(n)).await.unwrap();
+        ada.keep_benchmark(
+            NewBenchmark { id: BenchmarkId::new().unwrap(), models, body: json!({ "n": n }) },
+            at(n),
+        )
+        .await
+        .unwrap();
     }
     let mut wanted = waystation::store::conversations::BenchmarkWanted { limit: 2, ..Default::default() };
     let mut read = Vec::new();

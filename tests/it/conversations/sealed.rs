@@ -1,6 +1,6 @@
 //! What was said is read with the key only.
 
-use waystation::store::conversations::{Error, Keys, NewBenchmark, NewSummary, Reading, Search};
+use waystation::store::conversations::{BenchmarkId, Error, Keys, NewBenchmark, NewSummary, Reading, Search};
 
 use super::*;
 
@@ -37,7 +37,11 @@ async fn secrets(here: &Here) -> ConversationId {
     };
     ada.keep_summary(id, summary, at(1)).await.unwrap();
     ada.attach(id, "text/plain".into(), b"hush-file".to_vec()).await.unwrap();
-    let run = NewBenchmark { models: vec!["a/model".into()], body: json!({ "prompt": "hush-run" }) };
+    let run = NewBenchmark {
+        id: BenchmarkId::new().unwrap(),
+        models: vec!["a/model".into()],
+        body: json!({ "prompt": "hush-run" }),
+    };
     ada.keep_benchmark(run, at(1)).await.unwrap();
     let running = begun(ada.begin(say(Place::In(id), "hush-next"), at(2)).await.unwrap());
     ada.checkpoint(running.lease, "hush-partial".into(), at(2)).await.unwrap();

@@ -48,6 +48,12 @@ impl Takes for AccountStatus {
     type Gives = Account;
 
     async fn run(self, task: Arc<Task>) -> Result<Account, Refused> {
+        Account::of(&task).await
+    }
+}
+
+impl Account {
+    pub async fn of(task: &Task) -> Result<Self, Refused> {
         if !task.is_admin {
             let why = "the account is the operator's; usage_report shows what you have used";
             return Err(Refused::new(Code::InvalidInput, why));
@@ -58,7 +64,7 @@ impl Takes for AccountStatus {
         let mut key = object(json!(key));
         // Whose account it is, is nobody's business.
         key.remove("creator_user_id");
-        Ok(Account { key, credits: credits.map(|credits| object(json!(credits))) })
+        Ok(Self { key, credits: credits.map(|credits| object(json!(credits))) })
     }
 }
 
@@ -134,6 +140,12 @@ impl Takes for UsageReport {
     type Gives = Reported;
 
     async fn run(self, task: Arc<Task>) -> Result<Reported, Refused> {
+        self.of(&task).await
+    }
+}
+
+impl UsageReport {
+    pub async fn of(self, task: &Task) -> Result<Reported, Refused> {
         if self.group_by == Some(GroupIn::Subject) && !task.is_admin {
             let why = "what others have used is for callers with the scope usage:admin; group by another";
             return Err(Refused::input(why));

@@ -283,6 +283,16 @@ impl Gives for Chatted {
         ))
     }
 
+    fn blocks(&self) -> Vec<Value> {
+        let link = |uri: String, name: &str, mime: &str| json!({ "type": "resource_link", "uri": uri, "name": name, "mimeType": mime });
+        let whole = self.assistant_message_id.as_ref().filter(|_| self.text.len() > INLINE);
+        let conversation = format!("conversation://{}", self.conversation_id);
+        let whole = whole.map(|id| link(format!("{conversation}/messages/{id}"), "answer", "text/plain"));
+        let mut blocks = vec![link(conversation, "conversation", "application/json")];
+        blocks.extend(whole);
+        blocks
+    }
+
     fn used(&self) -> Option<&Used> {
         // What was charged before is not charged again.
         (!self.replayed).then_some(&self.usage)

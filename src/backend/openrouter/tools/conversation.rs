@@ -169,7 +169,7 @@ fn one(conversation: Conversation) -> OneOut {
 }
 
 /// A time as callers write it.
-fn time(name: &str, text: Option<&str>) -> Result<Option<Timestamp>, Refused> {
+pub fn time(name: &str, text: Option<&str>) -> Result<Option<Timestamp>, Refused> {
     let wrong = |_| Refused::input(format!("{name} is no time; write for instance 2026-11-21T12:00:00Z"));
     text.map(|text| text.parse().map_err(wrong)).transpose()
 }

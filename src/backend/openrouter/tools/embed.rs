@@ -76,8 +76,36 @@ impl Takes for Embed {
         if self.input.is_empty() || self.input.len() > 256 {
             return Err(Refused::input("input has 1 to 256 texts"));
         }
+        let texts = Texts {
+            input: &self.input,
+            model: self.model.as_deref(),
+            dimensions: self.dimensions,
+            input_type: self.input_type.as_deref(),
+        };
+        let (embeddings, model_used, usage) = texts.embedded(&task, Self::NAME, None).await?;
+        Ok(Embedded { embeddings, model_used, usage })
+    }
+}
+
+/// Texts that are to be vectors.
+#[derive(Debug, Default)]
+pub struct Texts<'a> {
+    pub input: &'a [String],
+    pub model: Option<&'a str>,
+    pub dimensions: Option<u32>,
+    pub input_type: Option<&'a str>,
+}
+
+impl Texts<'_> {
+    /// Their vectors in their order, of which model they are, and what that has cost.
+    pub async fn embedded(
+        &self,
+        task: &Task,
+        tool: &str,
+        run: Option<&str>,
+    ) -> Result<(Vec<Vec<f64>>, String, Used), Refused> {
         let usual = if task.work.simulated { SIMULATED_EMBEDS } else { EMBEDS };
-        let chosen = task.choose(Some(self.model.as_deref().unwrap_or(usual))).await?;
+        let chosen = task.choose(Some(self.model.unwrap_or(usual))).await?;
         let mut body = json!({ "model": chosen.id, "input": self.input, "encoding_format": "float", "user": task.own.alias() });
         put(&mut body, "dimensions", self.dimensions.map(Value::from));
         put(&mut body, "input_type", self.input_type.map(Value::from));
@@ -89,24 +117,21 @@ impl Takes for Embed {
             task.work.upstream.embeddings(&body).await
         };
         let done = done.await.map_err(|failure| refused(&failure, &chosen));
-        let embeddings = settled(&task, reservation, done).await?;
+        let embeddings = settled(task, reservation, done).await?;
         let entry = Entry {
-            tool: Self::NAME.into(),
+            tool: tool.into(),
             generation: embeddings.id.clone(),
             model: chosen.id.clone(),
             usage: kept(embeddings.usage.as_ref(), estimate),
             simulated: task.work.simulated,
+            run: run.map(str::to_owned),
             ..Entry::default()
         };
         let usage = Used::of(&entry.usage);
         task.own.record(entry, reservation, Timestamp::now()).await?;
         let mut data = embeddings.data;
         data.sort_by_key(|one| one.index);
-        Ok(Embedded {
-            embeddings: data.into_iter().map(|one| one.embedding).collect(),
-            model_used: chosen.id,
-            usage,
-        })
+        Ok((data.into_iter().map(|one| one.embedding).collect(), chosen.id, usage))
     }
 }
 

@@ -15,12 +15,13 @@ use crate::{
         history::{Attached, Said, bytes_of},
         media::{Attachment, Checked, Kind, Source},
         refused::Refused,
+        resources::{self, Body},
         upstream::{Code, Message},
     },
     store::conversations::ConversationId,
 };
 
-/// An attachment: exactly one of `url`, `data` and `path`.
+/// An attachment: exactly one of `url`, `data`, `resource_uri` and `path`.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AttachmentIn {
@@ -32,6 +33,9 @@ pub struct AttachmentIn {
     /// Its bytes as base64.
     #[serde(default)]
     pub data: Option<String>,
+    /// A resource of this server, such as conversation://… or benchmark://….
+    #[serde(default)]
+    pub resource_uri: Option<String>,
     /// A file of this machine, in a folder that is allowed; over standard input only.
     #[serde(default)]
     pub path: Option<String>,
@@ -75,6 +79,24 @@ impl Detail {
 }
 
 impl KindIn {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::Pdf => "pdf",
+            Self::Audio => "audio",
+            Self::Video => "video",
+            Self::Text => "text",
+        }
+    }
+
+    fn is_of(self, mime: &str) -> bool {
+        if self == Self::Pdf {
+            mime == "application/pdf"
+        } else {
+            mime.split('/').next() == Some(self.word())
+        }
+    }
+
     const fn kind(self) -> Kind {
         match self {
             Self::Image => Kind::Image,
@@ -103,12 +125,13 @@ pub async fn given(
 ) -> Result<Vec<Given>, Refused> {
     let mut all = Vec::with_capacity(attachments.len());
     for one in attachments {
-        let source = match (&one.url, &one.data, &one.path) {
-            (Some(url), None, None) => Source::Url(url.clone()),
-            (None, Some(data), None) => Source::Base64(data.clone()),
-            (None, None, Some(path)) => Source::Bytes(file(task, path).await?),
+        let source = match (&one.url, &one.data, &one.resource_uri, &one.path) {
+            (Some(url), None, None, None) => Source::Url(url.clone()),
+            (None, Some(data), None, None) => Source::Base64(data.clone()),
+            (None, None, Some(uri), None) => Source::Bytes(resource(task, uri, one.kind).await?),
+            (None, None, None, Some(path)) => Source::Bytes(file(task, path).await?),
             _ => {
-                let why = "an attachment has exactly one of url, data and path";
+                let why = "an attachment has exactly one of url, data, resource_uri and path";
                 return Err(Refused::new(Code::MediaRejected, why));
             }
         };
@@ -151,6 +174,18 @@ pub async fn keep(task: &Task, id: ConversationId, all: &[Given]) -> Result<Vec<
         });
     }
     Ok(kept)
+}
+
+/// The bytes of what a resource has of this kind.
+async fn resource(task: &Task, uri: &str, kind: KindIn) -> Result<Vec<u8>, Refused> {
+    let read = resources::read(task, uri).await?;
+    let found = read.contents.into_iter().find_map(|content| match content.body {
+        Body::Text(text) => (kind == KindIn::Text).then(|| text.into_bytes()),
+        Body::Bytes(bytes) => kind.is_of(&content.mime).then_some(bytes),
+    });
+    found.ok_or_else(|| {
+        Refused::new(Code::MediaRejected, format!("{uri}: nothing of the kind {} is there", kind.word()))
+    })
 }
 
 /// The bytes of a file in one of the allowed folders. Links are not followed, on no part of the way.

@@ -14,18 +14,23 @@ use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use super::{Task, ask::Used, refused::Refused};
+use super::{Task, ask::Used, refused::Refused, settings::Pack};
 
-mod account; //      what there is to spend, and what was spent
-mod chat; //         one message of a conversation
+pub mod account; //      what there is to spend, and what was spent
+pub mod benchmark; //    how fast, how dear, how good
+pub mod chat; //         one message of a conversation
 mod compare; //      one prompt, many models
 mod complete; //     messages without a conversation
-mod conversation; // what was said, listed and changed
+mod consensus; //    one answer of many models
+pub mod conversation; // what was said, listed and changed
+mod cross_validate; //what many models find wrong
 mod embed; //        texts as numbers
-mod export; //       a conversation as a document
+pub mod export; //       a conversation as a document
 mod image; //        pictures
 mod media; //        what is in a picture, a document, a recording
-mod models; //       which models there are
+pub mod models; //       which models there are
+mod rankings; //     what others use and measured
+mod recommend; //    which model for what
 mod schema; //       what tools take and give, as clients read it
 
 /// What the result's use of tokens and dollars stands under in its `_meta`, where the gateway's daily
@@ -90,6 +95,7 @@ pub trait Gives: Serialize + JsonSchema + Debug + Send {
 /// A tool, whatever it takes and gives.
 pub struct Tool {
     name: &'static str,
+    pack: Pack,
     listed: Value,
     #[expect(clippy::type_complexity, reason = "what every tool does, once")]
     pub run: Box<dyn Fn(Arc<Task>, Value) -> BoxFuture<'static, Result<Value, Refused>> + Send + Sync>,
@@ -97,57 +103,60 @@ pub struct Tool {
 
 static TOOLS: LazyLock<Vec<Tool>> = LazyLock::new(|| {
     vec![
-        tool::<chat::Chat>(),
-        tool::<complete::Complete>(),
-        tool::<compare::CompareModels>(),
-        tool::<conversation::Create>(),
-        tool::<conversation::List>(),
-        tool::<conversation::Get>(),
-        tool::<conversation::Search>(),
-        tool::<conversation::Update>(),
-        tool::<conversation::Fork>(),
-        tool::<export::Export>(),
-        tool::<conversation::Summarize>(),
-        tool::<conversation::Delete>(),
-        tool::<media::AnalyzeMedia>(),
-        tool::<image::GenerateImage>(),
-        tool::<models::ModelsSearch>(),
-        tool::<models::ModelGet>(),
-        tool::<models::ModelsCompare>(),
-        tool::<models::ProvidersList>(),
-        tool::<account::AccountStatus>(),
-        tool::<account::UsageReport>(),
-        tool::<account::GenerationGet>(),
-        tool::<embed::Embed>(),
-        tool::<embed::Rerank>(),
-        tool::<account::Health>(),
+        tool::<chat::Chat>(Pack::Core),
+        tool::<complete::Complete>(Pack::Core),
+        tool::<compare::CompareModels>(Pack::Core),
+        tool::<conversation::Create>(Pack::Core),
+        tool::<conversation::List>(Pack::Core),
+        tool::<conversation::Get>(Pack::Core),
+        tool::<conversation::Search>(Pack::Core),
+        tool::<conversation::Update>(Pack::Core),
+        tool::<conversation::Fork>(Pack::Core),
+        tool::<export::Export>(Pack::Core),
+        tool::<conversation::Summarize>(Pack::Core),
+        tool::<conversation::Delete>(Pack::Core),
+        tool::<media::AnalyzeMedia>(Pack::Core),
+        tool::<image::GenerateImage>(Pack::Media),
+        tool::<models::ModelsSearch>(Pack::Catalog),
+        tool::<models::ModelGet>(Pack::Catalog),
+        tool::<models::ModelsCompare>(Pack::Catalog),
+        tool::<recommend::ModelsRecommend>(Pack::Catalog),
+        tool::<rankings::Rankings>(Pack::Catalog),
+        tool::<models::ProvidersList>(Pack::Catalog),
+        tool::<account::AccountStatus>(Pack::Account),
+        tool::<account::UsageReport>(Pack::Account),
+        tool::<account::GenerationGet>(Pack::Account),
+        tool::<embed::Embed>(Pack::Embed),
+        tool::<embed::Rerank>(Pack::Embed),
+        tool::<benchmark::BenchmarkRun>(Pack::Benchmark),
+        tool::<benchmark::BenchmarkList>(Pack::Benchmark),
+        tool::<benchmark::BenchmarkReport>(Pack::Benchmark),
+        tool::<consensus::Consensus>(Pack::Collective),
+        tool::<cross_validate::CrossValidate>(Pack::Collective),
+        tool::<account::Health>(Pack::Account),
     ]
 });
 
 /// The result of `tools/list`, which is the same for everybody.
-pub fn list() -> &'static str {
-    static LIST: LazyLock<String> = LazyLock::new(|| {
-        let tools: Vec<_> = TOOLS.iter().map(|tool| &tool.listed).collect();
-        json!({ "resultType": "complete", "ttlMs": 300_000, "cacheScope": "public", "tools": tools })
-            .to_string()
-    });
-    &LIST
+pub fn list(packs: &[Pack]) -> String {
+    let there = TOOLS.iter().filter(|tool| packs.contains(&tool.pack));
+    let tools: Vec<_> = there.map(|tool| &tool.listed).collect();
+    json!({ "resultType": "complete", "ttlMs": 300_000, "cacheScope": "public", "tools": tools }).to_string()
 }
 
-pub fn find(name: &str) -> Option<&'static Tool> {
-    TOOLS.iter().find(|tool| tool.name == name)
+pub fn find(packs: &[Pack], name: &str) -> Option<&'static Tool> {
+    TOOLS.iter().find(|tool| tool.name == name && packs.contains(&tool.pack))
 }
 
-fn tool<T: Takes>() -> Tool {
+fn tool<T: Takes>(pack: Pack) -> Tool {
     let Effect { read_only, destructive, idempotent, open_world } = T::EFFECT;
     let listed = json!({
         "name": T::NAME,
         "title": T::TITLE,
         "description": T::DESCRIPTION,
         "inputSchema": schema::of::<T>(),
-        "outputSchema": schema::of::<T::Gives>(),
+        "outputSchema": schema::of_result::<T::Gives>(),
         "annotations": {
-            "title": T::TITLE,
             "readOnlyHint": read_only,
             "destructiveHint": destructive,
             "idempotentHint": idempotent,
@@ -156,6 +165,7 @@ fn tool<T: Takes>() -> Tool {
     });
     Tool {
         name: T::NAME,
+        pack,
         listed,
         run: Box::new(|task, arguments| {
             Box::pin(async move {
@@ -251,7 +261,8 @@ mod tests {
             descriptions(input, tool.name, &mut wrong);
         }
         assert!(wrong.is_empty(), "{wrong:#?}");
-        let tokens = super::super::context::of_text(list());
+        let all: Vec<_> = TOOLS.iter().map(|tool| tool.pack).collect();
+        let tokens = super::super::context::of_text(&list(&all));
         assert!(tokens <= LONGEST_LIST, "{tokens} tokens");
     }
 }

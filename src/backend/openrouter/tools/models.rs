@@ -43,7 +43,7 @@ pub struct ModelOut {
 }
 
 impl ModelOut {
-    fn new(model: &Model, described: bool) -> Self {
+    pub fn new(model: &Model, described: bool) -> Self {
         let price = |price: Option<Price>| price.map(|price| price.of_a_million().to_string());
         let text = |name: &str| model.entry.get(name).and_then(Value::as_str).map(str::to_owned);
         Self {

@@ -22,6 +22,27 @@ pub fn of<T: JsonSchema>() -> Value {
     schema
 }
 
+/// Of what a tool gives: the members of the result, without what these are made of and what they mean, for
+/// the list of tools takes room in every client's context, and results speak for themselves.
+pub fn of_result<T: JsonSchema>() -> Value {
+    let mut schema = of::<T>();
+    if let Some(root) = schema.as_object_mut() {
+        root.retain(|name, _| matches!(name.as_str(), "type" | "properties"));
+    }
+    for property in schema["properties"].as_object_mut().into_iter().flat_map(|all| all.values_mut()) {
+        outline(property);
+    }
+    schema
+}
+
+fn outline(schema: &mut Value) {
+    let Some(members) = schema.as_object_mut() else { return };
+    members.retain(|name, _| matches!(name.as_str(), "type" | "enum" | "items"));
+    if let Some(items) = members.get_mut("items").and_then(Value::as_object_mut) {
+        items.retain(|name, _| name == "type");
+    }
+}
+
 fn tidy(schema: &mut Value) {
     match schema {
         Value::Array(all) => all.iter_mut().for_each(tidy),
@@ -47,13 +68,26 @@ fn tidy(schema: &mut Value) {
                     }
                 }
             }
-            if members.get("default").is_some_and(Value::is_null) {
+            // What is not there is empty anyway.
+            let is_empty = |value: &Value| match value {
+                Value::Null | Value::Bool(false) => true,
+                Value::Array(all) => all.is_empty(),
+                Value::Object(all) => all.is_empty(),
+                Value::String(_) | Value::Number(_) | Value::Bool(true) => false,
+            };
+            if members.get("default").is_some_and(is_empty) {
                 members.remove("default");
             }
             // Of how many bits a number is here is nobody's business.
             let number = members.get("type").is_some_and(|kind| kind == "integer" || kind == "number");
             if number {
                 members.remove("format");
+                // That a count is not negative need not be said.
+                if members.get("type").is_some_and(|kind| kind == "integer")
+                    && members.get("minimum").is_some_and(|least| least == 0)
+                {
+                    members.remove("minimum");
+                }
             }
             members.values_mut().for_each(tidy);
         }

@@ -116,7 +116,7 @@ async fn keep(
     run: NewBenchmark,
     now: Timestamp,
 ) -> Result<BenchmarkId, Error> {
-    let id = BenchmarkId::new()?;
+    let id = run.id;
     let name = id.to_string();
     let place = Place { tenant: &mine.tenant, owner: &mine.owner, thing: &name };
     let (cipher, wrapped) = mine.base.vault.fresh(place)?;

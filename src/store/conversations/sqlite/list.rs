@@ -41,6 +41,16 @@ impl Threads for Mine {
         Box::pin(self.read(move |db, mine| Box::pin(messages(db, mine, id, reading))))
     }
 
+    fn message(&self, id: ConversationId, message: MessageId) -> Reply<'_, Message> {
+        Box::pin(self.read(move |db, mine| {
+            Box::pin(async move {
+                let thread = thread::readable(db, mine, id).await?;
+                let spot = thread.spot_of(db, message).await?;
+                thread.message(db, spot.seq).await
+            })
+        }))
+    }
+
     fn path(&self, id: ConversationId, from: Option<MessageId>, budget: Budget) -> Reply<'_, Path> {
         Box::pin(self.read(move |db, mine| {
             Box::pin(async move {
