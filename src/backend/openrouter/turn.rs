@@ -30,7 +30,7 @@ use super::{
 };
 use crate::store::conversations::{
     self as kept_as, Begun, ConversationId, Entry, Failed, Finish, NewTurn, Reservation, Turn, TurnId,
-    TurnState,
+    TurnState, Usage,
 };
 
 /// How often what has come of an answer is kept, and after how much of it.
@@ -149,15 +149,6 @@ struct Ready {
     reservation: Option<Reservation>,
 }
 
-/// An answer, whole or not, and what it has cost.
-struct Came {
-    completion: Completion,
-    report: policy::Report,
-    /// Why it is not whole.
-    incomplete: Option<String>,
-    usage: kept_as::Usage,
-}
-
 /// How asking the model ended.
 enum Asked {
     Answered(Box<Answer>),
@@ -167,6 +158,15 @@ enum Asked {
         text: String,
         generation: Option<String>,
     },
+}
+
+/// What came of asking, and has to be kept.
+struct Came {
+    completion: Completion,
+    report: policy::Report,
+    /// None: the answer is whole.
+    incomplete: Option<String>,
+    usage: Usage,
 }
 
 impl Maker<'_> {
@@ -291,7 +291,58 @@ impl Maker<'_> {
         }
     }
 
-    /// What came of asking, as it is kept.
+    /// What came of it; the failure where nothing did.
+    fn came(&self, asked: Asked, estimate: Money) -> Result<Came, Box<Unanswered>> {
+        Ok(match asked {
+            Asked::Answered(answer) => {
+                let Answer { completion, report } = *answer;
+                let cut = |reason: &&str| matches!(*reason, "length" | "content_filter");
+                let incomplete = completion.finish_reason.as_deref().filter(cut).map(str::to_owned);
+                let usage = kept(completion.usage.as_ref(), estimate);
+                Came { completion, report, incomplete, usage }
+            }
+            Asked::Unanswered(unanswered) if unanswered.failure.partial.is_empty() => return Err(unanswered),
+            Asked::Unanswered(unanswered) => {
+                let usage = wasted(&unanswered, estimate);
+                let Unanswered { failure, report } = *unanswered;
+                let incomplete = Some(failure.broken_by.as_str().to_owned());
+                Came { completion: *failure.partial, report, incomplete, usage }
+            }
+            Asked::Unwanted { text, generation } => {
+                let completion = Completion { text, generation_id: generation, ..Completion::default() };
+                let report = policy::Report { model: self.wanted.chosen.id.clone(), ..Default::default() };
+                let (incomplete, usage) = (Some("cancelled".to_owned()), kept(None, estimate));
+                Came { completion, report, incomplete, usage }
+            }
+        })
+    }
+
+    /// Keeps that nothing came of it, and what that has cost all the same.
+    async fn fail(
+        &self,
+        unanswered: &Unanswered,
+        estimate: Money,
+        reservation: Option<Reservation>,
+    ) -> Refused {
+        let Self { task, begun, wanted, .. } = self;
+        let Unanswered { failure, report } = unanswered;
+        let usage = wasted(unanswered, estimate);
+        let entry = (usage.cost > 0 || usage.completion_tokens > 0).then(|| Entry {
+            tool: "chat".into(),
+            simulated: task.work.simulated,
+            model: report.model.clone(),
+            generation: failure.partial.generation_id.clone(),
+            usage,
+            ..Entry::default()
+        });
+        let failed = Failed { code: failure.code.as_str().into(), entry, reservation };
+        match task.own.fail(begun.lease, failed, Timestamp::now()).await {
+            Ok(()) => Refused::failed(failure, &wanted.chosen.models, &wanted.chosen.id),
+            Err(why) => why.into(),
+        }
+    }
+
+    /// Keeps what came of it. Only then it is told.
     async fn end(
         &self,
         asked: Asked,
@@ -299,68 +350,12 @@ impl Maker<'_> {
         reservation: Option<Reservation>,
         context: &super::context::Report,
     ) -> Made {
-        let came = match asked {
-            Asked::Answered(answer) => {
-                let reason = answer.completion.finish_reason.as_deref();
-                let incomplete = reason.filter(|reason| matches!(*reason, "length" | "content_filter"));
-                Came {
-                    incomplete: incomplete.map(str::to_owned),
-                    usage: kept(answer.completion.usage.as_ref(), estimate),
-                    completion: answer.completion,
-                    report: answer.report,
-                }
-            }
-            Asked::Unanswered(unanswered) => {
-                if unanswered.failure.partial.is_empty() {
-                    return self.fail(*unanswered, reservation).await;
-                }
-                let Unanswered { failure, report } = *unanswered;
-                let usage = match failure.partial.usage.as_ref() {
-                    None => kept(None, estimate),
-                    usage => kept(Some(&spent(usage, &report)), estimate),
-                };
-                let incomplete = Some(failure.broken_by.as_str().to_owned());
-                Came { completion: *failure.partial, report, incomplete, usage }
-            }
-            Asked::Unwanted { text, generation } => Came {
-                completion: Completion { text, generation_id: generation, ..Completion::default() },
-                report: policy::Report { model: self.wanted.chosen.id.clone(), ..policy::Report::default() },
-                incomplete: Some("cancelled".to_owned()),
-                usage: kept(None, estimate),
-            },
-        };
-        self.keep(came, reservation, context).await
-    }
-
-    /// The turn has no answer. What it has cost all the same is kept.
-    async fn fail(&self, unanswered: Unanswered, reservation: Option<Reservation>) -> Made {
-        let Self { task, begun, wanted, .. } = self;
-        let Unanswered { failure, report } = unanswered;
-        let usage = kept(Some(&spent(failure.partial.usage.as_ref(), &report)), Money::ZERO);
-        let entry = (usage.cost > 0 || usage.completion_tokens > 0).then(|| Entry {
-            model: report.model.clone(),
-            generation: failure.partial.generation_id.clone(),
-            usage,
-            ..self.entry()
-        });
-        let failed = Failed { code: failure.code.as_str().into(), entry, reservation };
-        task.own.fail(begun.lease, failed, Timestamp::now()).await?;
-        Err(Refused::failed(&failure, &wanted.chosen.models, &wanted.chosen.id))
-    }
-
-    fn entry(&self) -> Entry {
-        Entry { tool: "chat".into(), simulated: self.task.work.simulated, ..Entry::default() }
-    }
-
-    /// Keeps what came. Only then it is told.
-    async fn keep(
-        &self,
-        Came { completion, report, incomplete, usage }: Came,
-        reservation: Option<Reservation>,
-        context: &super::context::Report,
-    ) -> Made {
         let Self { task, begun, wanted, feed } = self;
-        let mut entry = self.entry();
+        let Came { completion, report, incomplete, usage } = match self.came(asked, estimate) {
+            Ok(came) => came,
+            Err(unanswered) => return Err(self.fail(&unanswered, estimate, reservation).await),
+        };
+        let mut entry = Entry { tool: "chat".into(), simulated: task.work.simulated, ..Entry::default() };
         entry.model = completion.model.clone().unwrap_or_else(|| report.model.clone());
         entry.provider.clone_from(&completion.provider);
         entry.generation.clone_from(&completion.generation_id);
@@ -412,4 +407,14 @@ fn unkept(why: kept_as::Error) -> Refused {
             "the model answered, but the answer could not be kept; see conversation_get later".into();
     }
     refused
+}
+
+/// What was used by a call that failed. What was said is paid for, also where it is not said how much.
+fn wasted(Unanswered { failure, report }: &Unanswered, estimate: Money) -> Usage {
+    let partial = &failure.partial;
+    match partial.usage.as_ref() {
+        None if partial.has_content() => kept(None, estimate),
+        usage if partial.has_content() => kept(Some(&spent(usage, report)), estimate),
+        usage => kept(Some(&spent(usage, report)), Money::ZERO),
+    }
 }
