@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Effect, Gives, Takes, conversation::time};
+use super::{Effect, Gives, Takes, found::time};
 use crate::{
     backend::openrouter::{
         Task,

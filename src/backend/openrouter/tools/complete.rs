@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Effect, Gives, Takes,
-    chat::{Effort, ProviderIn, ResponseFormat},
+    wishes::{Effort, ProviderIn, ResponseFormat},
 };
 use crate::backend::openrouter::{
     Task,

@@ -22,16 +22,18 @@ pub mod chat; //         one message of a conversation
 mod compare; //      one prompt, many models
 mod complete; //     messages without a conversation
 mod consensus; //    one answer of many models
-pub mod conversation; // what was said, listed and changed
+pub mod conversation; // a conversation, made and changed
 mod cross_validate; //what many models find wrong
 mod embed; //        texts as numbers
 pub mod export; //       a conversation as a document
+mod found; //        conversations and messages, listed and searched
 mod image; //        pictures
 mod media; //        what is in a picture, a document, a recording
 pub mod models; //       which models there are
 mod rankings; //     what others use and measured
 mod recommend; //    which model for what
 mod schema; //       what tools take and give, as clients read it
+mod wishes; //       how an answer is to be made
 
 /// What the result's use of tokens and dollars stands under in its `_meta`, where the gateway's daily
 /// limits look for it.
@@ -107,9 +109,9 @@ static TOOLS: LazyLock<Vec<Tool>> = LazyLock::new(|| {
         tool::<complete::Complete>(Pack::Core),
         tool::<compare::CompareModels>(Pack::Core),
         tool::<conversation::Create>(Pack::Core),
-        tool::<conversation::List>(Pack::Core),
-        tool::<conversation::Get>(Pack::Core),
-        tool::<conversation::Search>(Pack::Core),
+        tool::<found::List>(Pack::Core),
+        tool::<found::Get>(Pack::Core),
+        tool::<found::Search>(Pack::Core),
         tool::<conversation::Update>(Pack::Core),
         tool::<conversation::Fork>(Pack::Core),
         tool::<export::Export>(Pack::Core),
