@@ -290,7 +290,7 @@ impl Task {
             sink(event);
         };
         let asked = self.work.policy.run(&self.work.upstream, call, &mut heard).await;
-        let reservation = owed.settled();
+        let (begun, reservation) = owed.settled();
         let (completion, report) = match &asked {
             Ok(Answer { completion, report }) => (completion, report),
             Err(unanswered) => (&*unanswered.failure.partial, &unanswered.report),
@@ -301,14 +301,11 @@ impl Task {
             Err(_) => kept(Some(&spent(usage, report)), Money::ZERO),
         };
         let entry = Entry {
-            tool: tool.to_owned(),
             generation: completion.generation_id.clone(),
             model: completion.model.clone().unwrap_or_else(|| report.model.clone()),
             provider: completion.provider.clone(),
             usage: cost,
-            simulated: self.work.simulated,
-            run: run.map(str::to_owned),
-            ..Entry::default()
+            ..begun
         };
         if asked.is_ok() || cost.cost > 0 || cost.completion_tokens > 0 {
             self.own.record(entry, reservation, Timestamp::now()).await?;
