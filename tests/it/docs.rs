@@ -4,7 +4,12 @@
 
 use std::{fs, path::Path};
 
-use waystation::config::{BUILT_IN, Config, Environment, manual, schema};
+use waystation::{
+    backend::openrouter,
+    config::{BUILT_IN, Config, Environment, manual, schema},
+};
+
+const OPENROUTER: &str = include_str!("../../docs/openrouter.md");
 
 fn compare(file: &str, made: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
@@ -103,4 +108,41 @@ fn the_examples_are_right() {
         assert!(!config.backends.is_empty(), "{}", file.display());
     }
     assert_eq!(files.len(), 2);
+}
+
+/// All keys below a table, those of tables within it with its name before them. Tables that may hold anything
+/// have none.
+fn keys_of(table: &serde_json::Value, before: &str, found: &mut Vec<String>) {
+    for (key, value) in table.as_object().into_iter().flatten() {
+        match value.as_object() {
+            Some(inner) if !inner.is_empty() => keys_of(value, &format!("{before}{key}."), found),
+            _ => found.push(format!("{before}{key}")),
+        }
+    }
+}
+
+#[test]
+fn the_page_of_models_has_every_key_and_every_code() {
+    let mut wanted = Vec::new();
+    let usual = serde_json::to_value(openrouter::Settings::default()).unwrap();
+    keys_of(&usual, "", &mut wanted);
+    assert!(wanted.len() > 50, "{wanted:?}");
+    wanted.extend(openrouter::upstream::Code::ALL.iter().map(|code| code.as_str().to_owned()));
+    wanted.retain(|word| !OPENROUTER.contains(&format!("`{word}`")));
+    assert!(wanted.is_empty(), "docs/openrouter.md does not name {wanted:?}");
+}
+
+#[test]
+fn the_tests_that_the_page_of_models_names_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut named: Vec<_> = OPENROUTER.split('`').filter(|word| word.contains("::")).collect();
+    named.retain(|word| word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_:".contains(&b)));
+    assert!(named.len() > 60, "{named:?}");
+    named.retain(|path| {
+        let (module, test) = path.rsplit_once("::").unwrap();
+        let below = if module.starts_with("backend::") { "src" } else { "tests/it" };
+        let file = root.join(below).join(module.replace("::", "/")).with_extension("rs");
+        !fs::read_to_string(file).is_ok_and(|text| text.contains(&format!("fn {test}(")))
+    });
+    assert!(named.is_empty(), "docs/openrouter.md names tests that are not there: {named:?}");
 }

@@ -8,6 +8,7 @@ mod disk; //    on disk before it is said
 mod faults; //  everything that goes wrong upstream
 mod keep; //    restarts, and whose conversations they are
 mod stream; //  what is heard meanwhile
+mod tools; //   all that can be asked for
 mod turns; //   many at once, keys, branches
 
 use std::{net::Ipv4Addr, path::Path, time::Duration};

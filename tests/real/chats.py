@@ -136,7 +136,7 @@ def check_more(tally, front):
             "reasoning_effort": "low", "response_format": {"type": "json_schema", "name": "n", "schema": schema}, "fallback_models": ["acme/atlas-8b"],
             "provider": {"sort": "price", "data_collection": "deny", "zdr": True, "max_prompt_price_per_m": 100},
         }),
-        "chat__chat, with a picture": ("chat", {"message": "see", "model": "openai/gpt-5", "attachments": [{"kind": "image", "data": picture, "mime_type": "image/png"}]}),
+        "chat__chat, with a picture": ("chat", {"message": "see", "model": "acme/atlas-vision", "attachments": [{"kind": "image", "data": picture, "mime_type": "image/png"}]}),
         "chat__chat, searching": ("chat", {"message": "find", "web_search": {"max_results": 2}}),
         "chat__complete": ("complete", {"messages": [{"role": "user", "content": "call:look"}], "tools": [function], "tool_choice": "auto"}),
         "chat__compare_models": ("compare_models", {"models": ["acme/atlas-70b", "acme/atlas-8b"], "prompt": "hello"}),
