@@ -173,6 +173,24 @@ impl Settings {
         })
     }
 
+    /// How conversations are kept.
+    fn options(&self, keys: Option<conversations::Keys>) -> conversations::Options {
+        let quotas = conversations::Quotas {
+            conversations: self.max_conversations,
+            messages: self.max_messages,
+            bytes: self.max_bytes.0 as u64,
+            attachment: self.media.max_size.0 as u64,
+            turns: self.retry.at_once_per_caller as u64,
+        };
+        conversations::Options {
+            lease: self.lease.0,
+            idle: self.retention.0,
+            quotas,
+            keys,
+            ..conversations::Options::default()
+        }
+    }
+
     /// Puts secrets in; or says all that is wrong.
     pub fn resolve(&self) -> Result<Resolved, Vec<String>> {
         let mut faults = Vec::new();
@@ -235,20 +253,7 @@ impl Settings {
         if !faults.is_empty() {
             return Err(faults);
         }
-        let quotas = conversations::Quotas {
-            conversations: self.max_conversations,
-            messages: self.max_messages,
-            bytes: self.max_bytes.0 as u64,
-            attachment: self.media.max_size.0 as u64,
-            turns: self.retry.at_once_per_caller as u64,
-        };
-        let options = conversations::Options {
-            lease: self.lease.0,
-            idle: self.retention.0,
-            quotas,
-            keys: current.map(|current| conversations::Keys { current, earlier }),
-            ..conversations::Options::default()
-        };
+        let options = self.options(current.map(|current| conversations::Keys { current, earlier }));
         Ok(Resolved { keys, options, max_prompt_price, max_output_price, daily_budget, tenant_daily_budget })
     }
 }

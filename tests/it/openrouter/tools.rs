@@ -167,7 +167,8 @@ async fn models_are_asked_without_a_conversation() {
     let ok: Vec<_> = compared["results"].as_array().unwrap().iter().map(|one| one["ok"].clone()).collect();
     assert_eq!(ok, [true, false, true], "{compared}");
 
-    let numbers = given(&gateway, "embed", json!({ "input": ["a fox", "a red fox"], "dimensions": 64 })).await;
+    let numbers =
+        given(&gateway, "embed", json!({ "input": ["a fox", "a red fox"], "dimensions": 64 })).await;
     assert_eq!(numbers["embeddings"][1].as_array().map(Vec::len), Some(64), "{numbers}");
     let ranked = given(
         &gateway,
