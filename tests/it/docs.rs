@@ -136,7 +136,9 @@ fn the_page_of_models_has_every_key_and_every_code() {
 fn the_tests_that_the_page_of_models_names_are_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut named: Vec<_> = OPENROUTER.split('`').filter(|word| word.contains("::")).collect();
-    named.retain(|word| word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_:".contains(&b)));
+    named.retain(|word| {
+        word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_:".contains(&b))
+    });
     assert!(named.len() > 60, "{named:?}");
     named.retain(|path| {
         let (module, test) = path.rsplit_once("::").unwrap();
