@@ -192,7 +192,7 @@ async fn models_are_asked_without_a_conversation() {
     let health = given(&gateway, "health", json!({})).await;
     assert_eq!(health["reachable"], true, "{health}");
     let account = given(&gateway, "account_status", json!({})).await;
-    assert!(account["key"]["limit_remaining"].is_number(), "{account}");
+    assert_eq!(account["key"]["effective_budget"]["limit_usd"], 100.0, "{account}");
     let id = completed["generation_id"].clone();
     let generation = given(&gateway, "generation_get", json!({ "generation_id": id })).await;
     assert_eq!(
