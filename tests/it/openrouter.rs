@@ -4,6 +4,7 @@
 mod budgets; // what may be spent
 mod cancel; //  nobody waits any more
 mod crash; //   killed at any moment
+mod disk; //    on disk before it is said
 mod faults; //  everything that goes wrong upstream
 mod keep; //    restarts, and whose conversations they are
 mod stream; //  what is heard meanwhile

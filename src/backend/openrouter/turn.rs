@@ -30,7 +30,7 @@ use super::{
 };
 use crate::store::conversations::{
     self as kept_as, Begun, ConversationId, Entry, Failed, Finish, NewTurn, Reservation, Turn, TurnId,
-    TurnState,
+    TurnState, Usage,
 };
 
 /// How often what has come of an answer is kept, and after how much of it.
@@ -160,6 +160,15 @@ enum Asked {
     },
 }
 
+/// What came of asking, and has to be kept.
+struct Came {
+    completion: Completion,
+    report: policy::Report,
+    /// None: the answer is whole.
+    incomplete: Option<String>,
+    usage: Usage,
+}
+
 impl Maker<'_> {
     async fn make(self) -> Made {
         let lease = self.begun.lease;
@@ -282,6 +291,57 @@ impl Maker<'_> {
         }
     }
 
+    /// What came of it; the failure where nothing did.
+    fn came(&self, asked: Asked, estimate: Money) -> Result<Came, Box<Unanswered>> {
+        Ok(match asked {
+            Asked::Answered(answer) => {
+                let Answer { completion, report } = *answer;
+                let cut = |reason: &&str| matches!(*reason, "length" | "content_filter");
+                let incomplete = completion.finish_reason.as_deref().filter(cut).map(str::to_owned);
+                let usage = kept(completion.usage.as_ref(), estimate);
+                Came { completion, report, incomplete, usage }
+            }
+            Asked::Unanswered(unanswered) if unanswered.failure.partial.is_empty() => return Err(unanswered),
+            Asked::Unanswered(unanswered) => {
+                let usage = wasted(&unanswered, estimate);
+                let Unanswered { failure, report } = *unanswered;
+                let incomplete = Some(failure.broken_by.as_str().to_owned());
+                Came { completion: *failure.partial, report, incomplete, usage }
+            }
+            Asked::Unwanted { text, generation } => {
+                let completion = Completion { text, generation_id: generation, ..Completion::default() };
+                let report = policy::Report { model: self.wanted.chosen.id.clone(), ..Default::default() };
+                let (incomplete, usage) = (Some("cancelled".to_owned()), kept(None, estimate));
+                Came { completion, report, incomplete, usage }
+            }
+        })
+    }
+
+    /// Keeps that nothing came of it, and what that has cost all the same.
+    async fn fail(
+        &self,
+        unanswered: &Unanswered,
+        estimate: Money,
+        reservation: Option<Reservation>,
+    ) -> Refused {
+        let Self { task, begun, wanted, .. } = self;
+        let Unanswered { failure, report } = unanswered;
+        let usage = wasted(unanswered, estimate);
+        let entry = (usage.cost > 0 || usage.completion_tokens > 0).then(|| Entry {
+            tool: "chat".into(),
+            simulated: task.work.simulated,
+            model: report.model.clone(),
+            generation: failure.partial.generation_id.clone(),
+            usage,
+            ..Entry::default()
+        });
+        let failed = Failed { code: failure.code.as_str().into(), entry, reservation };
+        match task.own.fail(begun.lease, failed, Timestamp::now()).await {
+            Ok(()) => Refused::failed(failure, &wanted.chosen.models, &wanted.chosen.id),
+            Err(why) => why.into(),
+        }
+    }
+
     /// Keeps what came of it. Only then it is told.
     async fn end(
         &self,
@@ -291,42 +351,11 @@ impl Maker<'_> {
         context: &super::context::Report,
     ) -> Made {
         let Self { task, begun, wanted, feed } = self;
-        let mut entry = Entry { tool: "chat".into(), simulated: task.work.simulated, ..Entry::default() };
-        let (completion, report, incomplete, usage) = match asked {
-            Asked::Answered(answer) => {
-                let incomplete = match answer.completion.finish_reason.as_deref() {
-                    Some("length") => Some("length".to_owned()),
-                    Some("content_filter") => Some("content_filter".to_owned()),
-                    _ => None,
-                };
-                let usage = kept(answer.completion.usage.as_ref(), estimate);
-                (answer.completion, answer.report, incomplete, usage)
-            }
-            Asked::Unanswered(unanswered) => {
-                let Unanswered { failure, report } = *unanswered;
-                if failure.partial.is_empty() {
-                    let usage = spent(failure.partial.usage.as_ref(), &report);
-                    entry.model.clone_from(&report.model);
-                    entry.generation.clone_from(&failure.partial.generation_id);
-                    entry.usage = kept(Some(&usage), Money::ZERO);
-                    let entry = (entry.usage.cost > 0 || entry.usage.completion_tokens > 0).then_some(entry);
-                    let failed = Failed { code: failure.code.as_str().into(), entry, reservation };
-                    task.own.fail(begun.lease, failed, Timestamp::now()).await?;
-                    return Err(Refused::failed(&failure, &wanted.chosen.models, &wanted.chosen.id));
-                }
-                let incomplete = failure.broken_by.as_str().to_owned();
-                let usage = match failure.partial.usage.as_ref() {
-                    None => kept(None, estimate),
-                    usage => kept(Some(&spent(usage, &report)), estimate),
-                };
-                (*failure.partial, report, Some(incomplete), usage)
-            }
-            Asked::Unwanted { text, generation } => {
-                let completion = Completion { text, generation_id: generation, ..Completion::default() };
-                let report = policy::Report { model: wanted.chosen.id.clone(), ..policy::Report::default() };
-                (completion, report, Some("cancelled".to_owned()), kept(None, estimate))
-            }
+        let Came { completion, report, incomplete, usage } = match self.came(asked, estimate) {
+            Ok(came) => came,
+            Err(unanswered) => return Err(self.fail(&unanswered, estimate, reservation).await),
         };
+        let mut entry = Entry { tool: "chat".into(), simulated: task.work.simulated, ..Entry::default() };
         entry.model = completion.model.clone().unwrap_or_else(|| report.model.clone());
         entry.provider.clone_from(&completion.provider);
         entry.generation.clone_from(&completion.generation_id);
@@ -378,4 +407,14 @@ fn unkept(why: kept_as::Error) -> Refused {
             "the model answered, but the answer could not be kept; see conversation_get later".into();
     }
     refused
+}
+
+/// What was used by a call that failed. What was said is paid for, also where it is not said how much.
+fn wasted(Unanswered { failure, report }: &Unanswered, estimate: Money) -> Usage {
+    let partial = &failure.partial;
+    match partial.usage.as_ref() {
+        None if partial.has_content() => kept(None, estimate),
+        usage if partial.has_content() => kept(Some(&spent(usage, report)), estimate),
+        usage => kept(Some(&spent(usage, report)), Money::ZERO),
+    }
 }

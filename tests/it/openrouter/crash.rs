@@ -23,6 +23,7 @@ use super::{CHAT, Rig, last_said};
 use crate::support::{
     MODERN, UNLIMITED, modern_message,
     shipped::{Running, Shipped},
+    until,
 };
 
 /// Who talk at the same time.
@@ -230,9 +231,17 @@ async fn what_was_acknowledged_outlives_any_kill_and_nothing_is_paid_for_twice()
         .collect();
     let begun = Instant::now();
     let mut gateway = serve(Shipped::default(), &toml).await;
-    for _ in 0..kills() {
+    for kill in 0..kills() {
+        let before = rig.simulator.stats().chats;
         place.send_replace(Some(gateway.address));
-        tokio::time::sleep(Duration::from_millis(20 + random(600))).await;
+        // Most meet a gateway that answers, however slow the machine is, and some one that has just begun.
+        if kill == 0 {
+            until("somebody is answered", || !tally.told.lock().unwrap().is_empty()).await;
+        } else if random(8) > 0 {
+            let some = before + 1 + random(8);
+            until("models are asked", || rig.simulator.stats().chats >= some).await;
+        }
+        tokio::time::sleep(Duration::from_millis(random(150))).await;
         place.send_replace(None);
         let shipped = tokio::task::spawn_blocking(|| gateway.kill()).await.unwrap();
         gateway = serve(shipped, &toml).await;

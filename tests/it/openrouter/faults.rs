@@ -178,7 +178,7 @@ async fn each_fault_ends_as_it_should() {
     let toml = rig.tables("").replace("retry = { breaker_failures = 0 }\n", lines);
     let toml = toml.replace("\" }\nretry", "\", max_body = \"8MiB\" }\nretry");
     let gateway = Gateway::with(UNLIMITED).lines(&toml).start().await;
-    let battery = Battery::new("T31-faults");
+    let battery = Battery::new("chat-faults");
     run(&rig, &gateway, &battery, FAULTS).await;
     let toml = toml.replace(
         "max_body = \"8MiB\"",

@@ -17,6 +17,8 @@ use super::PATIENCE;
 pub struct Shipped {
     folder: TempDir,
     environment: Vec<(String, String)>,
+    /// A program that runs it, with its arguments; none as a rule.
+    beneath: Vec<String>,
 }
 
 /// One at work. Dropped, it is killed.
@@ -29,7 +31,11 @@ pub struct Running {
 
 impl Default for Shipped {
     fn default() -> Self {
-        Self { folder: tempfile::tempdir().expect("a temporary folder"), environment: Vec::new() }
+        Self {
+            folder: tempfile::tempdir().expect("a temporary folder"),
+            environment: Vec::new(),
+            beneath: Vec::new(),
+        }
     }
 }
 
@@ -43,13 +49,21 @@ impl Shipped {
         self
     }
 
+    /// Has another program run it.
+    pub fn beneath(mut self, program: &[&str]) -> Self {
+        self.beneath = program.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
     pub fn state(&self) -> PathBuf {
         self.folder().join("state")
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_waystation"));
-        command.args(arguments).current_dir(self.folder()).env_clear().stdin(Stdio::null());
+        let words = self.beneath.iter().map(String::as_str);
+        let mut words = words.chain([env!("CARGO_BIN_EXE_waystation")]);
+        let mut command = Command::new(words.next().expect("there is one"));
+        command.args(words).args(arguments).current_dir(self.folder()).env_clear().stdin(Stdio::null());
         for name in ["PATH", "HOME", "WAYSTATION_WEAKEN"] {
             command.envs(std::env::var_os(name).map(|value| (OsStr::new(name).to_owned(), value)));
         }
