@@ -1,10 +1,12 @@
 //! What does the backend for models offer beside chatting, seen through the gateway?
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
 use crate::{
     identify::{Issuer, with},
-    support::{Gateway, Setup, UNLIMITED},
+    support::{Gateway, PATIENCE, Setup, UNLIMITED},
 };
 
 const ALL: &str = r#"["core", "catalog", "account", "embed", "media", "benchmark", "collective"]"#;
@@ -304,5 +306,29 @@ async fn models_are_recommended_and_rankings_are_told() {
         let found = given(&gateway, "rankings", json!({ "kind": kind, "limit": 3 })).await;
         assert!((1..=3).contains(&found["rows"].as_array().unwrap().len()), "{kind}: {found}");
         assert!(found["as_of"].is_string(), "{kind}: {found}");
+    }
+}
+
+/// Somebody who goes away has agreed to pay for what was begun for them.
+#[tokio::test]
+async fn what_was_begun_for_somebody_who_has_gone_stands_in_the_ledger() {
+    let gateway = simulated(ALL).start().await;
+    // So many words that the simulator says them for a while.
+    let asked = json!({ "models": ["acme/atlas-70b"], "content": "[[sim:words n=4000]]", "timeout_s": 1, "max_output_tokens": 8000 });
+    let (code, why) = refused(&gateway, "cross_validate", asked).await;
+    assert_eq!(code, "upstream_unavailable", "{why}");
+    assert!(why.contains("no whole answer within 1 s"), "{why}");
+    let noted = async || {
+        let used = given(&gateway, "usage_report", json!({ "group_by": "tool" })).await;
+        used["rows"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|row| row["key"] == "cross_validate" && row["requests"] == 1)
+    };
+    let begun = Instant::now();
+    while !noted().await {
+        assert!(begun.elapsed() < PATIENCE, "it is never noted");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -291,7 +291,7 @@ impl Task {
             sink(event);
         };
         let asked = self.work.policy.run(&self.work.upstream, call, &mut heard).await;
-        let reservation = owed.settled();
+        let (begun, reservation) = owed.settled();
         let (usage, report, generation, provider, model) = match &asked {
             Ok(Answer { completion, report }) => (
                 completion.usage.as_ref(),
@@ -311,14 +311,11 @@ impl Task {
             (Err(_), usage) => kept(Some(&spent(usage, report)), Money::ZERO),
         };
         let entry = Entry {
-            tool: tool.to_owned(),
             generation: generation.clone(),
             model: model.clone().unwrap_or_else(|| report.model.clone()),
             provider: provider.clone(),
             usage: cost,
-            simulated: self.work.simulated,
-            run: run.map(str::to_owned),
-            ..Entry::default()
+            ..begun
         };
         if asked.is_ok() || cost.cost > 0 || cost.completion_tokens > 0 {
             self.own.record(entry, reservation, Timestamp::now()).await?;

@@ -47,10 +47,9 @@ impl Owed {
         }
     }
 
-    /// Its asker sees to it.
-    pub fn settled(mut self) -> Option<Reservation> {
-        self.entry = None;
-        self.reservation.take()
+    /// Its asker sees to it, with what is known by now in place of the estimate.
+    pub fn settled(mut self) -> (Entry, Option<Reservation>) {
+        (self.entry.take().unwrap_or_default(), self.reservation.take())
     }
 }
 
