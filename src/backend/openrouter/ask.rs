@@ -156,7 +156,8 @@ impl Task {
 
     /// Is a model one that models_search may show?
     pub fn is_allowed(&self, model: &Model) -> bool {
-        self.allowed(&model.id, Some(model)).is_ok()
+        // Another name for a model is as good as the model, as it is when it is chosen.
+        self.allowed(model.alias_of.as_deref().unwrap_or(&model.id), Some(model)).is_ok()
     }
 
     /// What a request costs at the most; refused where that is more than the caller agrees to.
