@@ -31,7 +31,7 @@ pub fn one_line_of_json(text: &str) -> Cow<'_, str> {
 }
 
 fn replaced(text: &str, is: fn(char) -> bool, put: impl Fn(char, &mut String)) -> Cow<'_, str> {
-    if weaken::is("log-raw") || !text.contains(is) {
+    if weaken::is("log-raw") || is_plain(text) || !text.contains(is) {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len() + 16);
@@ -39,6 +39,11 @@ fn replaced(text: &str, is: fn(char) -> bool, put: impl Fn(char, &mut String)) -
         if is(letter) { put(letter, &mut out) } else { out.push(letter) }
     }
     Cow::Owned(out)
+}
+
+/// Has it only visible letters of ASCII, as most lines have? All bytes are looked at, many at once.
+fn is_plain(text: &str) -> bool {
+    text.bytes().fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~'))
 }
 
 /// A place for events, each of which comes as one text that ends with its line.

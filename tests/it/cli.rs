@@ -307,7 +307,7 @@ fn each_way_to_end_has_its_code() {
     let run = |arguments: &[&str]| waystation().args(arguments).output().unwrap();
     ends_with(&run(&["--help"]), 0, "Usage: waystation");
     ends_with(&run(&["--version"]), 0, "waystation 0.");
-    ends_with(&run(&["check"]), 0, "is all right: no backends");
+    ends_with(&run(&["check"]), 0, "is all right: 1 backend, chat");
     ends_with(&run(&["frobnicate"]), 64, "unrecognized subcommand");
     ends_with(&run(&["call"]), 64, "<TOOL>");
     ends_with(&run(&["check", "--config", "/no/such/file"]), 78, "error: /no/such/file: cannot be read");
