@@ -118,6 +118,20 @@ async fn a_key_whose_turn_came_to_nothing_is_run_again() {
 }
 
 #[tokio::test]
+async fn a_key_whose_turn_was_cut_short_is_not_asked_again() {
+    let rig = Rig::new().await;
+    let gateway = rig.gateway("").await;
+    let arguments = json!({ "message": "[[sim:midstream times=1]] hello", "idempotency_key": "cut short" });
+    let cut = answered(&chat(&gateway, arguments.clone()).send().await);
+    let again = answered(&chat(&gateway, arguments).send().await);
+    assert_eq!((&cut["status"], &again["replayed"]), (&json!("incomplete"), &json!(true)));
+    for member in ["status", "incomplete_reason", "text", "turn_id", "usage"] {
+        assert_eq!(cut[member], again[member], "{member}");
+    }
+    assert_eq!(rig.asked().len(), 1, "what was said is paid for");
+}
+
+#[tokio::test]
 async fn whoever_expects_another_version_is_told() {
     let rig = Rig::new().await;
     let gateway = rig.gateway("").await;
