@@ -127,15 +127,6 @@ impl<T: Clone> Listener<T> {
         (news, said.end.clone())
     }
 
-    /// How many bytes of the answer have come that this listener has not heard.
-    pub fn unheard(&self) -> usize {
-        self.feed.said().text.len() - self.text
-    }
-
-    pub fn has_ended(&self) -> bool {
-        self.feed.said().end.is_some()
-    }
-
     /// Waits until something has come.
     pub async fn changed(&mut self) {
         // The sender lives in the feed, which is held here.
@@ -165,7 +156,6 @@ mod tests {
         feed.remark("fell back".into());
         feed.text("world");
         let mut late = feed.listen();
-        assert_eq!(early.unheard(), 9);
         let (news, end) = early.news();
         assert_eq!((news.text.as_str(), news.remarks.len(), end), ("lo, world", 1, None));
         assert_eq!(late.news().0.text, "Hello, world");

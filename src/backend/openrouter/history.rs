@@ -256,15 +256,8 @@ async fn user_item(
 }
 
 fn assistant_item(message: &kept_as::Message) -> Item {
-    let extras = extras_of(message);
-    let mut replayed = Message::new(Role::Assistant, &*message.text);
-    for (name, values) in
-        [("reasoning_details", extras.reasoning_details), ("annotations", extras.annotations)]
-    {
-        if !values.is_empty() {
-            replayed.extra.insert(name.into(), Value::Array(values));
-        }
-    }
+    let Extras { reasoning_details, annotations, .. } = extras_of(message);
+    let replayed = Message::answered(&message.text, reasoning_details, annotations);
     let reported = u64::try_from(message.tokens).ok().filter(|_| message.tokens_reported);
     let tokens = reported.map_or_else(|| of_message(&replayed), |tokens| tokens + 4);
     Item { message: replayed, tokens, media: Vec::new() }

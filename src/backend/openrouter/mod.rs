@@ -10,7 +10,6 @@
 //! question, `turn` for one message of a conversation, and `tools` says what callers see of it.
 
 use std::{
-    collections::BTreeSet,
     sync::{Arc, OnceLock},
     time::SystemTime,
 };
@@ -35,15 +34,15 @@ use crate::{
 
 mod ask; //        one question to a model, before and after
 mod bench; //      what models were measured at
-pub mod catalog; //  which models there are
+mod catalog; //    which models there are
 mod completions; // what a name may be the beginning of
-pub mod context; //  what of a conversation fits into a model's window
+mod context; //    what of a conversation fits into a model's window
 mod feed; //       what is heard of an answer while it is made
 mod history; //    what is kept of a conversation, as a model is told it
 mod line; //       who says something in a conversation next
-pub mod media; //    may this picture, document or recording be sent?
-pub mod money; //    dollars without rounding
-pub mod policy; //   sending again, other models, limits
+mod media; //      may this picture, document or recording be sent?
+mod money; //      dollars without rounding
+mod policy; //     sending again, other models, limits
 mod owed; //       what questions cost that nobody waits for
 mod panel; //      several models at once
 mod prompts; //    texts to begin with
@@ -54,11 +53,12 @@ mod summary; //    what was said before, in short
 mod telling; //    what callers hear meanwhile
 mod tools; //      what callers can do
 mod turn; //       one message of a conversation and its answer
-pub mod upstream; // one request over HTTP, and what comes back
+mod upstream; //   one request over HTTP, and what comes back
 mod votes; //      what several answers come to
 mod work; //       what all tools work with
 
 pub use settings::Settings;
+pub use upstream::Code;
 
 use settings::Resolved;
 use telling::Teller;
@@ -88,7 +88,7 @@ impl std::fmt::Debug for OpenRouter {
 }
 
 /// One call of a tool.
-pub struct Task {
+struct Task {
     pub work: Arc<Work>,
     /// What belongs to the caller.
     pub own: Arc<dyn Owned>,
@@ -244,8 +244,6 @@ impl Backend for OpenRouter {
     fn offer(&self) -> Option<Arc<Offer>> {
         Some(Arc::clone(&self.offer))
     }
-
-    fn watch(&self, _uris: BTreeSet<String>) {}
 
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {

@@ -32,9 +32,9 @@ mod search; //   models that fit
 mod similar; //  names that look alike
 
 pub use model::Model;
-pub use pricing::{Pricing, Use};
-pub use resolve::{Aliases, Resolved, Snapshot};
-pub use search::{Found, PriceKind, Search, Sort};
+pub use pricing::Use;
+pub use resolve::Snapshot;
+pub use search::{PriceKind, Search, Sort};
 
 /// How long the list of models is used.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -110,8 +110,7 @@ impl Catalog {
                 Kept { snapshot: Arc::new(snapshot), stale_at, unusable_at, tried: None }
             }
             None => {
-                let snapshot =
-                    Snapshot { built_in: true, stale: true, ..Snapshot::new(always(), SystemTime::now()) };
+                let snapshot = Snapshot { stale: true, ..Snapshot::new(always(), SystemTime::now()) };
                 Kept { snapshot: Arc::new(snapshot), stale_at: now, unusable_at: now, tried: None }
             }
         };

@@ -29,8 +29,6 @@ pub struct Snapshot {
     pub fetched_at: SystemTime,
     /// It is older than it should be, and could not be fetched anew.
     pub stale: bool,
-    /// It was never fetched.
-    pub built_in: bool,
     /// Entries that could not be read.
     pub broken: usize,
 }
@@ -61,15 +59,11 @@ impl Snapshot {
             }
         }
         let (broken, by_name) = (all - models.len(), Arc::new(by_name));
-        Self { models, by_name, fetched_at, stale: false, built_in: false, broken }
+        Self { models, by_name, fetched_at, stale: false, broken }
     }
 
     pub fn len(&self) -> usize {
         self.models.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.models.is_empty()
     }
 
     /// The model with exactly this id or slug, in whatever letters.

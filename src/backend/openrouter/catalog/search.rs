@@ -2,6 +2,9 @@
 
 use std::{collections::HashSet, sync::Arc};
 
+use schemars::JsonSchema;
+use serde::Deserialize;
+
 use super::{super::money::Price, model::Model, resolve::Snapshot};
 
 /// What is wanted. Everything that is said must hold.
@@ -28,7 +31,8 @@ pub struct Search<'a> {
     pub limit: usize,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum PriceKind {
     #[default]
     Any,
@@ -36,7 +40,8 @@ pub enum PriceKind {
     Paid,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Sort {
     /// What fits the query best, otherwise the most popular.
     #[default]

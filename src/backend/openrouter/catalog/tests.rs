@@ -6,7 +6,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use super::{super::money::Price, *};
+use super::{super::money::Price, resolve::Aliases, *};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -228,7 +228,7 @@ async fn after(time: Duration) {
 async fn the_list_is_fetched_once_for_all_and_then_in_the_background() {
     let (fetch, asked) = fetching(vec![one("a/1"), one("a/2"), one("a/3")]);
     let catalog = Catalog::open(Settings::default(), fetch).await;
-    assert!(catalog.now().built_in && catalog.now().stale && catalog.now().find("openrouter/auto").is_some());
+    assert!(catalog.now().stale && catalog.now().find("openrouter/auto").is_some());
     let all = futures_util::future::join_all((0..20).map(|_| catalog.get())).await;
     assert!(all.iter().all(|models| models.find("a/1").is_some()));
     assert_eq!(asked.load(Ordering::SeqCst), 1);
@@ -289,7 +289,7 @@ async fn a_copy_on_disk_bridges_a_restart() {
     let nothing = || fetching(vec![]).0;
     let again = Catalog::open(settings.clone(), nothing()).await;
     let models = again.get().await;
-    assert!(!models.built_in && !models.stale);
+    assert!(!models.stale);
     assert_eq!(models.find("acme/atlas-70b").unwrap().entry, sample());
     let names: Vec<_> =
         std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -302,6 +302,6 @@ async fn a_copy_on_disk_bridges_a_restart() {
         String::new(),
     ] {
         std::fs::write(&file, damaged).unwrap();
-        assert!(Catalog::open(settings.clone(), nothing()).await.now().built_in);
+        assert!(Catalog::open(settings.clone(), nothing()).await.now().stale);
     }
 }

@@ -120,10 +120,6 @@ impl Ratio {
         if kept.is_finite() { Self(kept.clamp(Self::LEAST, Self::MOST)) } else { Self::default() }
     }
 
-    pub fn value(self) -> f64 {
-        self.0
-    }
-
     /// With what was reported for something of which this was the estimate, before any ratio.
     #[must_use]
     pub fn learned(self, reported: u64, estimated: u64) -> Self {
@@ -173,10 +169,10 @@ mod tests {
     #[test]
     fn a_model_is_learned_slowly_and_within_bounds() {
         let ratio = Ratio::default().learned(150, 100);
-        assert!((ratio.value() - 1.1).abs() < 1e-9);
+        assert!((ratio.0 - 1.1).abs() < 1e-9);
         assert_eq!(ratio.apply(100), 111);
         let wild = (0..100).fold(ratio, |ratio, _| ratio.learned(1_000_000, 1));
-        assert!((wild.value() - 2.0).abs() < 1e-6);
+        assert!((wild.0 - 2.0).abs() < 1e-6);
         assert_eq!(Ratio::default().learned(0, 5), Ratio::default());
         assert_eq!(Ratio::new(f64::NAN), Ratio::default());
     }
@@ -185,7 +181,7 @@ mod tests {
         #[test]
         fn any_report_leaves_a_ratio_in_its_bounds(reports in proptest::collection::vec(any::<(u64, u64)>(), 0..20)) {
             let ratio = reports.iter().fold(Ratio::default(), |ratio, (reported, estimated)| ratio.learned(*reported, *estimated));
-            prop_assert!((0.6..=2.0).contains(&ratio.value()));
+            prop_assert!((0.6..=2.0).contains(&ratio.0));
         }
 
         #[test]

@@ -5,7 +5,7 @@ use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
 use serde_json::json;
 
 use super::{
-    super::upstream::{Content, Part, Role, ToolCall},
+    super::upstream::{Content, Part, Role, completion::ToolCall},
     *,
 };
 

@@ -38,7 +38,7 @@ impl Default for Settings {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     Image,
@@ -60,8 +60,18 @@ impl Kind {
         }
     }
 
+    /// Is this the type of such a thing?
+    pub fn is_of(self, mime: &str) -> bool {
+        match self {
+            Self::Pdf => mime == "application/pdf",
+            Self::Image | Self::Audio | Self::Video | Self::Text => {
+                mime.split('/').next() == Some(self.modality())
+            }
+        }
+    }
+
     /// As it is called to people and models.
-    const fn called(self) -> &'static str {
+    pub const fn called(self) -> &'static str {
         match self {
             Self::Image => "image",
             Self::Pdf => "document",

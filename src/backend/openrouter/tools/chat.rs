@@ -9,13 +9,13 @@ use serde_json::{Map, Value, json};
 use super::{
     Effect, Gives, Takes,
     media::{AttachmentIn, given, keep},
-    wishes::{ContextIn, Effort, FormatKind, ProviderIn, ResponseFormat, StrategyIn, WebSearch},
+    wishes::{ContextIn, Effort, FormatKind, ProviderIn, ResponseFormat, WebSearch},
 };
 use crate::{
     backend::openrouter::{
         Task,
         ask::{Chosen, Used, Wishes},
-        context::{Strategy, of_message},
+        context::of_message,
         history::{self, Fitting, Said, object},
         line::Turning,
         money::Money,
@@ -324,12 +324,7 @@ impl Chat {
 
     fn fitting(&self) -> Fitting {
         let context = self.context.clone().unwrap_or_default();
-        let strategy = match context.strategy {
-            None | Some(StrategyIn::Window) => Strategy::Window,
-            Some(StrategyIn::Summarize) => Strategy::Summarize,
-            Some(StrategyIn::Compress) => Strategy::Compress,
-            Some(StrategyIn::Error) => Strategy::Error,
-        };
+        let strategy = context.strategy.unwrap_or_default();
         Fitting {
             strategy,
             max_input_tokens: context.max_input_tokens,

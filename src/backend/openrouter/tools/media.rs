@@ -26,7 +26,7 @@ use crate::{
 #[serde(deny_unknown_fields)]
 pub struct AttachmentIn {
     /// What it is.
-    pub kind: KindIn,
+    pub kind: Kind,
     /// An https: or data: address. It is passed on, not fetched here.
     #[serde(default)]
     pub url: Option<String>,
@@ -52,16 +52,6 @@ pub struct AttachmentIn {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum KindIn {
-    Image,
-    Pdf,
-    Audio,
-    Video,
-    Text,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
 pub enum Detail {
     Auto,
     Low,
@@ -74,36 +64,6 @@ impl Detail {
             Self::Auto => "auto",
             Self::Low => "low",
             Self::High => "high",
-        }
-    }
-}
-
-impl KindIn {
-    const fn word(self) -> &'static str {
-        match self {
-            Self::Image => "image",
-            Self::Pdf => "pdf",
-            Self::Audio => "audio",
-            Self::Video => "video",
-            Self::Text => "text",
-        }
-    }
-
-    fn is_of(self, mime: &str) -> bool {
-        if self == Self::Pdf {
-            mime == "application/pdf"
-        } else {
-            mime.split('/').next() == Some(self.word())
-        }
-    }
-
-    const fn kind(self) -> Kind {
-        match self {
-            Self::Image => Kind::Image,
-            Self::Pdf => Kind::Pdf,
-            Self::Audio => Kind::Audio,
-            Self::Video => Kind::Video,
-            Self::Text => Kind::Text,
         }
     }
 }
@@ -138,14 +98,14 @@ pub async fn given(
         let detail = one.detail.map(|detail| detail.word().to_owned());
         let url = one.url.clone().filter(|url| !url.starts_with("data:"));
         let attachment = Attachment {
-            kind: one.kind.kind(),
+            kind: one.kind,
             source,
             mime_type: one.mime_type.clone(),
             name: one.name.clone(),
             detail: detail.clone(),
         };
         let checked = task.work.settings.media.check(attachment, chosen.model.as_deref())?;
-        all.push(Given { checked, kind: one.kind.kind(), url, detail });
+        all.push(Given { checked, kind: one.kind, url, detail });
     }
     Ok(all)
 }
@@ -177,14 +137,14 @@ pub async fn keep(task: &Task, id: ConversationId, all: &[Given]) -> Result<Vec<
 }
 
 /// The bytes of what a resource has of this kind.
-async fn resource(task: &Task, uri: &str, kind: KindIn) -> Result<Vec<u8>, Refused> {
+async fn resource(task: &Task, uri: &str, kind: Kind) -> Result<Vec<u8>, Refused> {
     let read = resources::read(task, uri).await?;
     let found = read.contents.into_iter().find_map(|content| match content.body {
-        Body::Text(text) => (kind == KindIn::Text).then(|| text.into_bytes()),
+        Body::Text(text) => (kind == Kind::Text).then(|| text.into_bytes()),
         Body::Bytes(bytes) => kind.is_of(&content.mime).then_some(bytes),
     });
     found.ok_or_else(|| {
-        Refused::new(Code::MediaRejected, format!("{uri}: nothing of the kind {} is there", kind.word()))
+        Refused::new(Code::MediaRejected, format!("{uri}: nothing of the kind {} is there", kind.called()))
     })
 }
 

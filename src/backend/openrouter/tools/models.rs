@@ -86,56 +86,18 @@ pub struct ModelsSearch {
     /// The highest price for a million tokens written, in US dollars.
     max_output_price_per_m: Option<f64>,
     /// any, free or paid. By default any.
-    price: Option<PriceIn>,
+    price: Option<PriceKind>,
     /// Only models with providers that keep nothing.
     zdr: Option<bool>,
     /// The lowest intelligence index, as measured by Artificial Analysis.
     min_intelligence_index: Option<f64>,
     /// In which order. By default what fits the query best, else the most popular.
-    sort: Option<SortIn>,
+    sort: Option<Sort>,
     /// How many. By default 10.
     #[schemars(range(min = 1, max = 50))]
     limit: Option<usize>,
     /// Where to go on: next_cursor of the page before.
     cursor: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum PriceIn {
-    Any,
-    Free,
-    Paid,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-enum SortIn {
-    Relevance,
-    Newest,
-    PriceLowToHigh,
-    PriceHighToLow,
-    ContextHighToLow,
-    IntelligenceHighToLow,
-    CodingHighToLow,
-    AgenticHighToLow,
-    Name,
-}
-
-impl From<SortIn> for Sort {
-    fn from(sort: SortIn) -> Self {
-        match sort {
-            SortIn::Relevance => Self::Relevance,
-            SortIn::Newest => Self::Newest,
-            SortIn::PriceLowToHigh => Self::PriceLowToHigh,
-            SortIn::PriceHighToLow => Self::PriceHighToLow,
-            SortIn::ContextHighToLow => Self::ContextHighToLow,
-            SortIn::IntelligenceHighToLow => Self::IntelligenceHighToLow,
-            SortIn::CodingHighToLow => Self::CodingHighToLow,
-            SortIn::AgenticHighToLow => Self::AgenticHighToLow,
-            SortIn::Name => Self::Name,
-        }
-    }
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -186,16 +148,12 @@ impl Takes for ModelsSearch {
             min_context: self.min_context,
             max_prompt_price: price(self.max_prompt_price_per_m),
             max_output_price: price(self.max_output_price_per_m),
-            price: match self.price {
-                None | Some(PriceIn::Any) => PriceKind::Any,
-                Some(PriceIn::Free) => PriceKind::Free,
-                Some(PriceIn::Paid) => PriceKind::Paid,
-            },
+            price: self.price.unwrap_or_default(),
             min_intelligence: self.min_intelligence_index,
             min_coding: None,
             min_agentic: None,
             among: Some(&among),
-            sort: self.sort.map(Into::into).unwrap_or_default(),
+            sort: self.sort.unwrap_or_default(),
             offset,
             limit: self.limit.unwrap_or(10).clamp(1, 50),
         };

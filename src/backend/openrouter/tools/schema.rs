@@ -68,6 +68,14 @@ fn tidy(schema: &mut Value) {
                     }
                 }
             }
+            // Words with what each means are words: the description of the member says it.
+            if let Some(Value::Array(all)) = members.get("oneOf")
+                && let Some(words) = all.iter().map(words).collect::<Option<Vec<_>>>()
+            {
+                members.remove("oneOf");
+                members.insert("type".into(), "string".into());
+                members.insert("enum".into(), words.concat().into());
+            }
             // What is not there is empty anyway.
             let is_empty = |value: &Value| match value {
                 Value::Null | Value::Bool(false) => true,
@@ -93,4 +101,9 @@ fn tidy(schema: &mut Value) {
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
+}
+
+/// The words that a schema of nothing else allows.
+fn words(schema: &Value) -> Option<Vec<Value>> {
+    schema.get("const").map(|word| vec![word.clone()]).or_else(|| schema.get("enum")?.as_array().cloned())
 }

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::backend::openrouter::history::object;
+use crate::backend::openrouter::{context::Strategy, history::object};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -112,22 +112,13 @@ pub enum ProviderSort {
 #[serde(deny_unknown_fields, default)]
 pub struct ContextIn {
     /// window: the oldest turns are left out. summarize: a summary stands for them. compress: OpenRouter shortens. error: nothing is sent.
-    pub strategy: Option<StrategyIn>,
+    pub strategy: Option<Strategy>,
     /// No more of the conversation than so many tokens.
     #[schemars(range(min = 256))]
     pub max_input_tokens: Option<u64>,
     /// No more of the conversation than so many turns.
     #[schemars(range(min = 1))]
     pub keep_last_turns: Option<usize>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum StrategyIn {
-    Window,
-    Summarize,
-    Compress,
-    Error,
 }
 
 impl WebSearch {

@@ -220,46 +220,6 @@ pub struct Ranked {
     pub other: Map<String, Value>,
 }
 
-/// Which models were used most.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Rankings {
-    #[serde(deserialize_with = "each")]
-    pub data: Vec<Ranking>,
-    #[serde(flatten)]
-    pub other: Map<String, Value>,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Ranking {
-    #[serde(deserialize_with = "lenient")]
-    pub date: Option<String>,
-    #[serde(deserialize_with = "lenient")]
-    pub model_permaslug: Option<String>,
-    /// A text, since it may be larger than numbers in JSON are read exactly.
-    #[serde(deserialize_with = "lenient")]
-    pub total_tokens: Option<String>,
-    #[serde(flatten)]
-    pub other: Map<String, Value>,
-}
-
-/// What the account used on one day, of one model.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Activity {
-    #[serde(deserialize_with = "lenient")]
-    pub date: String,
-    #[serde(deserialize_with = "lenient")]
-    pub model: String,
-    #[serde(deserialize_with = "lenient")]
-    pub usage: Option<Money>,
-    #[serde(deserialize_with = "lenient")]
-    pub requests: u64,
-    #[serde(flatten)]
-    pub other: Map<String, Value>,
-}
-
 /// A list without the entries that cannot be read.
 fn each<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     Upstream,
-    answers::{Activity, Credits, Embeddings, Endpoints, Generation, Images, KeyInfo, Rankings, Rerank},
+    answers::{Credits, Embeddings, Endpoints, Generation, Images, KeyInfo, Rerank},
     body::Body,
     failure::{Code, Failure, Phase},
     put_json, refusal,
@@ -54,12 +54,6 @@ impl Upstream {
         Ok(request)
     }
 
-    /// One model, whatever alias or variant it is called by; none if there is no such model.
-    pub async fn model(&self, id: &str) -> Answer<Option<Value>> {
-        let path: Vec<_> = ["model"].into_iter().chain(id.split('/')).collect();
-        self.optional(self.request(Method::GET, &path, false)?).await
-    }
-
     /// Who serves a model; none if there is no such model.
     pub async fn endpoints(&self, id: &str) -> Answer<Option<Endpoints>> {
         let path: Vec<_> = ["models"].into_iter().chain(id.split('/')).chain(["endpoints"]).collect();
@@ -69,11 +63,6 @@ impl Upstream {
     /// All providers, as they were written.
     pub async fn providers(&self) -> Answer<Vec<Value>> {
         self.data(self.request(Method::GET, &["providers"], false)?).await
-    }
-
-    /// The endpoints that keep nothing of what they are asked.
-    pub async fn zdr_endpoints(&self) -> Answer<Vec<Value>> {
-        self.data(self.request(Method::GET, &["endpoints", "zdr"], false)?).await
     }
 
     pub async fn key(&self) -> Answer<KeyInfo> {
@@ -105,11 +94,6 @@ impl Upstream {
         self.post(&["rerank"], body).await
     }
 
-    /// Which models were used most, by day.
-    pub async fn rankings(&self, query: &[(&str, &str)]) -> Answer<Rankings> {
-        read(self.get(&["datasets", "rankings-daily"], query).await?)
-    }
-
     /// Any other list or table: `benchmarks`, `datasets/app-rankings`, `embeddings/models`, …
     pub async fn get(&self, path: &[&str], query: &[(&str, &str)]) -> Answer<Value> {
         let mut request = self.request(Method::GET, path, false)?;
@@ -117,15 +101,6 @@ impl Upstream {
             request.url_mut().query_pairs_mut().extend_pairs(query);
         }
         self.ask(request).await
-    }
-
-    /// Needs a management key.
-    pub async fn activity(&self, date: Option<&str>) -> Answer<Vec<Activity>> {
-        let mut request = self.request(Method::GET, &["activity"], true)?;
-        if let Some(date) = date {
-            request.url_mut().query_pairs_mut().append_pair("date", date);
-        }
-        self.data(request).await
     }
 
     async fn post<T: DeserializeOwned>(&self, path: &[&str], body: &impl Serialize) -> Answer<T> {

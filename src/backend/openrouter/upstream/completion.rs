@@ -121,13 +121,6 @@ impl Usage {
         self.prompt_tokens_details.cache_write_tokens += other.prompt_tokens_details.cache_write_tokens;
         self.completion_tokens_details.reasoning_tokens += other.completion_tokens_details.reasoning_tokens;
     }
-
-    /// How often the web was searched, under either of its names.
-    pub fn web_searches(&self) -> u64 {
-        let details =
-            ["server_tool_use_details", "server_tool_use"].iter().find_map(|name| self.other.get(*name));
-        details.and_then(|details| details.get("web_search_requests")).and_then(Value::as_u64).unwrap_or(0)
-    }
 }
 
 /// A value of the type that is expected, or its default: one odd member must not cost the others.
@@ -152,7 +145,7 @@ mod tests {
         assert_eq!((usage.prompt_tokens, usage.completion_tokens), (21, 0));
         assert_eq!(usage.cost.unwrap().to_string(), "0.0000855");
         assert_eq!(usage.completion_tokens_details.reasoning_tokens, 12);
-        assert_eq!(usage.web_searches(), 2);
+        assert_eq!(usage.other["server_tool_use"]["web_search_requests"], 2);
         assert!(usage.other.contains_key("brand_new"));
     }
 

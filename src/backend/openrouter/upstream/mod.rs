@@ -24,22 +24,18 @@ mod answers; //    what the other questions are answered with
 mod assembly; //   pieces become an answer
 mod body; //       reading in pieces, within bounds of time and size
 mod calls; //      all that is not a chat
-mod completion; // what a model answered
+pub mod completion; // what a model answered
 mod event; //      what is heard meanwhile
 mod failure; //    why there was no answer
 mod key; //        the key, which nobody sees
 mod refusal; //    what an error means
 mod request; //    what is sent
 
-pub use answers::{
-    Activity, Budget, Credits, Embedding, Embeddings, Endpoint, Endpoints, FreeCalls, Generation, Image,
-    Images, KeyInfo, Ranked, Ranking, Rankings, Rerank,
-};
-pub use completion::{Completion, Function, ToolCall, Usage};
+pub use completion::{Completion, Usage};
 pub use event::{Event, Sink, Status};
-pub use failure::{Availability, Break, Code, Failure, Phase};
+pub use failure::{Code, Failure, Phase};
 pub use key::Key;
-pub use refusal::{Overflow, affordable, clean};
+pub use refusal::{Overflow, affordable};
 pub use request::{Audio, ChatRequest, Content, File, ImageUrl, Message, Part, Role, VideoUrl};
 
 use assembly::Assembly;
@@ -183,11 +179,6 @@ impl Upstream {
             total: total_timeout.0,
         };
         Ok(Self { client, base, headers, keys, timers, max_event: max_event.0, max_body: max_body.0 })
-    }
-
-    /// The same way with the keys of somebody else, who pays for himself.
-    pub fn with_keys(&self, keys: Keys) -> Self {
-        Self { keys, ..self.clone() }
     }
 
     /// Where it leads.

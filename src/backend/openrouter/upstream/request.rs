@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::completion::{Completion, ToolCall};
+use super::completion::ToolCall;
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -78,18 +78,11 @@ impl Message {
     }
 
     /// An answer as it is replayed in later turns.
-    pub fn answered(completion: &Completion) -> Self {
-        let content = match completion.text.as_str() {
-            "" if !completion.tool_calls.is_empty() => Content::None,
-            text => Content::Text(text.to_owned()),
-        };
-        let mut message = Self::new(Role::Assistant, content);
-        message.tool_calls.clone_from(&completion.tool_calls);
-        for (name, values) in
-            [("reasoning_details", &completion.reasoning_details), ("annotations", &completion.annotations)]
-        {
+    pub fn answered(text: &str, reasoning_details: Vec<Value>, annotations: Vec<Value>) -> Self {
+        let mut message = Self::new(Role::Assistant, text);
+        for (name, values) in [("reasoning_details", reasoning_details), ("annotations", annotations)] {
             if !values.is_empty() {
-                message.extra.insert(name.into(), Value::Array(values.clone()));
+                message.extra.insert(name.into(), Value::Array(values));
             }
         }
         message
@@ -214,12 +207,8 @@ mod tests {
 
     #[test]
     fn an_answer_is_replayed_with_what_providers_check() {
-        let completion = Completion {
-            text: "Hello".into(),
-            reasoning_details: vec![json!({"type": "reasoning.text", "signature": "s"})],
-            ..Completion::default()
-        };
-        let message = serde_json::to_value(Message::answered(&completion)).unwrap();
+        let details = vec![json!({"type": "reasoning.text", "signature": "s"})];
+        let message = serde_json::to_value(Message::answered("Hello", details, Vec::new())).unwrap();
         let expected = json!({"role": "assistant", "content": "Hello", "reasoning_details": [{"type": "reasoning.text", "signature": "s"}]});
         assert_eq!(message, expected);
     }

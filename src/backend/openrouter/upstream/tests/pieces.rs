@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::{
-    super::{Break, Code, Completion, Event, Failure, assembly::Assembly, body::feed},
+    super::{Code, Completion, Event, Failure, assembly::Assembly, body::feed, failure::Break},
     stage::{ALIVE, DONE, USAGE, USAGE_ALONE, finish, said},
 };
 use crate::wire::sse::Decoder;
