@@ -14,6 +14,7 @@ use crate::backend::openrouter::{
     Task,
     ask::{Used, Wishes},
     history::object,
+    preferences::Preferences,
     refused::Refused,
     upstream::{Event, Message},
 };
@@ -27,6 +28,9 @@ pub struct Complete {
     /// An OpenRouter model id. By default the server's.
     #[serde(default)]
     model: Option<String>,
+    /// What kind of model, where no model is named.
+    #[serde(default)]
+    model_preferences: Option<Preferences>,
     /// Models that are asked in this order if the first fails before it has said anything.
     #[serde(default)]
     #[schemars(length(max = 5))]
@@ -120,7 +124,10 @@ impl Takes for Complete {
         if messages.is_empty() {
             return Err(Refused::input("messages is empty; give at least one"));
         }
-        let chosen = task.choose(self.model.as_deref()).await?;
+        let chosen = match (&self.model, &self.model_preferences) {
+            (None, Some(preferences)) => task.prefer(preferences, &messages, !self.tools.is_empty()).await?,
+            (model, _) => task.choose(model.as_deref()).await?,
+        };
         for model in &self.fallback_models {
             task.choose(Some(model)).await?;
         }
