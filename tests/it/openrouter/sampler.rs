@@ -355,12 +355,10 @@ async fn a_call_that_is_cancelled_is_cancelled_everywhere() {
 async fn each_caller_pays_for_its_own_calls() {
     let (rig, servers, issuer) = (Rig::new().await, Servers::start().await, Issuer::new());
     let trail = rig.folder.path().join("audit.jsonl");
-    let setup = Gateway::with(&issuer.tables()).lines(&rig.tables(""));
-    let setup = setup.lines(&format!("[audit]\nfile = {trail:?}"));
     // The room of the call itself is enough for what is asked in it.
-    let limits =
-        "[limit]\nat_once_per_caller = 1\nat_once_per_backend = 0\nat_once = 0\nper_caller = \"none\"";
-    let setup = servers.behind(without_limits(setup, limits), SAMPLER);
+    let tables = issuer.tables().replace("at_once_per_caller = 0", "at_once_per_caller = 1");
+    let setup = Gateway::with(&tables).lines(&rig.tables("")).lines(&format!("[audit]\nfile = {trail:?}"));
+    let setup = servers.behind(setup, SAMPLER);
     let gateway = setup.store(rig.folder.path().join("a.db")).start().await;
     let callers = ["ada", "eve"].map(|subject| (subject, issuer.of(subject, &[])));
     let ask = async |(subject, token): &(&str, String), times: usize| {
@@ -395,11 +393,6 @@ async fn each_caller_pays_for_its_own_calls() {
             "{line}"
         );
     }
-}
-
-/// The same with other limits.
-fn without_limits(setup: Setup, limits: &str) -> Setup {
-    setup.lines(limits)
 }
 
 fn lines(file: &Path) -> Vec<Value> {
