@@ -22,7 +22,7 @@ pub use way::{Known, Way};
 
 use held::{Held, Wrote};
 
-use super::{Router, view::Upstream};
+use super::{Parts, Router, view::Upstream};
 use crate::{
     backend::{
         Ask,
@@ -73,11 +73,8 @@ impl Router {
     /// May a caller have texts of this sampler's models?
     async fn may_sample(&self, caller: &Caller, sampler: &Settings) -> bool {
         let scope = Scope::One(sampler.backend.as_str().into());
-        let known = || {
-            let view = self.0.catalog.snapshot().seen(&scope, caller, &*self.0.permit);
-            view.is_some_and(|view| view.route(Method::ToolsCall, TOOL).is_some())
-        };
-        known() || (self.0.catalog.first_heard(&scope, Method::ToolsCall, TOOL, known).await && known())
+        let may = || self.0.lets_sample(caller, &scope);
+        may() || (self.0.catalog.first_heard(&scope, Method::ToolsCall, TOOL, may).await && may())
     }
 
     /// Has a backend answer that may ask for texts of a model.
@@ -117,6 +114,27 @@ impl Router {
             progress,
         };
         Ok(Reply::Stream(rounds.events()))
+    }
+}
+
+impl Parts {
+    fn lets_sample(&self, caller: &Caller, sampler: &Scope) -> bool {
+        let view = self.catalog.snapshot().seen(sampler, caller, &*self.permit);
+        view.is_some_and(|view| view.route(Method::ToolsCall, TOOL).is_some())
+    }
+
+    /// Who writes texts of a model for a backend in calls of this caller's, in words for people.
+    pub(super) fn explain_sampler(&self, caller: &Caller, upstream: &Upstream) -> Option<String> {
+        let Settings { backend, .. } = upstream.sampler.as_ref()?;
+        let name = &upstream.name;
+        Some(match self.lets_sample(caller, &Scope::One(backend.as_str().into())) {
+            true => format!(
+                "Where {name} asks for a text of a model that the client cannot give, a model of {backend} writes it."
+            ),
+            false => {
+                format!("{name} gets no texts of models of {backend}: {TOOL} of {backend} may not be called.")
+            }
+        })
     }
 }
 

@@ -301,3 +301,139 @@ impl Said {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn question(params: &Value) -> Question {
+        Question::read(params.to_string().as_bytes()).unwrap()
+    }
+
+    fn said(role: &str, content: &Value) -> Value {
+        json!({ "role": role, "content": content })
+    }
+
+    fn params(messages: &[Value]) -> Value {
+        json!({ "messages": messages, "maxTokens": 50 })
+    }
+
+    /// The messages as a model gets them.
+    #[track_caller]
+    fn check(messages: &[Value], expected: &Value) {
+        assert_eq!(question(&params(messages)).arguments(1000)["messages"], *expected);
+    }
+
+    #[test]
+    fn messages_are_written_as_models_read_them() {
+        let text = |text: &str| json!({ "type": "text", "text": text });
+        check(&[said("user", &text("hello"))], &json!([{ "role": "user", "content": "hello" }]));
+        let picture = json!({ "type": "image", "data": "aGk=", "mimeType": "image/png" });
+        let sound = json!({ "type": "audio", "data": "aGk=", "mimeType": "audio/mpeg" });
+        let parts = json!([
+            text("see"), { "type": "image_url", "image_url": { "url": "data:image/png;base64,aGk=" } },
+            { "type": "input_audio", "input_audio": { "data": "aGk=", "format": "mp3" } },
+        ]);
+        check(
+            &[said("user", &json!([text("see"), picture, sound]))],
+            &json!([{ "role": "user", "content": parts }]),
+        );
+        let used = json!({ "type": "tool_use", "id": "1", "name": "look", "input": { "at": 0 } });
+        let other = json!({ "type": "tool_use", "id": "2", "name": "look", "input": {} });
+        let result = |id: &str, more: Value| {
+            let mut result = json!({ "type": "tool_result", "toolUseId": id, "content": [] });
+            result.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            result
+        };
+        let first = result("1", json!({ "content": [text("a hat")] }));
+        let second = result("2", json!({ "structuredContent": { "n": 1 }, "isError": false }));
+        let call = |id: &str, arguments: &str| json!({ "id": id, "type": "function", "function": { "name": "look", "arguments": arguments } });
+        check(
+            &[
+                said("user", &text("look")),
+                said("assistant", &json!([text("I do"), used, other])),
+                said("user", &json!([first, second])),
+            ],
+            &json!([
+                { "role": "user", "content": "look" },
+                { "role": "assistant", "content": "I do", "tool_calls": [call("1", "{\"at\":0}"), call("2", "{}")] },
+                { "role": "tool", "tool_call_id": "1", "content": "a hat" },
+                { "role": "tool", "tool_call_id": "2", "content": "{\"n\":1}" },
+            ]),
+        );
+    }
+
+    #[test]
+    fn an_answer_is_no_longer_than_is_asked_for_or_left() {
+        let long = |most| {
+            question(&params(&[said("user", &json!([]))])).arguments(most)["max_output_tokens"].clone()
+        };
+        assert_eq!([long(1000), long(20), long(3)], [json!(50), json!(20), json!(16)]);
+    }
+
+    #[test]
+    fn what_a_model_says_is_a_result_of_sampling() {
+        let mut asked = params(&[said("user", &json!({ "type": "text", "text": "?" }))]);
+        asked["stopSequences"] = json!(["A", "B", "C", "D", "END"]);
+        let plain = question(&asked);
+        assert_eq!(plain.arguments(100)["stop"], json!(["A", "B", "C", "D"]));
+        let given = |more: Value| {
+            let mut given = json!({ "text": "so", "model_used": "m", "usage": { "prompt_tokens": 3, "completion_tokens": 4 } });
+            given.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            json!({ "structuredContent": given })
+        };
+        let written = |question: &Question, more: Value| question.written(&given(more));
+        let one = |question: &Question, more: Value| written(question, more).unwrap().result;
+        let text = |text: &str| json!({ "type": "text", "text": text });
+        for (more, said, reason) in [
+            (json!({ "finish_reason": "stop" }), "so", "endTurn"),
+            (json!({ "finish_reason": "length" }), "so", "maxTokens"),
+            (json!({ "finish_reason": "content_filter" }), "so", "content_filter"),
+            (json!({ "text": "so END far" }), "so ", "stopSequence"),
+        ] {
+            let expected =
+                json!({ "role": "assistant", "content": text(said), "model": "m", "stopReason": reason });
+            assert_eq!(one(&plain, more), expected);
+        }
+        assert_eq!(written(&plain, json!({})).unwrap().used, 7);
+        assert_eq!(
+            one(&plain, json!({ "simulated": true }))["_meta"],
+            json!({ "io.waystation/simulated": true })
+        );
+        asked["tools"] = json!([{ "name": "look", "inputSchema": {} }]);
+        let with_tools = question(&asked);
+        let call = |arguments: &str| {
+            let function = json!({ "name": "look", "arguments": arguments });
+            json!({ "text": "", "finish_reason": "tool_calls", "tool_calls": [{ "id": "1", "type": "function", "function": function }] })
+        };
+        let used = one(&with_tools, call("{\"at\":0}"));
+        assert_eq!(
+            used["content"],
+            json!([{ "type": "tool_use", "id": "1", "name": "look", "input": { "at": 0 } }])
+        );
+        assert_eq!(one(&with_tools, json!({}))["content"], json!([text("so")]));
+        assert_eq!(written(&with_tools, call("{\"at\"")).unwrap_err().code, REJECTED);
+    }
+
+    #[test]
+    fn what_breaks_the_rules_of_sampling_is_told() {
+        let used = json!({ "type": "tool_use", "id": "1", "name": "look", "input": {} });
+        let result = json!({ "type": "tool_result", "toolUseId": "1", "content": [] });
+        let text = json!({ "type": "text", "text": "so" });
+        let unknown = json!({ "type": "hologram" });
+        for messages in [
+            vec![],
+            vec![said("user", &unknown)],
+            vec![said("system", &text)],
+            vec![said("assistant", &used)],
+            vec![said("assistant", &used), said("user", &text)],
+            vec![said("assistant", &used), said("user", &json!([result, text]))],
+            vec![said("user", &result)],
+            vec![said("user", &used), said("user", &result)],
+        ] {
+            let refusal = Question::read(params(&messages).to_string().as_bytes()).unwrap_err();
+            assert_eq!(refusal.code, code::INVALID_PARAMS, "{messages:?}");
+            assert!(!refusal.says.is_empty());
+        }
+    }
+}
