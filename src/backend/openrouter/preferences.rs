@@ -27,13 +27,12 @@ const UNMEASURED: f64 = 0.3;
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Preferences {
-    /// Names of models or parts of names, such as claude; the first that fits a model decides.
+    /// Parts of names, such as claude. The first that fits counts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hints: Vec<String>,
-    /// How much it matters among models that fit that one is cheap.
-    #[schemars(range(min = 0, max = 1))]
+    /// How much low cost matters, 0 to 1.
     pub cost: f64,
-    /// How much it matters among models that fit that one is good.
-    #[schemars(range(min = 0, max = 1))]
+    /// How much quality matters, 0 to 1.
     pub intelligence: f64,
 }
 

@@ -28,7 +28,7 @@ pub struct Complete {
     /// An OpenRouter model id. By default the server's.
     #[serde(default)]
     model: Option<String>,
-    /// What kind of model, where no model is named.
+    /// What kind of model, if none is named.
     #[serde(default)]
     model_preferences: Option<Preferences>,
     /// Models that are asked in this order if the first fails before it has said anything.
