@@ -57,7 +57,7 @@ struct Rounds {
     asked: VecDeque<(String, Bytes)>,
     /// What it is asked just now.
     asking: Option<(String, Question, Events)>,
-    /// A question of the backend's that has no answer yet, without what a model answers.
+    /// What the backend asks in this round, until it goes to the client or the next round begins.
     open: Option<Message>,
     /// The task that the backend has made of the call.
     task: Option<String>,

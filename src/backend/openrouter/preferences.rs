@@ -7,9 +7,6 @@
 
 use std::{cmp::Reverse, sync::Arc};
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
 use super::{
     Task,
     ask::Chosen,
@@ -24,15 +21,13 @@ const CALL: Use = Use { prompt_tokens: 3000, output_tokens: 1000, images: 0, web
 const UNMEASURED: f64 = 0.3;
 
 /// What kind of model is wanted.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Preferences {
-    /// Parts of names, such as claude. The first that fits counts.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    /// Names or parts of names; the first that fits a model decides.
     pub hints: Vec<String>,
-    /// How much low cost matters, 0 to 1.
+    /// How much it matters that it is cheap, of those that fit.
     pub cost: f64,
-    /// How much quality matters, 0 to 1.
+    /// How much it matters that it is good.
     pub intelligence: f64,
 }
 

@@ -9,7 +9,6 @@ use serde_json::{Map, Value, json};
 
 use super::{
     context::{of_request, of_text},
-    preferences::Preferences,
     refused,
     tools::{Takes as _, complete::Complete},
     upstream::{Message, Part, Role, completion::ToolCall},
@@ -93,9 +92,9 @@ struct Params {
     tool_choice: Option<Choice>,
 }
 
-#[derive(Debug, Deserialize)]
+/// How fast a model is (`speedPriority`), the list of models does not say.
+#[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-#[derive(Default)]
 struct Wanted {
     hints: Option<Vec<Hint>>,
     cost_priority: Option<f64>,
@@ -171,7 +170,12 @@ impl Question {
             |name: &str, value: Option<Value>| value.map(|value| arguments.insert(name.into(), value));
         put("temperature", params.temperature.map(Value::from));
         put("stop", (!stops.is_empty()).then(|| json!(stops.iter().take(STOPS).collect::<Vec<_>>())));
-        put("model_preferences", params.model_preferences.map(|wanted| json!(wanted.read())));
+        let Wanted { hints, cost_priority, intelligence_priority } =
+            params.model_preferences.unwrap_or_default();
+        let hints: Vec<_> = hints.unwrap_or_default().into_iter().filter_map(|hint| hint.name).collect();
+        put("model_hints", (!hints.is_empty()).then(|| json!(hints)));
+        put("cost_priority", cost_priority.map(Value::from));
+        put("intelligence_priority", intelligence_priority.map(Value::from));
         if with_tools {
             put("tools", Some(tools));
             put("tool_choice", params.tool_choice.and_then(|choice| choice.mode).map(Value::from));
@@ -224,17 +228,6 @@ impl Question {
         }
         let tokens = |name: &str| given["usage"][name].as_u64().unwrap_or(0);
         Ok(Written { result, used: tokens("prompt_tokens") + tokens("completion_tokens") })
-    }
-}
-
-impl Wanted {
-    /// How fast a model is, the list of models does not say.
-    fn read(self) -> Preferences {
-        Preferences {
-            hints: self.hints.unwrap_or_default().into_iter().filter_map(|hint| hint.name).collect(),
-            cost: self.cost_priority.unwrap_or(0.0),
-            intelligence: self.intelligence_priority.unwrap_or(0.0),
-        }
     }
 }
 

@@ -308,6 +308,8 @@ async fn a_call_asks_only_so_often() {
     let (rig, servers) = (Rig::new().await, Servers::start().await);
     let lines = "sampler = { backend = \"chat\", max_requests = 3 }";
     let gateway = servers.behind(rig.setup(""), lines).start().await;
+    let says = gateway.explain("old__ask").await["says"].to_string();
+    assert!(says.contains("a model of chat writes it"), "{says}");
     for (backend, times, fine) in [("old", 3, true), ("old", 5, false), ("new", 3, true), ("new", 5, false)] {
         let before = rig.asked().len();
         let mut question = text("again");
