@@ -19,7 +19,10 @@ use crate::{
     call::{Call, Reply},
     error::Result,
     settings::{Duration, Text},
-    wire::mcp::{Era, List, Revision},
+    wire::{
+        capability::Capabilities,
+        mcp::{Era, List, Revision},
+    },
 };
 
 mod answered; //      what came over HTTP
@@ -36,6 +39,7 @@ mod http1; //         one exchange, byte by byte
 mod mirror; //        arguments that stand in headers too
 mod mux; //           one stream, many requests
 pub mod openrouter; // models, over OpenRouter
+pub mod sampler; //   who answers for a client that has no model
 mod parking; //       calls that wait for their client
 mod personal; //      who has an account of their own
 mod pool; //          connections to an HTTP server
@@ -220,6 +224,10 @@ pub struct Settings {
     /// Models of OpenRouter behind tools, with conversations that last: the gateway is the server itself,
     /// so there is neither `command` nor `url`. `openrouter = {}` is enough to try it with a simulator.
     pub openrouter: Option<Box<openrouter::Settings>>,
+    /// Has models of OpenRouter answer when the server asks its client for a text of a model
+    /// (sampling) and the client has none, at the expense of whoever made the call. Nobody does by
+    /// default: then such a server hears that there is no model.
+    pub sampler: Option<sampler::Settings>,
     /// `false` leaves the backend out, as if the table were not there.
     pub enabled: Option<bool>,
 }
@@ -272,6 +280,10 @@ impl Settings {
             share: self.share,
             most: self.max_connections.unwrap_or(Self::MAX_CONNECTIONS),
             idle: self.idle.unwrap_or(Self::IDLE).0,
+            usual: match &self.sampler {
+                Some(_) => Capabilities::NONE.with_sampling(),
+                None => Capabilities::NONE,
+            },
         };
         let (name, era) = (name.into(), self.era);
         let parts = server::Parts { name, ways, kind, era, timeout, notices, watches: true };

@@ -29,6 +29,7 @@ pub fn built_in(own: &Arc<Own>) -> Source {
         name: own::NAME.into(),
         prefix: own::NAME.into(),
         patience: Duration::ZERO,
+        sampler: None,
         backend: Arc::clone(own) as Arc<dyn backend::Backend>,
     };
     Source { upstream: Arc::new(upstream), fingerprint: env!("CARGO_PKG_VERSION").into(), notices }
@@ -56,9 +57,9 @@ pub fn source(
     });
     let prefix = settings.prefix.clone().unwrap_or_else(|| name.to_owned());
     let patience = settings.connect_timeout.unwrap_or(backend::Settings::CONNECT_TIMEOUT).0;
-    let fingerprint = fingerprint(&settings);
+    let (fingerprint, sampler) = (fingerprint(&settings), settings.sampler.clone());
     let backend = settings.build(name, notices, desk, storeroom)?;
-    let upstream = Arc::new(Upstream { name: name.into(), prefix, patience, backend });
+    let upstream = Arc::new(Upstream { name: name.into(), prefix, patience, sampler, backend });
     Ok(Source { upstream, fingerprint, notices: receiver })
 }
 
