@@ -8,26 +8,27 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::BoxFuture;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    io::BufReader,
-    net::{TcpListener, TcpStream},
-    signal::unix::{Signal, SignalKind, signal},
-    task::JoinHandle,
-};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::{io::BufReader, net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+mod accept; //   clients
+mod handover; // another program
+mod operator; // operators
+mod succession; // when it takes over
+mod watch; //    files
+
+pub use operator::Reread;
+
+use accept::Entrance;
+use handover::Inheritance;
+use operator::Desk;
+use succession::Succession;
 
 use crate::{
     backend::guardian,
     config::{Complaint, Complaints, Config},
-    console,
     engine::{Fault, Plan, Waystation},
-    listener::{
-        connection::{self, Closing, HEAD},
-        doors::Doors,
-    },
+    listener::tls::Certificate,
     telemetry, weaken,
 };
 
@@ -37,14 +38,18 @@ const FIRST_WORDS: Duration = Duration::from_millis(700);
 const FIRST_LIST: Duration = Duration::from_secs(15);
 /// How long they may take before a gateway that is started for one command is asked.
 const ALL_BACKENDS: Duration = Duration::from_secs(30);
-/// How long requests under way may take after the signal to stop.
-const DRAIN: Duration = Duration::from_secs(10);
+
+/// How long connections at rest are left open once another program takes new ones.
+const AT_REST: Duration = Duration::from_secs(5);
 
 /// The sockets, bound before anything is started, so that their addresses are known.
 #[derive(Debug)]
 pub struct Sockets {
     public: TcpListener,
     admin: TcpListener,
+    certificate: Option<Arc<Certificate>>,
+    /// Whom they were taken over from.
+    inheritance: Option<Inheritance>,
 }
 
 impl Sockets {
@@ -53,7 +58,28 @@ impl Sockets {
             let bound = TcpListener::bind(address).await;
             bound.map_err(|why| io::Error::new(why.kind(), format!("cannot listen on {address}: {why}")))
         };
-        Ok(Self { public: bind(listen.address).await?, admin: bind(listen.admin).await? })
+        let (public, admin) = (bind(listen.address).await?, bind(listen.admin).await?);
+        Ok(Self { public, admin, certificate: certificate(listen)?, inheritance: None })
+    }
+
+    /// Those of a gateway before this one, if it hands them over and they are still the right ones. Gives
+    /// back when that gateway takes no more connections.
+    async fn take_over_or_bind(listen: &crate::listener::Settings) -> io::Result<Self> {
+        let Some(mut inheritance) = Inheritance::of_process()? else { return Self::bind(listen).await };
+        let certificate = certificate(listen)?;
+        let mut sockets = Vec::new();
+        for (inherited, address) in inheritance.sockets()?.into_iter().zip([listen.address, listen.admin]) {
+            inherited.set_nonblocking(true)?;
+            sockets.push(match inherited.local_addr()? == address {
+                true => TcpListener::from_std(inherited)?,
+                false => TcpListener::bind(address).await?,
+            });
+        }
+        let inheritance = tokio::task::spawn_blocking(|| inheritance.prepared().map(|()| inheritance)).await;
+        let inheritance = inheritance.map_err(io::Error::other)??;
+        let [public, admin] =
+            <[TcpListener; 2]>::try_from(sockets).map_err(|_| io::ErrorKind::InvalidData)?;
+        Ok(Self { public, admin, certificate, inheritance: Some(inheritance) })
     }
 
     pub fn address(&self) -> io::Result<SocketAddr> {
@@ -65,175 +91,50 @@ impl Sockets {
     }
 }
 
-/// Serves until `stop` is done and the requests then under way have been answered.
+fn certificate(listen: &crate::listener::Settings) -> io::Result<Option<Arc<Certificate>>> {
+    let read = listen.tls.as_ref().map(Certificate::read).transpose();
+    Ok(read.map_err(|wrong| io::Error::other(wrong.what))?.map(Arc::new))
+}
+
+/// Serves until `stop` is done, or another program has taken over, and the requests then under way have
+/// been answered.
 pub async fn serve_on(
     gateway: Waystation,
     sockets: Sockets,
     reread: Option<Reread>,
     stop: impl Future<Output = ()>,
 ) {
-    let Sockets { public, admin } = sockets;
-    let doors = admin.local_addr().ok().map(|address| Doors::new(address, &[], &[]));
-    let (read, hang_ups) = reread.map_or((None, None), |reread| (Some(reread.read), reread.hang_ups));
-    let operator = Arc::new(Operator { gateway: gateway.clone(), doors, read });
-    let hang_ups = hang_ups.map(|hang_ups| tokio::spawn(reload_on_hang_up(hang_ups, Arc::clone(&operator))));
-    let admin = tokio::spawn(serve_admin(operator, admin));
-    let (closing, connections) = (Arc::new(Closing::default()), TaskTracker::new());
-    let shared = Arc::new(gateway.clone());
+    let Sockets { public, admin, certificate, inheritance } = sockets;
+    let entrance = Entrance::new(gateway.clone(), &gateway.config().listen, certificate.clone());
+    let (takes_over, reread) = reread.map_or((None, None), Reread::without_take_over);
+    let admin = Arc::new(admin);
+    let desk = Desk::open(gateway.clone(), Arc::clone(&admin), certificate, reread);
+    if let Some(inheritance) = inheritance
+        && let Err(why) = inheritance.serving()
+    {
+        tracing::warn!(%why, "whom this gateway took over from is not there any more");
+    }
+    let mut succession = Succession::new(takes_over);
     tokio::pin!(stop);
-    loop {
-        let (stream, peer) = tokio::select! {
-            accepted = public.accept() => match accepted {
-                Ok(accepted) => accepted,
-                Err(why) => {
-                    // Most often too many open files; the next moment may be better.
-                    tracing::warn!(%why, "a connection could not be accepted");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
-            },
-            () = &mut stop => break,
+    let rest = loop {
+        let next = tokio::select! {
+            never = entrance.take(&public) => match never {},
+            () = &mut stop => break Duration::ZERO,
+            next = succession.next([&public, &admin]) => next,
         };
-        let gateway = Arc::clone(&shared);
-        let answer = move |mut request: http::Request<_>| {
-            let gateway = Arc::clone(&gateway);
-            if gateway.tells_strangers_apart() {
-                request.extensions_mut().insert(peer);
-            }
-            async move { gateway.handle(request).await }
-        };
-        let connection = connection::serve(stream, Arc::clone(&closing), answer);
-        connections.spawn(async move {
-            if let Err(why) = connection.await {
-                tracing::debug!(%why, "a client's connection ended early");
-            }
-        });
-    }
-    drop(public);
-    gateway.end_streams();
-    closing.begin();
-    connections.close();
-    if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
-        tracing::warn!("some requests were still under way and have been cut off");
-    }
-    admin.abort();
-    hang_ups.inspect(JoinHandle::abort);
-    gateway.close().await;
-}
-
-/// Reads the configuration.
-type Read = Arc<dyn Fn() -> Result<Config, Complaints> + Send + Sync>;
-
-/// How and when the configuration is read again.
-pub struct Reread {
-    read: Read,
-    /// The signal by which services are told to. Without listening to it, it ends a program.
-    hang_ups: Option<Signal>,
-}
-
-impl Reread {
-    /// Listens to the signal from now on.
-    pub fn new(read: impl Fn() -> Result<Config, Complaints> + Send + Sync + 'static) -> Self {
-        let hang_ups = signal(SignalKind::hangup());
-        let hang_ups = hang_ups.inspect_err(|why| tracing::warn!(%why, "SIGHUP cannot be listened to"));
-        Self { read: Arc::new(read), hang_ups: hang_ups.ok() }
-    }
-}
-
-/// What operators deal with.
-struct Operator {
-    gateway: Waystation,
-    doors: Option<Doors>,
-    read: Option<Read>,
-}
-
-impl console::Operated for Operator {
-    fn status(&self) -> serde_json::Value {
-        self.gateway.status()
-    }
-
-    fn explain<'a>(
-        &'a self,
-        who: console::Who,
-        name: &'a str,
-    ) -> BoxFuture<'a, Result<serde_json::Value, String>> {
-        Box::pin(async move {
-            let caller = match who {
-                console::Who::Somebody(caller) => caller,
-                console::Who::Bearer(token) => self.gateway.whose(&token).await?,
-            };
-            Ok(self.gateway.explain(&caller, name))
-        })
-    }
-
-    fn clear_cache(&self, pattern: Option<&str>) -> usize {
-        let cleared = self.gateway.clear_cache(pattern);
-        tracing::info!(cleared, pattern, "kept replies were forgotten");
-        cleared
-    }
-
-    fn reload(&self) -> BoxFuture<'_, Result<serde_json::Value, String>> {
-        Box::pin(async move {
-            let Some(read) = self.read.clone() else {
-                return Err(
-                    "this gateway was not started from a configuration that could be read again".into()
-                );
-            };
-            // Files and the environment are read without waiting, so elsewhere.
-            let read = tokio::task::spawn_blocking(move || read()).await.map_err(|why| why.to_string())?;
-            let reloaded = match read {
-                Ok(config) => self.gateway.reload(config).await.map_err(faulty),
-                Err(complaints) => Err(complaints),
-            };
-            match reloaded {
-                Ok(reloaded) => {
-                    let (changed, later) = (&reloaded.changed, &reloaded.needs_restart);
-                    tracing::info!(?changed, needs_restart = ?later, "the configuration was read again");
-                    Ok(serde_json::json!(reloaded))
-                }
-                Err(complaints) => {
-                    let why = complaints.to_string();
-                    tracing::warn!(why, "the new configuration is not obeyed; the old one is");
-                    Err(why)
-                }
-            }
-        })
-    }
-}
-
-async fn reload_on_hang_up(mut hang_ups: Signal, operator: Arc<Operator>) {
-    while hang_ups.recv().await.is_some() {
-        let _ = console::Operated::reload(&*operator).await; // It is in the log.
-    }
-}
-
-async fn serve_admin(operator: Arc<Operator>, socket: TcpListener) {
-    while let Ok((stream, _)) = socket.accept().await {
-        tokio::spawn(answer_admin(Arc::clone(&operator), stream));
-    }
-}
-
-async fn answer_admin(operator: Arc<Operator>, stream: TcpStream) {
-    let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
-        let operator = Arc::clone(&operator);
-        async move {
-            let doors = operator.doors.as_ref();
-            let known = doors.is_some_and(|doors| doors.check(request.uri(), request.headers()).is_ok());
-            Ok::<_, std::convert::Infallible>(match known {
-                true => console::handle(&request, &*operator).await,
-                false => {
-                    let mut response = http::Response::new("This address does not go by that name.\n".into());
-                    *response.status_mut() = http::StatusCode::FORBIDDEN;
-                    response
-                }
-            })
+        // From here on connections wait in the socket.
+        gateway.write_down_sessions().await;
+        if succession.give_way(next).await {
+            break AT_REST;
         }
-    });
-    let mut server = hyper::server::conn::http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(HEAD);
-    if let Err(why) = server.serve_connection(TokioIo::new(stream), service).await {
-        tracing::debug!(%why, "an operator's connection ended early");
+    };
+    drop(public);
+    if !rest.is_zero() {
+        desk.close();
     }
+    entrance.drain(rest).await;
+    desk.close();
+    gateway.close().await;
 }
 
 /// Builds everything and serves nothing, to hear of all that is wrong.
@@ -257,7 +158,7 @@ fn faulty(faults: Vec<Fault>) -> Complaints {
 pub async fn serve(config: Config, reread: Reread, stop: CancellationToken) -> Result<(), Complaints> {
     telemetry::start(&config.log);
     let plan = plan(config.clone())?;
-    let sockets = Sockets::bind(&config.listen).await.map_err(|why| {
+    let sockets = Sockets::take_over_or_bind(&config.listen).await.map_err(|why| {
         let instead = "stop what listens there, or choose another address";
         complaint(Complaint::new("listen", why, instead))
     })?;
