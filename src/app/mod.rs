@@ -11,11 +11,11 @@ use std::{
 use tokio::{io::BufReader, net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-mod accept; //   clients
-mod handover; // another program
-mod operator; // operators
+mod accept; //     clients
+mod handover; //   another program
+mod operator; //   operators
 mod succession; // when it takes over
-mod watch; //    files
+mod watch; //      files
 
 pub use operator::Reread;
 
@@ -38,7 +38,6 @@ const FIRST_WORDS: Duration = Duration::from_millis(700);
 const FIRST_LIST: Duration = Duration::from_secs(15);
 /// How long they may take before a gateway that is started for one command is asked.
 const ALL_BACKENDS: Duration = Duration::from_secs(30);
-
 /// How long connections at rest are left open once another program takes new ones.
 const AT_REST: Duration = Duration::from_secs(5);
 
@@ -212,6 +211,7 @@ impl Running {
 pub async fn ephemeral(mut config: Config) -> Result<(Running, [String; 2]), Complaints> {
     config.listen.address.set_port(0);
     config.listen.admin.set_port(0);
+    config.listen.tls = None; // It is asked from this very process.
     telemetry::start(&telemetry::Settings { level: "error".into(), ..config.log.clone() });
     let bound = Sockets::bind(&config.listen).await;
     let sockets = bound.map_err(|why| complaint(Complaint::new("listen", why, "choose another address")))?;
@@ -251,16 +251,17 @@ fn guard() {
 async fn greet(gateway: Waystation, address: io::Result<SocketAddr>, admin: io::Result<SocketAddr>) {
     gateway.settle(FIRST_WORDS).await;
     if let (Ok(address), Ok(admin)) = (address, admin) {
-        let text = greeting(address, admin, &gateway.status());
+        let scheme = gateway.config().listen.scheme();
+        let text = greeting(scheme, address, admin, &gateway.status());
         // Nobody may be reading, and that is no reason for `println!` to panic.
         let _ = writeln!(io::stdout(), "{text}");
     }
 }
 
-fn greeting(address: SocketAddr, admin: SocketAddr, status: &serde_json::Value) -> String {
+fn greeting(scheme: &str, address: SocketAddr, admin: SocketAddr, status: &serde_json::Value) -> String {
     use std::fmt::Write as _;
     let mut text = format!("\nWaystation {} is listening.\n\n", env!("CARGO_PKG_VERSION"));
-    let _ = writeln!(text, "  MCP endpoint   http://{address}/mcp");
+    let _ = writeln!(text, "  MCP endpoint   {scheme}://{address}/mcp");
     let _ = writeln!(text, "  status         http://{admin}/status\n");
     let backends = status["backends"].as_array().map(Vec::as_slice).unwrap_or_default();
     let widest = backends.iter().filter_map(|one| one["name"].as_str()).map(str::len).max().unwrap_or(0);
@@ -273,7 +274,7 @@ fn greeting(address: SocketAddr, admin: SocketAddr, status: &serde_json::Value) 
     }
     let _ = write!(
         text,
-        "\nFor a client's configuration:\n\n  {{ \"mcpServers\": {{ \"waystation\": {{ \"type\": \"http\", \"url\": \"http://{address}/mcp\" }} }} }}\n"
+        "\nFor a client's configuration:\n\n  {{ \"mcpServers\": {{ \"waystation\": {{ \"type\": \"http\", \"url\": \"{scheme}://{address}/mcp\" }} }} }}\n"
     );
     text
 }

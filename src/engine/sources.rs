@@ -86,6 +86,7 @@ pub fn desk(
         let address = address.parse::<http::Uri>().ok()?;
         Some(format!("{}://{}", address.scheme_str()?, address.authority()?))
     };
-    let usual = audience.and_then(origin).unwrap_or_else(|| format!("http://{}", listen.address));
+    let usual =
+        audience.and_then(origin).unwrap_or_else(|| format!("{}://{}", listen.scheme(), listen.address));
     part("connect", Desk::new(settings, &usual).map(Some), faults)
 }

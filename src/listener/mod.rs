@@ -85,6 +85,13 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// How an address of clients begins.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+}
+
 pub use pipe::changed;
 
 /// The stages, seen from where calls come in.

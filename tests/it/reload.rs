@@ -105,6 +105,8 @@ async fn who_watches_a_resource_goes_on_when_its_backend_is_another() {
     gateway.waystation.reload(wanted).await.unwrap();
     until("the second is told", || new.seen_of("resources/subscribe").len() == 1).await;
     new.until_listening(1).await;
+    // Nobody is told of what is not known to be there.
+    gateway.waystation.settle(PATIENCE).await;
     new.notify(json!({ "jsonrpc": "2.0", "method": "notifications/resources/updated", "params": { "uri": "file:///a" } }));
     loop {
         let message = own.message().await.expect("the stream goes on");

@@ -270,3 +270,13 @@ async fn a_connection_has_so_many_streams() {
     }
     running.abort();
 }
+
+#[tokio::test]
+async fn a_call_that_never_ends_does_not_keep_the_gateway() {
+    let fake = Fake::builder().era(Era::Modern).start().await;
+    let gateway = Gateway::with(&limits("drain = \"300ms\"")).backend("one", &fake).start().await;
+    let call = tokio::spawn(gateway.call("one__slow", json!({})).open());
+    fake.until_running(1).await;
+    gateway.stop().await;
+    call.abort();
+}
