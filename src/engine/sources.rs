@@ -35,12 +35,18 @@ pub fn built_in(own: &Arc<Own>) -> Source {
     Source { upstream: Arc::new(upstream), fingerprint: env!("CARGO_PKG_VERSION").into(), notices }
 }
 
-pub fn source(
-    name: &str,
-    settings: backend::Settings,
-    updates: &Updates,
-    (replies, desk, storeroom): (&Arc<cache::Replies>, &Arc<Desk>, &Storeroom),
-) -> Result<Source, String> {
+/// What backends are given of the gateway they are behind.
+#[derive(Debug, Clone)]
+pub struct Supplies {
+    pub updates: Updates,
+    pub replies: Arc<cache::Replies>,
+    pub desk: Arc<Desk>,
+    /// Where they find the store.
+    pub storeroom: Storeroom,
+}
+
+pub fn source(name: &str, settings: backend::Settings, supplies: &Supplies) -> Result<Source, String> {
+    let Supplies { updates, replies, desk, storeroom } = supplies;
     let (sender, receiver) = mpsc::unbounded_channel();
     let (updates, backend, replies) = (updates.clone(), Arc::<str>::from(name), Arc::clone(replies));
     let notices: Notices = Arc::new(move |notice: Notice| match notice {
@@ -81,6 +87,7 @@ pub fn desk(
         let address = address.parse::<http::Uri>().ok()?;
         Some(format!("{}://{}", address.scheme_str()?, address.authority()?))
     };
-    let usual = audience.and_then(origin).unwrap_or_else(|| format!("http://{}", listen.address));
+    let usual =
+        audience.and_then(origin).unwrap_or_else(|| format!("{}://{}", listen.scheme(), listen.address));
     part("connect", Desk::new(settings, &usual).map(Some), faults)
 }

@@ -6,6 +6,7 @@
 
 use std::{
     borrow::Cow,
+    collections::BTreeSet,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -83,6 +84,17 @@ impl Router {
 
     pub fn catalog(&self) -> &Arc<Catalog> {
         &self.0.catalog
+    }
+
+    /// The tools that a caller could use by these rules, but for those of some backends.
+    pub fn tools_of(
+        &self,
+        caller: &Caller,
+        permit: &dyn Permit,
+        without: &BTreeSet<&str>,
+    ) -> BTreeSet<String> {
+        let seen = self.catalog().snapshot().seen(&Scope::All, caller, permit);
+        seen.map(|view| view.tool_names(without)).unwrap_or_default()
     }
 
     /// What a caller sees at an endpoint.
