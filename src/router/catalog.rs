@@ -42,7 +42,7 @@ pub struct Source {
     /// Tells this backend from another one of the same name in an earlier configuration.
     pub fingerprint: String,
     /// What the backend itself has to say.
-    pub notices: mpsc::UnboundedReceiver<Notice>,
+    pub notices: mpsc::Receiver<Notice>,
 }
 
 #[derive(Debug)]
@@ -207,7 +207,7 @@ impl Catalog {
         self.store.close().await;
     }
 
-    async fn keep_reading(self: Arc<Self>, index: usize, mut notices: mpsc::UnboundedReceiver<Notice>) {
+    async fn keep_reading(self: Arc<Self>, index: usize, mut notices: mpsc::Receiver<Notice>) {
         let weak = Arc::downgrade(&self);
         drop(self);
         let mut pause = FIRST_PAUSE;

@@ -164,7 +164,7 @@ impl Router {
 
     async fn forward(&self, route: Route, mut call: Box<Call>, view: &View) -> Result<Reply> {
         let Route { upstream, target, mirrored, wrapped, task_support, hints, free: _ } = route;
-        let repeatable = hints.read_only || hints.idempotent;
+        let (repeatable, read_only) = (hints.read_only || hints.idempotent, hints.read_only);
         let method = call.method;
         if let Some(given) = &mut call.given {
             let bound = bound(&call.caller, &upstream.name, method, &target, &call.message);
@@ -187,7 +187,7 @@ impl Router {
         let asked = (call.client.capabilities != Capabilities::NONE)
             .then(|| (call.caller.clone(), call.message.clone()));
         let known = Some(Arc::clone(&target));
-        let ask = Ask { call, target: known, mirrored, wrapped, task_support, repeatable };
+        let ask = Ask { call, target: known, mirrored, wrapped, task_support, repeatable, read_only };
         let reply = upstream.backend.answer(ask).await?;
         if apart.is_none() && asked.is_none() {
             return Ok(reply);

@@ -2,8 +2,8 @@
 """An MCP server on stdin and stdout that does as its flags say, to be the gateway's child process.
 
 Tools of its own, listed first: `echo`, `slow` (until it is cancelled, or `ms` are over), `progress` (`n` steps,
-`every_ms` apart), `raw` (the bytes of `hex` as a whole line; with `as_result`, in place of a result; with `then`, the
-answer after it), `crash` (`code`, or `signal`), `ask` (asks for a form after `ms`, cancelled or not, and answers with
+`every_ms` apart), `raw` (the bytes of `hex` as a whole line, `repeat` times; `@ID` in them is the request's id; with
+`as_result`, in place of a result; with `then`, the answer after it), `crash` (`code`, or `signal`), `ask` (asks for a form after `ms`, cancelled or not, and answers with
 what came back; in the legacy era alone).
 
 With FAKE_LOG set, it appends to that file one line for each of: `start PID`, `grandchild PID`, `received LINE`,
@@ -283,7 +283,8 @@ class Server:
         self.send(id=number, method="elicitation/create", params={"message": "Who?", "requestedSchema": form})
 
     def raw(self, message, arguments, modern):
-        text = bytes.fromhex(arguments.get("hex", ""))
+        text = bytes.fromhex(arguments.get("hex", "")) * arguments.get("repeat", 1)
+        text = text.replace(b"@ID", json.dumps(message["id"]).encode())
         if arguments.get("as_result"):
             text = b'{"jsonrpc":"2.0","id":%s,"result":%s}' % (json.dumps(message["id"]).encode(), text)
         self.write(text)
