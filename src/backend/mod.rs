@@ -33,6 +33,7 @@ pub mod guardian; //  the end of child processes when the gateway is killed
 mod handshake; //     which era a server speaks, and what it offers
 mod headers; //       headers that a configuration may set
 mod http; //          Streamable HTTP
+mod http1; //         one exchange, byte by byte
 mod mailbox; //       what waits for a slow caller
 mod mirror; //        arguments that stand in headers too
 mod mux; //           one stream, many requests
@@ -318,7 +319,7 @@ impl Settings {
             timeout,
             notices: Arc::clone(&notices),
             watches: true,
-            spared: !self.urls.is_empty(),
+            spared: self.urls.iter().map(|group| group.addresses().len()).sum::<usize>() > 1,
         };
         let mut personal = None;
         let (ways, kind): (Vec<Arc<dyn transport::Connect>>, _) = match (&self.command, &self.url) {

@@ -291,7 +291,7 @@ async fn converse(stream: TcpStream) -> std::io::Result<()> {
                 "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{text}"
             )
         };
-        let tool = between(&text, "\"name\":\"", "\"").unwrap_or_default().to_vec();
+        let tool = head.header("mcp-name").unwrap_or_default().as_bytes().to_vec();
         let content = |text: &str| whole(&format!("\"content\":[{{\"type\":\"text\",\"text\":\"{text}\"}}]"));
         let progress = format!(
             "data: {{\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{{\"progressToken\":{id},\"progress\":1}}}}\n\n"
