@@ -306,15 +306,18 @@ mod tests {
 
     use super::*;
 
-    /// What is read of bytes that come in pieces of these lengths, and then the end of the connection:
-    /// the body, whether it is whole, and whether the connection is of use then.
-    fn read(text: &[u8], pieces: &[usize]) -> Result<Option<(u16, Vec<u8>, bool, bool)>, Malformed> {
+    /// The status, the body, whether it is whole, and whether the connection is of use then.
+    type Seen = (u16, Vec<u8>, bool, bool);
+
+    /// What is read of bytes that come in pieces of these lengths, and then the end of the connection.
+    fn read(text: &[u8], pieces: &[usize]) -> Result<Option<Seen>, Malformed> {
         let (mut buffer, mut rest) = (BytesMut::new(), text);
         let mut lengths = pieces.iter().copied().chain(std::iter::repeat(usize::MAX));
         let mut more = |buffer: &mut BytesMut| {
             let (piece, after) =
                 rest.split_at(lengths.next().unwrap_or(1).clamp(1, rest.len().max(1)).min(rest.len()));
-            (buffer.extend_from_slice(piece), rest = after);
+            buffer.extend_from_slice(piece);
+            rest = after;
             !piece.is_empty()
         };
         let (head, mut left, reusable) = loop {

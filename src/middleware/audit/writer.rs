@@ -18,6 +18,7 @@ use std::{
 
 use aws_lc_rs::hmac;
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::{
@@ -53,7 +54,7 @@ pub struct Writer {
     trail: Weak<Trail>,
     store: Store,
     key: Option<hmac::Key>,
-    clients: HashMap<Bytes, Option<String>>,
+    clients: HashMap<Bytes, Option<String>, RandomState>,
     /// With the plan that it was opened for.
     file: Option<(Arc<Plan>, Option<File>)>,
     /// When old lines were last looked for.
@@ -65,7 +66,7 @@ pub struct Writer {
 impl Writer {
     pub fn new(trail: Weak<Trail>, store: Store) -> Self {
         let (key, file, swept, told) = (None, None, None, None);
-        Self { trail, store, key, clients: HashMap::new(), file, swept, counted: Instant::now(), told }
+        Self { trail, store, key, clients: HashMap::default(), file, swept, counted: Instant::now(), told }
     }
 
     /// Writes until the trail has gone.
@@ -229,7 +230,9 @@ fn write(line: &Line<'_>, out: &mut String) {
 
 /// Writes a text as JSON that stays on its line.
 fn quote(text: &str, out: &mut String) {
-    if text.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') {
+    let stands = |byte| (b' '..=b'~').contains(&byte) & (byte != b'"') & (byte != b'\\');
+    // All bytes are looked at, many at once.
+    if text.bytes().fold(true, |all, byte| all & stands(byte)) {
         out.extend(["\"", text, "\""]);
     } else {
         out.push_str(&one_line_of_json(&Value::from(text).to_string()));
