@@ -22,9 +22,12 @@ use crate::{
     },
 };
 
+/// Notices that may wait for the catalog. Any one of them has it read all lists.
+const NOTICES: usize = 256;
+
 /// The gateway's own tools.
 pub fn built_in(own: &Arc<Own>) -> Source {
-    let (_, notices) = mpsc::unbounded_channel();
+    let (_, notices) = mpsc::channel(1);
     let upstream = Upstream {
         name: own::NAME.into(),
         prefix: own::NAME.into(),
@@ -47,7 +50,7 @@ pub struct Supplies {
 
 pub fn source(name: &str, settings: backend::Settings, supplies: &Supplies) -> Result<Source, String> {
     let Supplies { updates, replies, desk, storeroom } = supplies;
-    let (sender, receiver) = mpsc::unbounded_channel();
+    let (sender, receiver) = mpsc::channel(NOTICES);
     let (updates, backend, replies) = (updates.clone(), Arc::<str>::from(name), Arc::clone(replies));
     let notices: Notices = Arc::new(move |notice: Notice| match notice {
         Notice::Updated(uri) => {
@@ -58,7 +61,8 @@ pub fn source(name: &str, settings: backend::Settings, supplies: &Supplies) -> R
             if matches!(notice, Notice::Connected | Notice::Changed(_)) {
                 replies.changed(&backend);
             }
-            let _ = sender.send(notice); // Fails when the catalog has gone.
+            // Fails when the catalog has gone, or has to read everything anew anyway.
+            let _ = sender.try_send(notice);
         }
     });
     let prefix = settings.prefix.clone().unwrap_or_else(|| name.to_owned());

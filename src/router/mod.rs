@@ -179,7 +179,7 @@ impl Router {
 
     async fn forward(&self, route: Route, mut call: Box<Call>, view: &View) -> Result<Reply> {
         let Route { upstream, target, mirrored, wrapped, task_support, hints, free: _ } = route;
-        let repeatable = hints.read_only || hints.idempotent;
+        let (repeatable, read_only) = (hints.read_only || hints.idempotent, hints.read_only);
         let method = call.method;
         if let Some(given) = &mut call.given {
             let bound = bound(&call.caller, &upstream.name, method, &target, &call.message);
@@ -202,7 +202,7 @@ impl Router {
         let asked = (call.client.capabilities != Capabilities::NONE || upstream.sampler.is_some())
             .then(|| (call.caller.clone(), call.message.clone()));
         let known = Some(Arc::clone(&target));
-        let ask = Ask { call, target: known, mirrored, wrapped, task_support, repeatable };
+        let ask = Ask { call, target: known, mirrored, wrapped, task_support, repeatable, read_only };
         let reply = match &upstream.sampler {
             Some(sampler) => Box::pin(self.sampled(&upstream, sampler, ask)).await?,
             None => upstream.backend.answer(ask).await?,
