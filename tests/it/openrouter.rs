@@ -10,6 +10,7 @@ mod keep; //    restarts, and whose conversations they are
 mod stream; //  what is heard meanwhile
 mod tools; //   all that can be asked for
 mod turns; //   many at once, keys, branches
+mod wishes; //  how an answer is to be
 
 use std::{net::Ipv4Addr, path::Path, time::Duration};
 

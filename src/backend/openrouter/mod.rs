@@ -37,6 +37,7 @@ mod bench; //      what models were measured at
 mod catalog; //    which models there are
 mod completions; // what a name may be the beginning of
 mod context; //    what of a conversation fits into a model's window
+mod form; //       is an answer of the form that was asked for
 mod feed; //       what is heard of an answer while it is made
 mod history; //    what is kept of a conversation, as a model is told it
 mod line; //       who says something in a conversation next

@@ -9,13 +9,14 @@ use serde_json::{Map, Value, json};
 use super::{
     Effect, Gives, Takes,
     media::{AttachmentIn, given, keep},
-    wishes::{ContextIn, Effort, FormatKind, ProviderIn, ResponseFormat, WebSearch},
+    wishes::{ContextIn, Effort, ProviderIn, ResponseFormat, WebSearch},
 };
 use crate::{
     backend::openrouter::{
         Task,
         ask::{Chosen, Used, Wishes},
         context::of_message,
+        form::{self, Form},
         history::{self, Fitting, Said, object},
         line::Turning,
         money::Money,
@@ -129,9 +130,12 @@ pub struct Chatted {
     pub usage: Used,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reasoning: Option<String>,
-    /// The answer as JSON, where that was asked for and is what came.
+    /// The answer as JSON of the form that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parsed: Option<Value>,
+    /// Why the answer is not of the form that was asked for; then there is no parsed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format_error: Option<String>,
     /// This result was given before; nothing was asked or charged again.
     pub replayed: bool,
     /// `context`, `citations`, `tool_calls`, `continuations`, `warnings`.
@@ -186,7 +190,8 @@ impl Takes for Chat {
     type Gives = Chatted;
 
     async fn run(self, task: Arc<Task>) -> Result<Chatted, Refused> {
-        let (wanted, format) = self.wanted(&task).await?;
+        let form = self.response_format.as_ref().map_or(Ok(Form::Text), ResponseFormat::form)?;
+        let wanted = self.wanted(&task).await?;
         let include_reasoning = self.include_reasoning;
         let model = wanted.chosen.id.clone();
         let Turning { turn, conversation, mut listener, new } = task.begin(wanted).await?;
@@ -206,17 +211,17 @@ impl Takes for Chat {
                 None => listener.changed().await,
             }
         };
-        let mut chatted = chatted(&ended, include_reasoning, format);
+        let mut chatted = chatted(&ended, include_reasoning, &form);
         chatted.replayed |= !new;
         Ok(chatted)
     }
 }
 
-fn chatted(ended: &Ended, include_reasoning: bool, format: FormatKind) -> Chatted {
+fn chatted(ended: &Ended, include_reasoning: bool, form: &Form) -> Chatted {
     let mut besides = ended.besides.as_object().cloned().unwrap_or_default();
     besides.remove("usage");
     besides.remove("simulated");
-    let wants_json = format != FormatKind::Text;
+    let (parsed, format_error) = form::told(form.read(&ended.text));
     Chatted {
         status: if ended.incomplete.is_none() { StatusOut::Completed } else { StatusOut::Incomplete },
         text: ended.text.clone(),
@@ -233,7 +238,8 @@ fn chatted(ended: &Ended, include_reasoning: bool, format: FormatKind) -> Chatte
         incomplete_reason: ended.incomplete.clone(),
         usage: ended.used.clone(),
         reasoning: (include_reasoning && !ended.reasoning.is_empty()).then(|| ended.reasoning.clone()),
-        parsed: wants_json.then(|| serde_json::from_str(&ended.text).ok()).flatten(),
+        parsed,
+        format_error,
         replayed: ended.replayed,
         besides,
     }
@@ -241,7 +247,7 @@ fn chatted(ended: &Ended, include_reasoning: bool, format: FormatKind) -> Chatte
 
 impl Chat {
     /// Everything checked and looked up, before anything is written or sent.
-    async fn wanted(&self, task: &Task) -> Result<(Wanted, FormatKind), Refused> {
+    async fn wanted(&self, task: &Task) -> Result<Wanted, Refused> {
         let said = self.message.as_deref().filter(|message| !message.is_empty());
         if self.retry == said.is_some() {
             return Err(Refused::input(if self.retry {
@@ -301,8 +307,7 @@ impl Chat {
             system_prompt: self.system_prompt.clone(),
             estimate: estimate.map_or(0, Money::nanos),
         };
-        let format = self.response_format.as_ref().map_or(FormatKind::Text, |format| format.kind);
-        Ok((Wanted { new, chosen, wishes, fitting: self.fitting(), message }, format))
+        Ok(Wanted { new, chosen, wishes, fitting: self.fitting(), message })
     }
 
     /// Where it is said. What is attached needs a conversation to be kept with.

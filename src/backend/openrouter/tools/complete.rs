@@ -13,6 +13,7 @@ use super::{
 use crate::backend::openrouter::{
     Task,
     ask::{Used, Wishes},
+    form::{self, Form},
     history::object,
     refused::Refused,
     upstream::{Event, Message},
@@ -74,6 +75,12 @@ pub struct Complete {
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Completed {
     text: String,
+    /// The answer as JSON of the form that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parsed: Option<Value>,
+    /// Why the answer is not of the form that was asked for; then there is no parsed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    format_error: Option<String>,
     /// Calls of functions, as OpenAI writes them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tool_calls: Vec<Value>,
@@ -120,6 +127,7 @@ impl Takes for Complete {
         if messages.is_empty() {
             return Err(Refused::input("messages is empty; give at least one"));
         }
+        let form = self.response_format.as_ref().map_or(Ok(Form::Text), ResponseFormat::form)?;
         let chosen = task.choose(self.model.as_deref()).await?;
         for model in &self.fallback_models {
             task.choose(Some(model)).await?;
@@ -154,8 +162,13 @@ impl Takes for Complete {
         };
         let (answer, usage) = task.ask(Self::NAME, (&chosen, messages), &wishes, None, &mut sink).await?;
         let completion = answer.completion;
+        let calls_only = completion.text.is_empty() && !completion.tool_calls.is_empty();
+        let read = if calls_only { None } else { form.read(&completion.text) };
+        let (parsed, format_error) = form::told(read);
         Ok(Completed {
             text: completion.text,
+            parsed,
+            format_error,
             tool_calls: completion.tool_calls.iter().map(|call| json!(call)).collect(),
             finish_reason: completion.finish_reason,
             model_used: completion.model.unwrap_or(answer.report.model),

@@ -4,7 +4,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::backend::openrouter::{context::Strategy, history::object};
+use crate::backend::openrouter::{
+    context::Strategy,
+    form::{Form, Schema},
+    history::object,
+    refused::Refused,
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -134,6 +139,26 @@ impl WebSearch {
 }
 
 impl ResponseFormat {
+    /// What the answer is held against.
+    pub fn form(&self) -> Result<Form, Refused> {
+        match (self.kind, &self.schema) {
+            (FormatKind::JsonSchema, Some(schema)) => {
+                let schema = Schema::new(Value::Object(schema.clone()));
+                let schema =
+                    schema.map_err(|why| Refused::input(format!("response_format.schema is no good: {why}")))?;
+                Ok(Form::Schema(Box::new(schema)))
+            }
+            (FormatKind::JsonSchema, None) => Err(Refused::input(
+                "response_format.schema is missing; give the JSON Schema, or ask for json_object",
+            )),
+            (_, Some(_)) => Err(Refused::input(
+                "response_format.schema is for the type json_schema; leave it out, or ask for that",
+            )),
+            (FormatKind::JsonObject, None) => Ok(Form::Object),
+            (FormatKind::Text, None) => Ok(Form::Text),
+        }
+    }
+
     /// As OpenRouter reads it.
     pub fn written(&self) -> Option<Value> {
         match self.kind {
