@@ -143,6 +143,9 @@ pub fn besides(
         "warnings": report.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "simulated": task.work.simulated,
     });
+    if let Some(reused) = &completion.reused {
+        besides["cache"] = json!(reused);
+    }
     let citations: Vec<_> = completion.annotations.iter().filter_map(|one| one.get("url_citation")).collect();
     if !citations.is_empty() {
         besides["citations"] = json!(citations);

@@ -62,6 +62,9 @@ pub struct Settings {
     pub zdr: bool,
     /// The longest answer that is asked for where a caller does not say, in tokens.
     pub max_output_tokens: u64,
+    /// From how many tokens on that a conversation begins with again in the next turn the provider is told to keep them,
+    /// where it wants to be told: reading them again then costs a tenth. 0 is never.
+    pub prompt_cache_from: u64,
     /// For how many turns attachments are sent again.
     pub attachment_turns: usize,
     /// Folders whose files callers on standard input may attach by path. None by default.
@@ -113,6 +116,7 @@ impl Default for Settings {
             tenant_claim: None,
             zdr: false,
             max_output_tokens: 4096,
+            prompt_cache_from: 1024,
             attachment_turns: 2,
             folders: Vec::new(),
             encryption_key: None,

@@ -65,3 +65,59 @@ async fn a_schema_that_is_none_is_refused_before_anything_is_sent() {
     }
     assert!(rig.asked().is_empty(), "nothing was sent");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_is_given_again_only_to_those_who_want_it_so() {
+    let rig = Rig::new().await;
+    let gateway = rig.gateway("").await;
+    let ask = async |cache: Value| {
+        let messages = json!([{ "role": "user", "content": "what is the capital of Norway?" }]);
+        let mut asked = json!({ "messages": messages, "temperature": 1 });
+        if !cache.is_null() {
+            asked["cache"] = cache;
+        }
+        answered(&gateway.call("chat__complete", asked).send().await)
+    };
+    let plain = ask(Value::Null).await;
+    assert!(plain.get("cache").is_none(), "{plain}");
+    assert!(!rig.asked()[0].headers.iter().any(|(name, _)| name.starts_with("x-openrouter-cache")));
+
+    let first = ask(json!({ "responses": true, "ttl_s": 60 })).await;
+    assert_eq!(first["cache"]["hit"], false, "{first}");
+    assert_ne!(first["usage"]["cost_usd"], "0", "{first}");
+    let again = ask(json!({ "responses": true })).await;
+    assert_eq!((&again["cache"]["hit"], &again["text"]), (&json!(true), &first["text"]), "{again}");
+    assert_eq!((&again["usage"]["cost_usd"], &again["usage"]["source"]), (&json!("0"), &json!("reported")));
+    assert_eq!(ask(json!({ "responses": true, "clear": true })).await["cache"]["hit"], false);
+
+    let said = json!({ "message": "hello", "cache": { "responses": true } });
+    for hit in [false, true] {
+        let chatted = answered(&chat(&gateway, said.clone()).send().await);
+        assert_eq!(chatted["cache"]["hit"], hit, "{chatted}");
+    }
+    for wrong in [json!({ "ttl_s": 60 }), json!({ "clear": true }), json!({ "responses": true, "ttl_s": 86_401 })] {
+        let answer = chat(&gateway, json!({ "message": "hello", "cache": wrong })).send().await;
+        assert_eq!(code(&answer), "invalid_input", "{wrong}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_wants_to_be_told_keeps_what_comes_again() {
+    let rig = Rig::new().await;
+    let gateway = rig.gateway("").await;
+    let long = "You know everything about trains. ".repeat(200);
+    let turns = async |model: &str, system: &str, cache: Value| {
+        let first = json!({ "message": "one", "model": model, "system_prompt": system, "cache": cache });
+        let first = answered(&chat(&gateway, first).send().await);
+        let second = json!({ "message": "two", "conversation_id": first["conversation_id"], "model": model, "cache": cache });
+        let second = answered(&chat(&gateway, second).send().await);
+        let told = rig.asked().last().unwrap().body["cache_control"] == json!({ "type": "ephemeral" });
+        (told, second["usage"]["cached_tokens"].as_u64().unwrap() > 0)
+    };
+    let claude = "anthropic/claude-sonnet-4.5";
+    assert_eq!(turns(claude, &long, json!({})).await, (true, true));
+    assert_eq!(turns(claude, "Be brief.", json!({})).await, (false, false), "not worth it");
+    assert_eq!(turns(claude, "Be brief.", json!({ "prompt": true })).await, (true, true));
+    assert_eq!(turns(claude, &long, json!({ "prompt": false })).await, (false, false));
+    assert_eq!(turns("acme/atlas-70b", &long, json!({})).await, (false, true), "does it by itself");
+}

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::{
     Effect, Gives, Takes,
     media::{AttachmentIn, given, keep},
-    wishes::{ContextIn, Effort, ProviderIn, ResponseFormat, WebSearch},
+    wishes::{CacheIn, ContextIn, Effort, ProviderIn, ResponseFormat, WebSearch},
 };
 use crate::{
     backend::openrouter::{
@@ -76,6 +76,8 @@ pub struct Chat {
     pub provider: Option<ProviderIn>,
     /// What to do when the conversation no longer fits the model. By default the oldest turns are left out.
     pub context: Option<ContextIn>,
+    /// What is kept at OpenRouter and providers, to be cheaper.
+    pub cache: Option<CacheIn>,
     /// Does an answer go on that was cut off by the output limit? By default it does.
     pub auto_continue: Option<bool>,
     /// Nothing is sent if it may cost more than this.
@@ -138,7 +140,7 @@ pub struct Chatted {
     pub format_error: Option<String>,
     /// This result was given before; nothing was asked or charged again.
     pub replayed: bool,
-    /// `context`, `citations`, `tool_calls`, `continuations`, `warnings`.
+    /// `context`, `cache`, `citations`, `tool_calls`, `continuations`, `warnings`.
     #[serde(flatten)]
     pub besides: Map<String, Value>,
 }
@@ -191,6 +193,7 @@ impl Takes for Chat {
 
     async fn run(self, task: Arc<Task>) -> Result<Chatted, Refused> {
         let form = self.response_format.as_ref().map_or(Ok(Form::Text), ResponseFormat::form)?;
+        self.cache.as_ref().map_or(Ok(()), CacheIn::check)?;
         let wanted = self.wanted(&task).await?;
         let include_reasoning = self.include_reasoning;
         let model = wanted.chosen.id.clone();
@@ -288,7 +291,7 @@ impl Chat {
         let wishes = self.wishes(task);
         let tokens = message.as_ref().map_or(0, |said| of_message(&said.item().message));
         // Counted if this process dies. What else is sent is known, and looked at, later.
-        let estimate = task.estimate(&chosen, tokens, task.output_limit(&chosen, &wishes), None);
+        let estimate = task.estimate(&chosen, task.uses(&chosen, tokens, &wishes), None);
         let new = NewTurn {
             place,
             said: match &message {
@@ -360,6 +363,8 @@ impl Chat {
             provider: self.provider.as_ref().map(ProviderIn::written).unwrap_or_default(),
             extra,
             auto_continue: self.auto_continue != Some(false),
+            reuse: self.cache.as_ref().and_then(CacheIn::reuse),
+            keeps_prompt: self.cache.as_ref().and_then(|cache| cache.prompt),
         }
     }
 

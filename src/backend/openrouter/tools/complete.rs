@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Effect, Gives, Takes,
-    wishes::{Effort, ProviderIn, ResponseFormat},
+    wishes::{CacheIn, Effort, ProviderIn, ResponseFormat},
 };
 use crate::backend::openrouter::{
     Task,
@@ -67,6 +67,9 @@ pub struct Complete {
     /// Which providers may answer.
     #[serde(default)]
     provider: Option<ProviderIn>,
+    /// What is kept at OpenRouter and providers, to be cheaper.
+    #[serde(default)]
+    cache: Option<CacheIn>,
     /// Nothing is sent if it may cost more than this.
     #[serde(default)]
     max_cost_usd: Option<f64>,
@@ -91,6 +94,9 @@ pub struct Completed {
     provider: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     generation_id: Option<String>,
+    /// Was the answer there already?
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache: Option<Value>,
     usage: Used,
     warnings: Vec<String>,
 }
@@ -128,6 +134,7 @@ impl Takes for Complete {
             return Err(Refused::input("messages is empty; give at least one"));
         }
         let form = self.response_format.as_ref().map_or(Ok(Form::Text), ResponseFormat::form)?;
+        self.cache.as_ref().map_or(Ok(()), CacheIn::check)?;
         let chosen = task.choose(self.model.as_deref()).await?;
         for model in &self.fallback_models {
             task.choose(Some(model)).await?;
@@ -153,6 +160,8 @@ impl Takes for Complete {
             provider: self.provider.as_ref().map(ProviderIn::written).unwrap_or_default(),
             extra,
             auto_continue: false,
+            reuse: self.cache.as_ref().and_then(CacheIn::reuse),
+            keeps_prompt: self.cache.as_ref().and_then(|cache| cache.prompt),
         };
         let tell = task.tell.clone();
         let mut sink = move |event| match event {
@@ -174,6 +183,7 @@ impl Takes for Complete {
             model_used: completion.model.unwrap_or(answer.report.model),
             provider: completion.provider,
             generation_id: completion.generation_id,
+            cache: completion.reused.map(|reused| json!(reused)),
             usage,
             warnings: answer.report.warnings.iter().map(ToString::to_string).collect(),
         })

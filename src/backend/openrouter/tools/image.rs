@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     backend::openrouter::{
+        catalog::Use,
         Task,
         ask::{Used, kept},
         context::of_text,
@@ -117,8 +118,9 @@ impl Takes for GenerateImage {
             let one = |url: &String| json!({ "type": "image_url", "image_url": { "url": url } });
             body["input_references"] = self.references.iter().map(one).collect();
         }
-        let estimate =
-            task.estimate(&chosen, of_text(&self.prompt), 4096 * u64::from(n), self.max_cost_usd)?;
+        let (prompt_tokens, output_tokens) = (of_text(&self.prompt), 4096 * u64::from(n));
+        let used = Use { prompt_tokens, output_tokens, ..Use::default() };
+        let estimate = task.estimate(&chosen, used, self.max_cost_usd)?;
         let reservation = task.reserve(estimate).await?;
         let done = async {
             let _held = task.work.policy.enter(&task.who).await?;

@@ -9,6 +9,7 @@ use crate::backend::openrouter::{
     form::{Form, Schema},
     history::object,
     refused::Refused,
+    upstream::Reuse,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -124,6 +125,39 @@ pub struct ContextIn {
     /// No more of the conversation than so many turns.
     #[schemars(range(min = 1))]
     pub keep_last_turns: Option<usize>,
+}
+
+/// What may be kept for requests to come.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CacheIn {
+    /// Is an answer that OpenRouter gave to the same request as good, and this one kept for that? By default not.
+    pub responses: bool,
+    /// For how many seconds it is kept.
+    #[schemars(range(min = 1, max = 86_400))]
+    pub ttl_s: Option<u32>,
+    /// Is what was kept not given, but replaced?
+    pub clear: bool,
+    /// Does the provider keep the prompt for the next turn, where it wants to be told? By default if it is long.
+    pub prompt: Option<bool>,
+}
+
+impl CacheIn {
+    pub fn check(&self) -> Result<(), Refused> {
+        if !self.responses && (self.clear || self.ttl_s.is_some()) {
+            return Err(Refused::input("cache.ttl_s and cache.clear are about cache.responses; say true there too"));
+        }
+        match self.ttl_s {
+            Some(ttl) if !(1..=86_400).contains(&ttl) => {
+                Err(Refused::input(format!("cache.ttl_s is {ttl}; it may be 1 to 86400 seconds")))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    pub fn reuse(&self) -> Option<Reuse> {
+        self.responses.then_some(Reuse { ttl_s: self.ttl_s, clear: self.clear })
+    }
 }
 
 impl WebSearch {

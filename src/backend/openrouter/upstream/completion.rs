@@ -27,6 +27,16 @@ pub struct Completion {
     pub model: Option<String>,
     pub usage: Option<Usage>,
     pub generation_id: Option<String>,
+    /// Where OpenRouter's cache of answers was asked: what it said.
+    pub reused: Option<Reused>,
+}
+
+/// Was an answer there already?
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reused {
+    pub hit: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age_s: Option<u64>,
 }
 
 impl Completion {
