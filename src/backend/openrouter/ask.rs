@@ -191,14 +191,11 @@ impl Task {
     }
 
     /// What that costs; refused where it is more than the caller agrees to.
-    pub fn estimate(
-        &self,
-        chosen: &Chosen,
-        used: Use,
-        max_cost_usd: Option<f64>,
-    ) -> Result<Money, Refused> {
+    pub fn estimate(&self, chosen: &Chosen, used: Use, max_cost_usd: Option<f64>) -> Result<Money, Refused> {
         let estimate = chosen.model.as_ref().and_then(|model| model.pricing.estimate(used));
-        let limited = max_cost_usd.is_some() || self.work.budgets() != Default::default();
+        let limited = max_cost_usd.is_some()
+            || self.work.resolved.confirm_above.is_some()
+            || self.work.budgets() != Default::default();
         let Some(estimate) = estimate else {
             if limited && !self.work.settings.allow_unknown_price && !self.work.simulated {
                 let why = format!(
@@ -300,11 +297,12 @@ impl Task {
         run: Option<&str>,
         sink: &mut (dyn FnMut(Event) + Send),
     ) -> Result<(Answer, Used), Refused> {
-        let estimated = self.work.learned(&chosen.id).ratio.apply(of_request(&messages));
+        let estimated = self.work.lessons.of(&chosen.id).ratio.apply(of_request(&messages));
         let mut wishes = wishes.clone();
         wishes.keep_prompt(chosen, false);
         let wishes = &wishes;
         let estimate = self.estimate(chosen, self.uses(chosen, estimated, wishes), wishes.max_cost_usd)?;
+        self.agree(estimate, wishes.max_cost_usd)?;
         let reservation = self.reserve(estimate).await?;
         let request = self.request(chosen, messages, wishes, None);
         let call = policy::Call {
@@ -327,6 +325,7 @@ impl Task {
             Ok(Answer { completion, report }) => (completion, report),
             Err(unanswered) => (&*unanswered.failure.partial, &unanswered.report),
         };
+        self.work.lessons.tried(&report.attempts);
         let usage = completion.usage.as_ref();
         let cost = match &asked {
             Ok(_) => kept(usage, estimate),
@@ -347,7 +346,7 @@ impl Task {
         match asked {
             Ok(answer) => {
                 let reported = answer.completion.usage.as_ref().map_or(0, |usage| usage.prompt_tokens);
-                self.work.counted(&chosen.id, reported, estimated);
+                self.work.lessons.counted(&chosen.id, reported, estimated);
                 Ok((answer, Used::of(&cost)))
             }
             Err(unanswered) => Err(Refused::failed(&unanswered.failure, &chosen.models, &chosen.id)),

@@ -138,7 +138,9 @@ impl<'a> Spread<'a> {
             match (name.as_str(), value) {
                 ("$ref", value) => self.count(self.target(value)?, depth, nested)?,
                 ("$id" | "$anchor" | "$dynamicRef" | "$dynamicAnchor", _) => {
-                    return Err(format!("{name} is not read here; refer to a part of the schema by \"#/$defs/…\""));
+                    return Err(format!(
+                        "{name} is not read here; refer to a part of the schema by \"#/$defs/…\""
+                    ));
                 }
                 ("properties" | "patternProperties", Value::Object(all)) => {
                     for one in below.iter().flat_map(|_| all.values()) {
@@ -157,7 +159,11 @@ impl<'a> Spread<'a> {
                     all.iter().try_for_each(|one| self.count(one, depth, nested))?;
                 }
                 (
-                    "additionalProperties" | "unevaluatedProperties" | "items" | "unevaluatedItems" | "contains",
+                    "additionalProperties"
+                    | "unevaluatedProperties"
+                    | "items"
+                    | "unevaluatedItems"
+                    | "contains",
                     one,
                 ) => {
                     if let Some(below) = below {
@@ -225,7 +231,10 @@ mod tests {
 
     #[test]
     fn a_schema_that_is_none_is_refused_with_where() {
-        wrong(json!({ "properties": { "age": { "type": "integr" } } }), "at /properties/age/type: \"integr\"");
+        wrong(
+            json!({ "properties": { "age": { "type": "integr" } } }),
+            "at /properties/age/type: \"integr\"",
+        );
         wrong(json!({ "properties": { "a": { "pattern": "(" } } }), "at /properties/a/pattern");
         wrong(json!({ "$ref": "#/$defs/none" }), "leads to no part");
         wrong(json!({ "description": "x".repeat(LONGEST) }), "bytes long");

@@ -189,8 +189,9 @@ pub async fn load(task: &Task, begun: &Begun, wanted: &Wanted) -> Result<Fittabl
     Ok(fittable)
 }
 
-fn window(task: &Task, chosen: &Chosen) -> u64 {
-    let learned = task.work.learned(&chosen.id).window;
+/// How much a model reads at the most, by all that is known.
+pub fn window(task: &Task, chosen: &Chosen) -> u64 {
+    let learned = task.work.lessons.of(&chosen.id).window;
     chosen.model.as_ref().map_or(learned, |model| model.window(learned)).unwrap_or(UNKNOWN_WINDOW)
 }
 
@@ -292,7 +293,7 @@ impl Fittable {
 
     /// Chooses what is sent.
     pub fn fit(&self, task: &Task, chosen: &Chosen, wishes: &Wishes) -> Result<Fitted, Refused> {
-        let ratio = task.work.learned(&chosen.id).ratio;
+        let ratio = task.work.lessons.of(&chosen.id).ratio;
         let counted = |mut item: Item| {
             item.tokens = ratio.apply(item.tokens);
             item.media.iter_mut().for_each(|media| media.tokens = ratio.apply(media.tokens));

@@ -104,7 +104,7 @@ impl Panel {
     ) -> Result<(), Refused> {
         let mut all = Money::ZERO;
         for (Question { chosen, messages, wishes }, times) in questions {
-            let tokens = self.task.work.learned(&chosen.id).ratio.apply(of_request(messages));
+            let tokens = self.task.work.lessons.of(&chosen.id).ratio.apply(of_request(messages));
             let used = self.task.uses(chosen, tokens, wishes);
             let estimate = self.task.estimate(chosen, used, max_cost_usd)?;
             all += (0..times).map(|_| estimate).sum::<Money>();
@@ -117,7 +117,7 @@ impl Panel {
                     "all questions together may cost up to {all} US dollars, and max_cost_usd is {most}; raise it, ask fewer models, or ask for shorter answers (max_output_tokens)"
                 ),
             )),
-            Some(_) | None => Ok(()),
+            Some(_) | None => self.task.agree(all, max_cost_usd),
         }
     }
 

@@ -93,6 +93,7 @@ impl Task {
             let conversation = begun.conversation.id;
             let outcome = Maker { task: &task, begun, wanted, feed: &making }.make().await;
             task.work.making.remove(&id);
+            task.changed(conversation);
             drop(floor); // Whoever is next finds the turn ended.
             making.end(outcome.map(Arc::new).map_err(|refused| refused.of_turn(conversation, id)));
         });
@@ -194,9 +195,14 @@ impl Maker<'_> {
         let estimated = ready.fitted.report.estimated_prompt_tokens;
         let context = ready.fitted.report;
         let asked = self.ask(ready).await;
+        match &asked {
+            Asked::Answered(answer) => self.task.work.lessons.tried(&answer.report.attempts),
+            Asked::Unanswered(unanswered) => self.task.work.lessons.tried(&unanswered.report.attempts),
+            Asked::Unwanted { .. } => {}
+        }
         if let Asked::Answered(answer) = &asked {
             let reported = answer.completion.usage.as_ref().map_or(0, |usage| usage.prompt_tokens);
-            self.task.work.counted(&self.wanted.chosen.id, reported, estimated);
+            self.task.work.lessons.counted(&self.wanted.chosen.id, reported, estimated);
         }
         self.end(asked, estimate, reservation, &context).await
     }
@@ -227,7 +233,7 @@ impl Maker<'_> {
         let request = task.request(&wanted.chosen, fitted.messages, &wishes, Some(session));
         let refit = |model: &str, overflow: Overflow| {
             let limit = overflow.limit?;
-            task.work.window_is(model, limit);
+            task.work.lessons.window_is(model, limit);
             let fitted = history.fit(task, &wanted.chosen, &wanted.wishes).ok()?;
             Some(Smaller { messages: fitted.messages, max_completion_tokens: None })
         };

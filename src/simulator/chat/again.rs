@@ -52,15 +52,18 @@ impl Again {
     /// Keeps an answer for those who ask the same.
     pub fn keep(&self, world: &World, answer: &Answer, id: &str) {
         let now = world.clock.now();
-        let kept = Kept { answer: answer.clone(), id: id.to_owned(), at_ms: now, until_ms: now + self.ttl * 1000 };
+        let kept =
+            Kept { answer: answer.clone(), id: id.to_owned(), at_ms: now, until_ms: now + self.ttl * 1000 };
         world.keep(self.key.clone(), kept);
     }
 
     /// What is said of it in the headers of the answer.
     pub fn headers(&self, now: u64) -> Vec<(&'static str, String)> {
         let status = if self.earlier.is_some() { "HIT" } else { "MISS" };
-        let mut headers =
-            vec![("x-openrouter-cache-status", status.to_owned()), ("x-openrouter-cache-ttl", self.ttl.to_string())];
+        let mut headers = vec![
+            ("x-openrouter-cache-status", status.to_owned()),
+            ("x-openrouter-cache-ttl", self.ttl.to_string()),
+        ];
         if let Some(kept) = &self.earlier {
             let age = now.saturating_sub(kept.at_ms) / 1000;
             headers.extend([

@@ -35,7 +35,10 @@ async fn an_answer_is_held_against_its_schema() {
         assert!(bad["format_error"].as_str().unwrap().contains(says), "{bad}");
         assert_eq!(bad["status"], "completed", "the answer is given all the same");
     }
-    let said = chat(&gateway, json!({ "message": "[[sim:say text=\"no JSON\"]]", "response_format": { "type": "json_object" } }));
+    let said = chat(
+        &gateway,
+        json!({ "message": "[[sim:say text=\"no JSON\"]]", "response_format": { "type": "json_object" } }),
+    );
     let text = answered(&said.send().await);
     assert!(text["format_error"].as_str().unwrap().contains("not JSON"), "{text}");
 
@@ -95,7 +98,9 @@ async fn an_answer_is_given_again_only_to_those_who_want_it_so() {
         let chatted = answered(&chat(&gateway, said.clone()).send().await);
         assert_eq!(chatted["cache"]["hit"], hit, "{chatted}");
     }
-    for wrong in [json!({ "ttl_s": 60 }), json!({ "clear": true }), json!({ "responses": true, "ttl_s": 86_401 })] {
+    for wrong in
+        [json!({ "ttl_s": 60 }), json!({ "clear": true }), json!({ "responses": true, "ttl_s": 86_401 })]
+    {
         let answer = chat(&gateway, json!({ "message": "hello", "cache": wrong })).send().await;
         assert_eq!(code(&answer), "invalid_input", "{wrong}");
     }

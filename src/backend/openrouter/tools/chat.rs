@@ -8,14 +8,15 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Effect, Gives, Takes,
+    free::{Needs, free},
     media::{AttachmentIn, given, keep},
-    wishes::{CacheIn, ContextIn, Effort, ProviderIn, ResponseFormat, WebSearch},
+    wishes::{CacheIn, ContextIn, Effort, FormatKind, ProviderIn, ResponseFormat, WebSearch},
 };
 use crate::{
     backend::openrouter::{
         Task,
         ask::{Chosen, Used, Wishes},
-        context::of_message,
+        context::{of_message, of_text},
         form::{self, Form},
         history::{self, Fitting, Said, object},
         line::Turning,
@@ -23,7 +24,9 @@ use crate::{
         refused::Refused,
         turn::{Ended, Wanted},
     },
-    store::conversations::{ConversationId, MessageId, NewConversation, NewTurn, Place, Said as Kept},
+    store::conversations::{
+        Conversation, ConversationId, MessageId, NewConversation, NewTurn, Place, Said as Kept,
+    },
 };
 
 /// Text that is given at once; the rest is behind the link.
@@ -42,7 +45,7 @@ pub struct Chat {
     /// Models that are asked in this order if the first fails before it has said anything.
     #[schemars(length(max = 5))]
     pub fallback_models: Vec<String>,
-    /// auto: OpenRouter picks the model. free: only models that cost nothing.
+    /// auto: OpenRouter picks the model. free: only models that cost nothing, those that answer best here first.
     pub route: Option<Route>,
     /// The system prompt of the conversation, from this turn on.
     #[schemars(length(max = 100_000))]
@@ -271,16 +274,11 @@ impl Chat {
             return Err(Refused::input("this conversation is another's; fork it to go on with it"));
         }
         let usual = conversation.as_ref().and_then(|conversation| conversation.model.as_deref());
-        let named = match self.route {
-            Some(Route::Auto) => Some("openrouter/auto"),
-            Some(Route::Free) => Some("openrouter/free"),
-            Some(Route::Model) | None => self.model.as_deref().or(usual),
-        };
-        let chosen = task.choose(named).await?;
-        for model in &self.fallback_models {
-            task.choose(Some(model)).await?;
-        }
+        let (chosen, fallback_models) = self.models(task, usual).await?;
         let attached = given(task, &chosen, &self.attachments).await?;
+        let wishes = self.wishes(fallback_models);
+        let own: u64 = attached.iter().map(|one| one.checked.media.tokens).sum();
+        self.agree(task, (&chosen, &wishes), own, conversation.as_ref())?;
         let place = self.place(task, id, !attached.is_empty()).await?;
         let extras = match &place {
             Place::In(id) => history::extras(keep(task, *id, &attached).await?),
@@ -288,7 +286,6 @@ impl Chat {
         };
         let attached = attached.into_iter().map(|one| one.checked).collect();
         let message = said.map(|text| Said { text: text.to_owned(), attached });
-        let wishes = self.wishes(task);
         let tokens = message.as_ref().map_or(0, |said| of_message(&said.item().message));
         // Counted if this process dies. What else is sent is known, and looked at, later.
         let estimate = task.estimate(&chosen, task.uses(&chosen, tokens, &wishes), None);
@@ -340,7 +337,53 @@ impl Chat {
         }
     }
 
-    fn wishes(&self, task: &Task) -> Wishes {
+    /// The model that is asked, and those that are if it fails.
+    async fn models(&self, task: &Task, usual: Option<&str>) -> Result<(Chosen, Vec<String>), Refused> {
+        let named = match self.route {
+            Some(Route::Free) => {
+                let modalities: Vec<_> =
+                    self.attachments.iter().filter_map(|attached| attached.kind.needs()).collect();
+                let schema =
+                    self.response_format.as_ref().is_some_and(|format| format.kind == FormatKind::JsonSchema);
+                let named = self.model.iter().chain(&self.fallback_models);
+                return free(task, named, Needs { modalities: &modalities, schema }).await;
+            }
+            Some(Route::Auto) => Some("openrouter/auto"),
+            Some(Route::Model) | None => self.model.as_deref().or(usual),
+        };
+        let chosen = task.choose(named).await?;
+        for model in &self.fallback_models {
+            task.choose(Some(model)).await?;
+        }
+        let mut fallback_models = self.fallback_models.clone();
+        if fallback_models.is_empty() && self.model.is_none() {
+            fallback_models.clone_from(&task.work.settings.fallback_models);
+        }
+        Ok((chosen, fallback_models))
+    }
+
+    /// Does the caller agree to what this turn may cost? All of the conversation is counted, as much as can be read.
+    fn agree(
+        &self,
+        task: &Task,
+        (chosen, wishes): (&Chosen, &Wishes),
+        attached: u64,
+        conversation: Option<&Conversation>,
+    ) -> Result<(), Refused> {
+        if task.work.resolved.confirm_above.is_none() {
+            return Ok(());
+        }
+        let of = |text: Option<&str>| text.map_or(0, of_text);
+        let before = conversation.map_or(0, |before| u64::try_from(before.tokens).unwrap_or(0));
+        let system =
+            self.system_prompt.as_deref().or(conversation.and_then(|one| one.system_prompt.as_deref()));
+        let tokens = before + of(system) + of(self.message.as_deref()) + attached;
+        let tokens = task.work.lessons.of(&chosen.id).ratio.apply(tokens).min(history::window(task, chosen));
+        let estimate = task.estimate(chosen, task.uses(chosen, tokens, wishes), self.max_cost_usd)?;
+        task.agree(estimate, self.max_cost_usd)
+    }
+
+    fn wishes(&self, fallback_models: Vec<String>) -> Wishes {
         let mut extra = object([
             ("temperature", self.temperature.map(Value::from)),
             ("top_p", self.top_p.map(Value::from)),
@@ -350,10 +393,6 @@ impl Chat {
         ]);
         if let Some(search) = self.web_search.as_ref().filter(|search| search.enabled != Some(false)) {
             extra.insert("tools".into(), json!([search.tool()]));
-        }
-        let mut fallback_models = self.fallback_models.clone();
-        if fallback_models.is_empty() && self.model.is_none() {
-            fallback_models.clone_from(&task.work.settings.fallback_models);
         }
         Wishes {
             fallback_models,

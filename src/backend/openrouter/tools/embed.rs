@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 use super::{Effect, Gives, Takes};
 use crate::{
     backend::openrouter::{
-        catalog::Use,
         Task,
         ask::{Chosen, Used, kept},
+        catalog::Use,
         context::of_text,
         refused::Refused,
         upstream::Failure,

@@ -13,9 +13,9 @@ use super::{
 };
 use crate::{
     backend::openrouter::{
-        catalog::Use,
         Task,
         ask::{Used, kept},
+        catalog::Use,
         context::of_text,
         refused::Refused,
     },
@@ -121,6 +121,7 @@ impl Takes for GenerateImage {
         let (prompt_tokens, output_tokens) = (of_text(&self.prompt), 4096 * u64::from(n));
         let used = Use { prompt_tokens, output_tokens, ..Use::default() };
         let estimate = task.estimate(&chosen, used, self.max_cost_usd)?;
+        task.agree(estimate, self.max_cost_usd)?;
         let reservation = task.reserve(estimate).await?;
         let done = async {
             let _held = task.work.policy.enter(&task.who).await?;

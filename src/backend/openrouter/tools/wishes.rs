@@ -145,7 +145,9 @@ pub struct CacheIn {
 impl CacheIn {
     pub fn check(&self) -> Result<(), Refused> {
         if !self.responses && (self.clear || self.ttl_s.is_some()) {
-            return Err(Refused::input("cache.ttl_s and cache.clear are about cache.responses; say true there too"));
+            return Err(Refused::input(
+                "cache.ttl_s and cache.clear are about cache.responses; say true there too",
+            ));
         }
         match self.ttl_s {
             Some(ttl) if !(1..=86_400).contains(&ttl) => {
@@ -178,8 +180,8 @@ impl ResponseFormat {
         match (self.kind, &self.schema) {
             (FormatKind::JsonSchema, Some(schema)) => {
                 let schema = Schema::new(Value::Object(schema.clone()));
-                let schema =
-                    schema.map_err(|why| Refused::input(format!("response_format.schema is no good: {why}")))?;
+                let schema = schema
+                    .map_err(|why| Refused::input(format!("response_format.schema is no good: {why}")))?;
                 Ok(Form::Schema(Box::new(schema)))
             }
             (FormatKind::JsonSchema, None) => Err(Refused::input(

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{Reused, Reuse};
+use super::{Reuse, Reused};
 
 const WANTED: HeaderName = HeaderName::from_static("x-openrouter-cache");
 const TTL: HeaderName = HeaderName::from_static("x-openrouter-cache-ttl");
