@@ -66,7 +66,7 @@ fn migrations() -> Migrator {
         (7, "credentials", include_str!("migrations/0007_credentials.sql")),
         (8, "audit", include_str!("migrations/0008_audit.sql")),
         (9, "conversations", include_str!("migrations/0009_conversations.sql")),
-        (10, "learned", include_str!("migrations/0010_learned.sql")),
+        (10, "learned and paths", include_str!("migrations/0010_learned_and_paths.sql")),
     ];
     let numbered = LIST.into_iter().map(|(number, name, sql)| {
         let sql = SqlSafeStr::into_sql_str(sql);

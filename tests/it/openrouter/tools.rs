@@ -100,10 +100,7 @@ async fn what_is_wished_of_an_answer_reaches_the_model() {
     let found = answered(&chat(&gateway, search).send().await);
     assert!(found["citations"].as_array().is_some_and(|all| !all.is_empty()), "{found}");
     let free = answered(&chat(&gateway, json!({ "message": "for nothing", "route": "free" })).send().await);
-    assert_eq!(
-        (&free["model_requested"], &free["usage"]["cost_usd"]),
-        (&json!("openrouter/free"), &json!("0"))
-    );
+    assert_eq!(free["usage"]["cost_usd"], "0", "{free}");
 
     // Another model in the middle of a conversation hears what was said before.
     let begun = say(&gateway, None, "one").await;

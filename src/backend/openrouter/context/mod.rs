@@ -216,6 +216,11 @@ impl Conversation {
     }
 }
 
+/// The first turn that is sent of turns of these sizes, as far as sizes alone tell.
+pub fn begins(sizes: &[u64], fixed: u64, room: u64) -> usize {
+    if fixed > room { sizes.len() } else { cut(sizes, fixed, room) }
+}
+
 /// Where what is sent begins: as it was for the turn before, unless that does not fit any more. For
 /// that the whole conversation is gone through, as it was sent turn by turn.
 fn cut(sizes: &[u64], fixed: u64, room: u64) -> usize {

@@ -5,3 +5,6 @@ CREATE TABLE learned (
     content TEXT NOT NULL,
     PRIMARY KEY (backend, model)
 ) STRICT, WITHOUT ROWID;
+
+-- What leads to a message, and how much it is, without its text.
+CREATE INDEX message_path ON message (conversation, seq, parent, tokens, role);
