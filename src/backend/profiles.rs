@@ -21,6 +21,7 @@ use std::{
     time::Duration,
 };
 
+use foldhash::fast::RandomState;
 use futures_util::future::BoxFuture;
 use tokio::{sync::Notify, time::Instant};
 
@@ -94,7 +95,7 @@ struct Others {
 
 #[derive(Debug, Default)]
 struct Table {
-    connections: HashMap<Key, Vec<Connection>>,
+    connections: HashMap<Key, Vec<Connection>, RandomState>,
     last_number: u64,
     /// Connections that are not used any more, and have not quite ended.
     ending: usize,
