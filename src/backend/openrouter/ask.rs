@@ -259,6 +259,9 @@ impl Task {
             request.provider.insert("data_collection".into(), "deny".into());
         }
         request.extra.insert("user".into(), self.own.alias().into());
+        if let Some(trace) = &self.trace {
+            request.extra.insert("trace".into(), serde_json::json!({ "trace_id": trace }));
+        }
         if let Some(session) = session {
             request.extra.insert("session_id".into(), session.into());
         }

@@ -150,10 +150,15 @@ pub fn besides(
         "warnings": report.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "simulated": task.work.simulated,
     });
+    if let Some(attempt) = report.attempts.last().filter(|attempt| attempt.ok) {
+        let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let (first, total) = (attempt.first.map(millis), millis(attempt.total));
+        besides["timing"] = json!({ "first_token_ms": first, "total_ms": total });
+    }
     if let Some(reused) = &completion.reused {
         besides["cache"] = json!(reused);
     }
-    let citations: Vec<_> = completion.annotations.iter().filter_map(|one| one.get("url_citation")).collect();
+    let citations: Vec<_> = completion.citations().collect();
     if !citations.is_empty() {
         besides["citations"] = json!(citations);
     }

@@ -107,6 +107,8 @@ struct Task {
     /// Came over standard input, so that it may name files of this machine.
     pub is_local: bool,
     pub consent: Consent,
+    /// The trace it belongs to (W3C), if any.
+    pub trace: Option<String>,
     pub tell: Teller,
 }
 
@@ -228,10 +230,23 @@ impl Task {
             who: call.caller.name(),
             is_admin: scopes("usage:admin"),
             is_local: call.caller == Caller::Local,
+            trace: trace_of(call),
             consent: Consent::of(call.given.as_ref()),
             tell,
         }
     }
+}
+
+/// The id in a call's `traceparent`, however it came.
+fn trace_of(call: &Call) -> Option<String> {
+    const PARENT: &str = "traceparent";
+    let said = call.message.in_params("_meta").and_then(|meta| json::member(meta, PARENT));
+    let beside = call.trace.iter().flat_map(|trace| trace.missing_in(&call.message));
+    let beside = beside.filter(|(name, _)| *name == PARENT).map(|(_, value)| value.as_bytes());
+    let parent = json::string(said.or(beside.into_iter().next())?)?.into_owned();
+    let id = parent.split('-').nth(1)?;
+    let good = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    good.then(|| id.to_owned())
 }
 
 /// Whose conversations a caller has.

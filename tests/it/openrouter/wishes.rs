@@ -1,6 +1,7 @@
 //! What is wished of an answer, and whether it came so.
 
 use serde_json::{Value, json};
+use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
 
 use super::{Rig, answered, chat, code, refused};
 
@@ -125,4 +126,48 @@ async fn a_provider_that_wants_to_be_told_keeps_what_comes_again() {
     assert_eq!(turns(claude, "Be brief.", json!({ "prompt": true })).await, (true, true));
     assert_eq!(turns(claude, &long, json!({ "prompt": false })).await, (false, false));
     assert_eq!(turns("acme/atlas-70b", &long, json!({})).await, (false, true), "does it by itself");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trace_goes_on_to_the_model() {
+    let rig = Rig::new().await;
+    let gateway = rig.gateway("").await;
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let traced = json!({ "trace_id": "0af7651916cd43dd8448eb211c80319c" });
+    chat(&gateway, json!({ "message": "by a header" })).and("traceparent", parent).send().await.result();
+    let meta = json!({ "traceparent": parent });
+    let params = json!({ "name": super::CHAT, "arguments": { "message": "in the message" }, "_meta": meta });
+    gateway.modern("tools/call", params).send().await.result();
+    chat(&gateway, json!({ "message": "without" })).send().await.result();
+    let asked: Vec<_> = rig.asked().into_iter().map(|entry| entry.body["trace"].clone()).collect();
+    assert_eq!(asked, [traced.clone(), traced, Value::Null]);
+}
+
+/// A disk that is full, or a file that cannot be written: nothing is asked whose answer could not be kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_kept_is_not_asked() {
+    let rig = Rig::new().await;
+    let gateway = rig.gateway("").await;
+    let before = answered(&chat(&gateway, json!({ "message": "hello" })).send().await);
+    let options = SqliteConnectOptions::new().filename(rig.folder.path().join("a.db"));
+    let mut rows = SqliteConnection::connect_with(&options).await.unwrap();
+    let full = "CREATE TRIGGER full BEFORE INSERT ON message BEGIN SELECT RAISE(ABORT, 'disk is full'); END";
+    sqlx::raw_sql(full).execute(&mut rows).await.unwrap();
+    for id in [Value::Null, before["conversation_id"].clone()] {
+        let mut asked = json!({ "message": "more" });
+        if !id.is_null() {
+            asked["conversation_id"] = id;
+        }
+        let answer = chat(&gateway, asked).send().await;
+        assert_eq!(code(&answer), "storage_unavailable");
+        assert!(!answer.text().contains("full"), "why is for the log: {}", answer.text());
+        assert_eq!(refused(&answer)["retryable"], true);
+    }
+    assert_eq!(rig.asked().len(), 1, "no model was asked");
+    sqlx::raw_sql("DROP TRIGGER full").execute(&mut rows).await.unwrap();
+    answered(
+        &chat(&gateway, json!({ "message": "more", "conversation_id": before["conversation_id"] }))
+            .send()
+            .await,
+    );
 }

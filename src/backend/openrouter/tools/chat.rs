@@ -29,6 +29,8 @@ use crate::{
     },
 };
 
+/// What a message is beside its text, in tokens; rather more.
+const PER_MESSAGE: u64 = 8;
 /// Text that is given at once; the rest is behind the link.
 pub const INLINE: usize = 32 << 10;
 
@@ -143,7 +145,7 @@ pub struct Chatted {
     pub format_error: Option<String>,
     /// This result was given before; nothing was asked or charged again.
     pub replayed: bool,
-    /// `context`, `cache`, `citations`, `tool_calls`, `continuations`, `warnings`.
+    /// `context`, `timing`, `cache`, `citations`, `tool_calls`, `continuations`, `warnings`.
     #[serde(flatten)]
     pub besides: Map<String, Value>,
 }
@@ -374,10 +376,11 @@ impl Chat {
             return Ok(());
         }
         let of = |text: Option<&str>| text.map_or(0, of_text);
-        let before = conversation.map_or(0, |before| u64::try_from(before.tokens).unwrap_or(0));
+        let of_one = |one: &Conversation| u64::try_from(one.tokens).unwrap_or(0) + one.messages * PER_MESSAGE;
+        let before = conversation.map_or(PER_MESSAGE, of_one);
         let system =
             self.system_prompt.as_deref().or(conversation.and_then(|one| one.system_prompt.as_deref()));
-        let tokens = before + of(system) + of(self.message.as_deref()) + attached;
+        let tokens = before + of(system) + of(self.message.as_deref()) + attached + 4 * PER_MESSAGE;
         let tokens = task.work.lessons.of(&chosen.id).ratio.apply(tokens).min(history::window(task, chosen));
         let estimate = task.estimate(chosen, task.uses(chosen, tokens, wishes), self.max_cost_usd)?;
         task.agree(estimate, self.max_cost_usd)

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Effect, Gives, Takes,
-    wishes::{CacheIn, Effort, ProviderIn, ResponseFormat},
+    wishes::{CacheIn, Effort, ProviderIn, ResponseFormat, WebSearch},
 };
 use crate::backend::openrouter::{
     Task,
@@ -61,6 +61,9 @@ pub struct Complete {
     /// The form of the answer: text, any JSON, or JSON of a schema.
     #[serde(default)]
     response_format: Option<ResponseFormat>,
+    /// Has the model search the web.
+    #[serde(default)]
+    web_search: Option<WebSearch>,
     /// How much the model thinks before it answers.
     #[serde(default)]
     reasoning_effort: Option<Effort>,
@@ -84,6 +87,9 @@ pub struct Completed {
     /// Why the answer is not of the form that was asked for; then there is no parsed.
     #[serde(skip_serializing_if = "Option::is_none")]
     format_error: Option<String>,
+    /// Where on the web it is from.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    citations: Vec<Value>,
     /// Calls of functions, as OpenAI writes them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tool_calls: Vec<Value>,
@@ -143,12 +149,15 @@ impl Takes for Complete {
             "auto" | "none" | "required" => Value::from(choice),
             name => json!({ "type": "function", "function": { "name": name } }),
         });
+        let search = self.web_search.as_ref().filter(|search| search.enabled != Some(false));
+        let tools: Vec<Value> =
+            self.tools.into_iter().map(Value::Object).chain(search.map(WebSearch::tool)).collect();
         let extra = object([
             ("temperature", self.temperature.map(Value::from)),
             ("top_p", self.top_p.map(Value::from)),
             ("seed", self.seed.map(Value::from)),
             ("stop", (!self.stop.is_empty()).then(|| json!(self.stop))),
-            ("tools", (!self.tools.is_empty()).then(|| json!(self.tools))),
+            ("tools", (!tools.is_empty()).then(|| tools.into())),
             ("tool_choice", tool_choice),
             ("reasoning", self.reasoning_effort.map(|effort| json!({ "effort": effort }))),
         ]);
@@ -171,6 +180,7 @@ impl Takes for Complete {
         };
         let (answer, usage) = task.ask(Self::NAME, (&chosen, messages), &wishes, None, &mut sink).await?;
         let completion = answer.completion;
+        let citations = completion.citations().cloned().collect();
         let calls_only = completion.text.is_empty() && !completion.tool_calls.is_empty();
         let read = if calls_only { None } else { form.read(&completion.text) };
         let (parsed, format_error) = form::told(read);
@@ -178,6 +188,7 @@ impl Takes for Complete {
             text: completion.text,
             parsed,
             format_error,
+            citations,
             tool_calls: completion.tool_calls.iter().map(|call| json!(call)).collect(),
             finish_reason: completion.finish_reason,
             model_used: completion.model.unwrap_or(answer.report.model),
