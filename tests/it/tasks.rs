@@ -28,7 +28,7 @@ pub fn of_task(gateway: &Gateway, method: &str, id: &str) -> Post {
 }
 
 /// The task when its status is one of these.
-async fn until_status(gateway: &Gateway, id: &str, wanted: &[&str]) -> Value {
+pub async fn until_status(gateway: &Gateway, id: &str, wanted: &[&str]) -> Value {
     for _ in 0..500 {
         let task = of_task(gateway, "tasks/get", id).send().await.result();
         if wanted.contains(&task["status"].as_str().unwrap()) {
