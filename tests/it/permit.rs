@@ -15,7 +15,11 @@ use waystation::config::{Config, Environment};
 
 use crate::{
     fake::{Era, Fake, tool},
-    support::{Gateway, LEGACY, MODERN, battery::Battery, names_of},
+    support::{
+        Gateway, LEGACY, MODERN,
+        battery::{Battery, is_weakened},
+        names_of,
+    },
 };
 use client::{AUDIENCE, Client, Issuer, TRANSPORTS, Transport, with};
 
@@ -474,7 +478,7 @@ async fn a_rule_that_is_gone_allows_nothing_from_the_next_request_on() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a battery, which tests/run runs by itself"]
 async fn t02_revoked_ten_thousand_times() {
-    revoked("T02 revoked", 250).await;
+    revoked("T02 revoked", if is_weakened() { 25 } else { 250 }).await;
 }
 
 /// Forty requests at once after each reload, of sessions that were opened before and of all kinds.
@@ -608,7 +612,7 @@ async fn t02_random_policies_list_what_can_be_called() {
     );
     let policies = proptest::collection::vec(one, 1..5);
     let (mut pairs, mut allowed, mut wrong) = (0, 0, Vec::new());
-    for _ in 0..200 {
+    for _ in 0..if is_weakened() { 50 } else { 200 } {
         let policy = policies.new_tree(&mut runner).unwrap().current();
         let rules = policy.iter().map(|(group, allow, deny, reads)| {
             let only = if *reads { "only = \"read-only\"\n" } else { "" };
