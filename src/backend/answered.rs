@@ -1,16 +1,11 @@
 //! What has an HTTP server answered, and is it what was asked for?
 
-use bytes::{Bytes, BytesMut};
-use http::{
-    HeaderValue, Response,
-    header::{CONTENT_ENCODING, CONTENT_TYPE},
-};
-use http_body::Body as _;
-use http_body_util::BodyExt as _;
+use bytes::Bytes;
 
 use super::{
     http::REPLY_LIMIT,
-    pool::Answer,
+    http1::Head,
+    pool::{Body, Fault},
     transport::{Kind, Trouble},
 };
 use crate::wire::{
@@ -25,21 +20,16 @@ pub enum Content {
     Other(String),
 }
 
-pub fn kind_of(response: &Response<Answer>) -> Content {
-    let headers = response.headers();
-    if headers.get(CONTENT_TYPE).is_some_and(|kind| kind == "application/json")
-        && !headers.contains_key(CONTENT_ENCODING)
-    {
+pub fn kind_of(head: &Head) -> Content {
+    let (kind, encoding) = (head.content_type(), head.content_encoding());
+    if kind == b"application/json" && encoding.is_empty() {
         return Content::Json; // As most servers write it.
     }
     let short = |text: &[u8]| String::from_utf8_lossy(text).chars().take(60).collect::<String>();
-    let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     let kind = kind.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
-    if let Some(encoding) = headers.get(CONTENT_ENCODING)
-        && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
-    {
+    if !encoding.is_empty() && !encoding.eq_ignore_ascii_case(b"identity") {
         // We ask for none, so what says that it is encoded cannot be read.
-        return Content::Other(format!("{} in the encoding {}", short(kind), short(encoding.as_bytes())));
+        return Content::Other(format!("{} in the encoding {}", short(kind), short(encoding)));
     }
     if kind.eq_ignore_ascii_case(b"application/json") {
         Content::Json
@@ -50,31 +40,19 @@ pub fn kind_of(response: &Response<Answer>) -> Content {
     }
 }
 
-/// A whole body. Most come in one piece, which then is not copied.
-pub async fn read(mut body: Answer) -> Result<Bytes, Trouble> {
-    let cut_off = |_| Trouble::new(Kind::Lost, "the answer was cut off");
-    let mut first = Bytes::new();
-    let mut all = BytesMut::new();
-    while !body.is_end_stream()
-        && let Some(frame) = body.frame().await
-    {
-        let Ok(data) = frame.map_err(cut_off)?.into_data() else { continue };
-        if first.len() + all.len() + data.len() > REPLY_LIMIT {
-            return Err(Trouble::new(Kind::Rubbish, format!("the answer is over {} MiB", REPLY_LIMIT >> 20)));
-        }
-        if first.is_empty() && all.is_empty() {
-            first = data;
-        } else {
-            if all.is_empty() {
-                all.reserve(
-                    body.size_hint().lower().min(REPLY_LIMIT as u64) as usize + first.len() + data.len(),
-                );
-                all.extend_from_slice(&std::mem::take(&mut first));
-            }
-            all.extend_from_slice(&data);
-        }
-    }
-    Ok(if all.is_empty() { first } else { all.freeze() })
+/// A whole body.
+pub async fn read(body: Body) -> Result<Bytes, Trouble> {
+    let text = body.whole(REPLY_LIMIT).await.map_err(|fault| cut_off(&fault))?;
+    text.ok_or_else(|| Trouble::new(Kind::Rubbish, format!("the answer is over {} MiB", REPLY_LIMIT >> 20)))
+}
+
+/// Why the rest of an answer cannot be had.
+pub fn cut_off(fault: &Fault) -> Trouble {
+    let why = match fault {
+        Fault::Broken => "the answer was cut off".to_owned(),
+        Fault::Malformed(what) => format!("the answer was cut off: {what}"),
+    };
+    Trouble::new(Kind::Lost, why)
 }
 
 pub fn parse(text: Bytes) -> Result<Message, Trouble> {

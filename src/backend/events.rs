@@ -11,10 +11,9 @@ use futures_util::{
     future::BoxFuture,
     stream::{self, BoxStream},
 };
-use http::Response;
-use http_body_util::BodyExt as _;
 
 use super::{
+    answered::cut_off,
     http::REPLY_LIMIT,
     pool::Answer,
     transport::{Incoming, Kind, Trouble},
@@ -37,20 +36,11 @@ pub type Events = BoxStream<'static, Result<Event, Trouble>>;
 pub type Again = Box<dyn Fn(String) -> BoxFuture<'static, Result<Events, Trouble>> + Send + Sync>;
 
 /// The events of a body. The connection is of use again when the body has ended.
-pub fn of(response: Response<Answer>) -> Events {
-    let start = (Some(response.into_body()), Decoder::new(REPLY_LIMIT));
+pub fn of(answer: Answer) -> Events {
+    let start = (Some(answer.body), Decoder::new(REPLY_LIMIT));
     let pieces = stream::unfold(start, |(mut body, mut decoder)| async {
-        let data = loop {
-            match body.as_mut()?.frame().await {
-                None => return None,
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => break Ok(data),
-                    Err(_) => continue,
-                },
-                Some(Err(_)) => break Err(Trouble::new(Kind::Lost, "the answer was cut off")),
-            }
-        };
-        let events = data.and_then(|data| {
+        let piece = body.as_mut()?.piece().await.map_err(|fault| cut_off(&fault)).transpose()?;
+        let events = piece.and_then(|data| {
             decoder
                 .push(&data)
                 .map_err(|why| Trouble::new(Kind::Rubbish, format!("sent an event stream: {why}")))

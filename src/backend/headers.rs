@@ -10,21 +10,6 @@ pub const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 pub const METHOD: HeaderName = HeaderName::from_static("mcp-method");
 pub const NAME: HeaderName = HeaderName::from_static("mcp-name");
 
-/// What a request of the modern era repeats in headers: revision, method and name, if there is a
-/// place for each.
-pub fn essentials(headers: &mut HeaderMap) -> Option<[&mut HeaderValue; 3]> {
-    let (mut version, mut method, mut name) = (None, None, None);
-    for (key, value) in headers {
-        match key.as_str() {
-            "mcp-protocol-version" => version = Some(value),
-            "mcp-method" => method = Some(value),
-            "mcp-name" => name = Some(value),
-            _ => {}
-        }
-    }
-    Some([version?, method?, name?])
-}
-
 /// The headers of a configured backend, from name and value.
 pub fn configured<'a>(entries: impl Iterator<Item = (&'a str, &'a str)>) -> Result<HeaderMap, String> {
     let ours = [CONTENT_LENGTH, HOST, CONTENT_TYPE, ACCEPT, SESSION, VERSION, METHOD, NAME];

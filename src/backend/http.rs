@@ -14,10 +14,9 @@ use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture};
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method as Verb, Request, Response, StatusCode, Uri,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, WWW_AUTHENTICATE},
+    HeaderMap, HeaderName, HeaderValue, Method as Verb, StatusCode, Uri,
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, WWW_AUTHENTICATE},
 };
-use http_body_util::Full;
 use tokio::task::AbortHandle;
 
 use super::{
@@ -25,7 +24,8 @@ use super::{
     apart::Apart,
     credential::{Credential, Refusal},
     events::{self, Again},
-    headers::{METHOD, NAME, SESSION, VERSION, essentials},
+    headers::{METHOD, NAME, SESSION, VERSION},
+    http1::Request,
     mux::Habit,
     pool::{Answer, Pool},
     transport::{Agreed, Connect, Inbox, Incoming, Kind, Outgoing, Transport, Trouble},
@@ -68,13 +68,11 @@ impl Http {
         let path = path.parse().map_err(|why| format!("{path:?} is no path: {why}"))?;
         let host = url.authority().ok_or("the address has no host")?;
         let host = HeaderValue::from_str(host.as_str()).map_err(|why| why.to_string())?;
-        let mut headers = HeaderMap::with_capacity(16);
+        let mut headers = HeaderMap::new();
         headers.insert(HOST, host);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
         headers.extend(configured);
-        // Replacing it for each request is cheaper than adding it.
-        headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         Ok(Self { pool: Pool::new(url)?, path, headers, credential: None, habit: Habit::default() })
     }
 
@@ -89,7 +87,7 @@ impl Connect for Http {
         let session = Session {
             pool: self.pool.clone(),
             path: self.path.clone(),
-            base: self.headers.clone(),
+            base: Heads::new(&self.path, self.headers.clone()),
             edition: self.credential.as_ref().map_or(0, |credential| credential.edition()),
             credential: self.credential.clone(),
             agreed: ArcSwapOption::empty(),
@@ -116,14 +114,13 @@ struct Streamable(Arc<Session>);
 struct Session {
     pool: Pool,
     path: Uri,
-    /// The headers of every request.
-    base: HeaderMap,
+    /// What every request says.
+    base: Heads,
     credential: Option<Arc<dyn Credential>>,
     /// Of the credential, when the session was begun.
     edition: u64,
-    /// The same with the session's, once the handshake is done; with a modern server the same
-    /// with room for what each request repeats in headers.
-    agreed: ArcSwapOption<HeaderMap>,
+    /// The same with what is the session's, once the handshake is done.
+    agreed: ArcSwapOption<Heads>,
     /// The session's id, from the answer to `initialize`.
     opened: OnceLock<HeaderValue>,
     lost: OnceLock<Trouble>,
@@ -149,53 +146,50 @@ impl Drop for Session {
     }
 }
 
+/// The headers that all requests have, and the head of a POST that is made of them.
+struct Heads {
+    headers: HeaderMap,
+    post: Request,
+}
+
+impl Heads {
+    fn new(path: &Uri, headers: HeaderMap) -> Self {
+        Self { post: Request::new(&Verb::POST, path, &headers), headers }
+    }
+}
+
 impl Session {
     fn headers(&self) -> HeaderMap {
-        self.agreed.load().as_deref().unwrap_or(&self.base).clone()
+        self.agreed.load().as_deref().unwrap_or(&self.base).headers.clone()
     }
 
-    fn post(&self, mut headers: HeaderMap, text: Bytes) -> Request<Full<Bytes>> {
-        if text.is_empty() {
-            headers.remove(CONTENT_LENGTH);
-        } else if let Some(length) = headers.get_mut(CONTENT_LENGTH) {
-            *length = text.len().into();
-        }
-        let mut request = Request::new(Full::new(text));
-        *request.method_mut() = Verb::POST;
-        *request.uri_mut() = self.path.clone();
-        *request.headers_mut() = headers;
-        request
+    fn post(&self, text: Bytes) -> Request {
+        self.agreed.load().as_deref().unwrap_or(&self.base).post.with(text)
     }
 
-    fn headers_for(&self, outgoing: &Outgoing) -> HeaderMap {
-        let mut headers = self.headers();
+    fn posting(&self, outgoing: &mut Outgoing) -> Request {
+        let mut request = self.post(std::mem::take(&mut outgoing.text));
         let Some(revision) = outgoing.revision.filter(|revision| revision.era() == Era::Modern) else {
-            return headers;
+            return request;
         };
-        let (version, method) = (revision.name(), outgoing.method.name());
-        let (version, method) = (HeaderValue::from_static(version), HeaderValue::from_static(method));
+        if self.agreed.load().is_none() {
+            request.add(VERSION.as_str(), &HeaderValue::from_static(revision.name()));
+        }
+        request.add(METHOD.as_str(), &HeaderValue::from_static(outgoing.method.name()));
         let name = outgoing.target.as_deref().map(header::encode);
-        let name = name.and_then(|name| HeaderValue::from_str(&name).ok());
-        if let (Some([old_version, old_method, old_name]), Some(name)) = (essentials(&mut headers), &name) {
-            (*old_version, *old_method, *old_name) = (version, method, name.clone());
-        } else {
-            headers.insert(VERSION, version);
-            headers.insert(METHOD, method);
-            match name {
-                Some(name) => headers.insert(NAME, name),
-                None => headers.remove(NAME),
-            };
+        if let Some(name) = name.and_then(|name| HeaderValue::from_str(&name).ok()) {
+            request.add(NAME.as_str(), &name);
         }
         for (name, value) in &outgoing.mirrored {
             let name = HeaderName::try_from(format!("mcp-param-{name}"));
             if let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(&header::encode(value))) {
-                headers.insert(name, value);
+                request.add(name.as_str(), &value);
             }
         }
-        headers
+        request
     }
 
-    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Answer>, Trouble> {
+    async fn send(&self, request: Request) -> Result<Answer, Trouble> {
         match &self.credential {
             None => self.pool.send(request).await,
             Some(credential) => Box::pin(self.send_proving(&**credential, request)).await,
@@ -203,29 +197,25 @@ impl Session {
     }
 
     /// Sends a request with its proof; once more if that was not taken and there is another by then.
-    async fn send_proving(
-        &self,
-        credential: &dyn Credential,
-        request: Request<Full<Bytes>>,
-    ) -> Result<Response<Answer>, Trouble> {
+    async fn send_proving(&self, credential: &dyn Credential, request: Request) -> Result<Answer, Trouble> {
         let mut again = false;
         loop {
             let mut attempt = request.clone();
             let sent = credential.proof().await?;
             if let Some(proof) = &sent {
-                attempt.headers_mut().insert(AUTHORIZATION, proof.clone());
+                attempt.add(AUTHORIZATION.as_str(), proof);
             }
-            let response = self.pool.send(attempt).await?;
-            let status = response.status().as_u16();
+            let answer = self.pool.send(attempt).await?;
+            let status = answer.status().as_u16();
             if !matches!(status, 401 | 403) {
-                return Ok(response);
+                return Ok(answer);
             }
-            let challenges = response.headers().get_all(WWW_AUTHENTICATE).iter();
-            let mut challenges = challenges.filter_map(|challenge| challenge.to_str().ok());
+            let challenges = answer.head.values(WWW_AUTHENTICATE.as_str());
+            let mut challenges = challenges.iter().filter_map(|challenge| challenge.to_str().ok());
             let bearer =
                 |challenge: &&str| challenge.get(..6).is_some_and(|s| s.eq_ignore_ascii_case("bearer"));
             let challenge = challenges.find(bearer).map(str::to_owned);
-            drop(response);
+            drop(answer);
             credential.refused(&Refusal { status, sent, challenge, again }).await?;
             again = true;
         }
@@ -237,18 +227,17 @@ impl Session {
         Box::pin(apart.exchange(id, Arc::clone(&self).answer(outgoing))).await
     }
 
-    async fn answer(self: Arc<Self>, outgoing: Outgoing) -> Result<Incoming, Trouble> {
-        let request = self.post(self.headers_for(&outgoing), outgoing.text);
-        let response = self.send(request).await?;
-        weaken::show(|| format!("{:?}", response.headers()));
+    async fn answer(self: Arc<Self>, mut outgoing: Outgoing) -> Result<Incoming, Trouble> {
+        let answer = self.send(self.posting(&mut outgoing)).await?;
+        weaken::show(|| format!("{:?}", answer.head));
         if outgoing.method == Method::Initialize
-            && let Some(id) = response.headers().get(&SESSION)
+            && let Some(id) = answer.header(SESSION.as_str())
         {
-            self.opened.get_or_init(|| id.clone());
+            self.opened.get_or_init(|| id);
         }
-        match (response.status(), kind_of(&response)) {
+        match (answer.status(), kind_of(&answer.head)) {
             (StatusCode::OK, Content::Json) => {
-                let message = parse(read(response.into_body()).await?)?;
+                let message = parse(read(answer.body).await?)?;
                 belongs(message, outgoing.id).map(Incoming::Whole)
             }
             (StatusCode::OK, Content::Events) => {
@@ -257,27 +246,25 @@ impl Session {
                     response if response.kind() == message::Kind::Response => belongs(response, outgoing.id),
                     aside => Ok(aside),
                 };
-                Box::pin(events::first_of(events::messages(events::of(response), again, read))).await
+                Box::pin(events::first_of(events::messages(events::of(answer), again, read))).await
             }
             (StatusCode::OK, Content::Other(kind)) => {
                 let why = format!("answered with {kind}, which is neither JSON nor an event stream");
                 Err(Trouble::new(Kind::Rubbish, why))
             }
-            (status, content) => Box::pin(self.refused(status, content, response, outgoing.id)).await,
+            (status, content) => Box::pin(self.refused(status, content, answer, outgoing.id)).await,
         }
     }
 
     /// A request for the session's own stream, or for what follows an event of any.
-    fn get(&self, after: Option<&str>) -> Request<Full<Bytes>> {
+    fn get(&self, after: Option<&str>) -> Request {
         let mut headers = self.headers();
         headers.remove(CONTENT_TYPE);
         headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
         if let Some(id) = after.and_then(|id| HeaderValue::from_str(id).ok()) {
             headers.insert(HeaderName::from_static("last-event-id"), id);
         }
-        let mut request = self.post(headers, Bytes::new());
-        *request.method_mut() = Verb::GET;
-        request
+        Request::new(&Verb::GET, &self.path, &headers)
     }
 
     /// Goes on with a stream that ended too early.
@@ -287,9 +274,9 @@ impl Session {
             let session = session.upgrade();
             Box::pin(async move {
                 let session = session.ok_or_else(|| Trouble::new(Kind::Lost, "the connection was closed"))?;
-                let response = session.send(session.get(Some(&last))).await?;
-                match (response.status(), kind_of(&response)) {
-                    (StatusCode::OK, Content::Events) => Ok(events::of(response)),
+                let answer = session.send(session.get(Some(&last))).await?;
+                match (answer.status(), kind_of(&answer.head)) {
+                    (StatusCode::OK, Content::Events) => Ok(events::of(answer)),
                     (status, _) => Err(Trouble::new(Kind::Status(status.as_u16()), "the stream is gone")),
                 }
             })
@@ -301,11 +288,11 @@ impl Session {
         &self,
         status: StatusCode,
         content: Content,
-        response: Response<Answer>,
+        answer: Answer,
         id: u64,
     ) -> Result<Incoming, Trouble> {
         if weaken::is("traffic-shown") {
-            let why = format!("refused: {:?}", read(response.into_body()).await);
+            let why = format!("refused: {:?}", read(answer.body).await);
             return Err(Trouble::new(Kind::Status(status.as_u16()), why));
         }
         if status == StatusCode::NOT_FOUND && self.opened.get().is_some() {
@@ -315,14 +302,14 @@ impl Session {
         }
         if matches!(status.as_u16(), 400 | 404 | 405 | 406 | 415 | 422)
             && matches!(content, Content::Json)
-            && let Ok(message) = parse(read(response.into_body()).await?)
+            && let Ok(message) = parse(read(answer.body).await?)
             && let Ok(message) = belongs(message, id)
         {
             return Ok(Incoming::Whole(message));
         }
         let meaning = status.canonical_reason().unwrap_or_default();
         let hint = match status {
-            StatusCode::UNAUTHORIZED if self.base.contains_key(AUTHORIZATION) => {
+            StatusCode::UNAUTHORIZED if self.base.headers.contains_key(AUTHORIZATION) => {
                 ": it does not take the credential that the gateway has for it; see its `headers`"
             }
             StatusCode::UNAUTHORIZED => {
@@ -335,12 +322,9 @@ impl Session {
     }
 
     async fn tell(self: Arc<Self>, text: Bytes) -> Result<(), Trouble> {
-        let mut headers = self.headers();
-        headers.remove(METHOD);
-        headers.remove(NAME);
-        let response = self.send(self.post(headers, text)).await?;
-        let status = response.status();
-        if read(response.into_body()).await.is_ok() && status.is_success() {
+        let answer = self.send(self.post(text)).await?;
+        let status = answer.status();
+        if read(answer.body).await.is_ok() && status.is_success() {
             return Ok(());
         }
         Err(Trouble::new(Kind::Status(status.as_u16()), format!("answered HTTP {}", status.as_u16())))
@@ -351,10 +335,9 @@ impl Session {
         if self.opened.get().is_none() || self.lost.get().is_some() {
             return;
         }
-        let mut request = self.post(self.headers(), Bytes::new());
-        *request.method_mut() = Verb::DELETE;
-        if let Ok(response) = self.send(request).await {
-            let _ = read(response.into_body()).await;
+        let request = Request::new(&Verb::DELETE, &self.path, &self.headers());
+        if let Ok(answer) = self.send(request).await {
+            let _ = read(answer.body).await;
         }
     }
 }
@@ -369,19 +352,16 @@ impl Transport for Streamable {
     }
 
     fn settled(&self, agreed: &Agreed) {
-        let mut headers = self.0.base.clone();
+        let mut headers = self.0.base.headers.clone();
         headers.insert(VERSION, HeaderValue::from_static(agreed.revision.name()));
-        if agreed.revision.era() == Era::Modern {
-            // Replacing them for each request is cheaper than adding them.
-            headers.insert(METHOD, HeaderValue::from_static(""));
-            headers.insert(NAME, HeaderValue::from_static(""));
-            self.0.agreed.store(Some(Arc::new(headers)));
-            return;
-        }
-        if let Some(id) = self.0.opened.get() {
+        let modern = agreed.revision.era() == Era::Modern;
+        if let Some(id) = self.0.opened.get().filter(|_| !modern) {
             headers.insert(SESSION, id.clone());
         }
-        self.0.agreed.store(Some(Arc::new(headers)));
+        self.0.agreed.store(Some(Arc::new(Heads::new(&self.0.path, headers))));
+        if modern {
+            return;
+        }
         if agreed.may_ask {
             self.0.apart.get_or_init(|| Apart::new(Arc::clone(&self.0.inbox), self.0.habit.clone()));
         }
@@ -431,11 +411,11 @@ async fn follow(session: Weak<Session>) {
             apart.opened();
         }
         match answer {
-            Ok(response) if response.status().is_success() => {
-                if !matches!(kind_of(&response), Content::Events) {
+            Ok(answer) if answer.status().is_success() => {
+                if !matches!(kind_of(&answer.head), Content::Events) {
                     return;
                 }
-                let mut events = events::of(response);
+                let mut events = events::of(answer);
                 let inbox = Arc::clone(&open.inbox);
                 let mux = open.apart.get().map(|apart| Arc::clone(&apart.mux));
                 drop(open);
@@ -450,7 +430,7 @@ async fn follow(session: Weak<Session>) {
                     }
                 }
             }
-            Ok(response) if response.status().is_client_error() => return,
+            Ok(answer) if answer.status().is_client_error() => return,
             Err(Trouble { kind: Kind::Consent | Kind::Status(_), .. }) => return,
             Ok(_) | Err(_) => {}
         }

@@ -32,6 +32,7 @@ pub mod guardian; //  the end of child processes when the gateway is killed
 mod handshake; //     which era a server speaks, and what it offers
 mod headers; //       headers that a configuration may set
 mod http; //          Streamable HTTP
+mod http1; //         one exchange, byte by byte
 mod mirror; //        arguments that stand in headers too
 mod mux; //           one stream, many requests
 pub mod openrouter; // models, over OpenRouter

@@ -1,35 +1,37 @@
 //! Which open connection does a request to an HTTP backend take?
 //!
-//! hyper's own client connection and a list of idle ones: a request costs no lock but that of
-//! the list, and no task of its own. Whoever waits for an answer moves the bytes of its
-//! connection; an idle connection is moved by nobody. One that is given up in the middle of an
-//! answer is closed at once, which is how a server of the modern era learns of a cancellation.
+//! A list of idle ones: a request costs no lock but that of the list, and no task of its own. Whoever
+//! waits for an answer reads it; an idle connection is read by nobody. One that is given up in the
+//! middle of an answer is closed at once, which is how a server of the modern era learns of a
+//! cancellation.
+//!
+//! This is not hyper's client, though the grammar is hyper's (httparse): that one reads and writes in
+//! a task of its own and makes a map of all headers, which costs a fifth of a whole call
+//! (docs/performance.md).
 
 use std::{
-    future::{Future, poll_fn},
-    pin::{Pin, pin},
+    io::{self, IoSlice},
+    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, Weak,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll, Wake, Waker},
+    task::{Context, Waker},
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use futures_util::task::AtomicWaker;
-use http::{Request, Response, Uri};
-use http_body::{Body, Frame, SizeHint};
-use http_body_util::Full;
-use hyper::{body::Incoming, client::conn::http1};
-use hyper_util::rt::TokioIo;
+use bytes::{Buf, Bytes, BytesMut, buf::Chain};
+use http::{HeaderValue, StatusCode, Uri};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf},
     net::TcpStream,
 };
-use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
+use tokio_rustls::{TlsConnector, client::TlsStream, rustls::pki_types::ServerName};
 
-use super::transport::{Kind, Trouble};
+use super::{
+    http1::{self, Head, Left, Malformed, Request},
+    transport::{Kind, Trouble},
+};
 use crate::weaken;
 
 /// Node closes idle connections after five seconds; a request must not meet that moment.
@@ -37,6 +39,11 @@ const IDLE: Duration = Duration::from_secs(4);
 /// Idle connections kept; more are closed after use.
 const MOST_IDLE: usize = 256;
 const CONNECT: Duration = Duration::from_secs(5);
+/// How much room there is to read into at least, and how much is made where there is less.
+const ROOM: usize = 2 << 10;
+const BUFFER: usize = 8 << 10;
+/// The most room that is made because a length was announced, before anything of it has come.
+const ANNOUNCED: usize = 1 << 20;
 
 /// The connections to one server.
 #[derive(Clone)]
@@ -66,36 +73,32 @@ impl Pool {
 
     /// Sends a request and waits for the head of its answer. A connection that turns out to
     /// be closed before it took the request is replaced once.
-    pub async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Answer>, Trouble> {
-        let mut request = request;
-        weaken::show(|| {
-            let headers: Vec<_> = request.headers().values().map(|value| value.as_bytes()).collect();
-            format!("{} {}", request.uri(), String::from_utf8_lossy(&headers.concat()))
-        });
-        loop {
-            let (mut connection, fresh) = match self.idle.take() {
-                Some(connection) => (connection, false),
-                None => (Box::pin(self.connect()).await?, true), // Rare and large.
-            };
-            let Connection { sender, driver, bell, waker } = &mut *connection;
-            let mut response = pin!(sender.try_send_request(request));
-            bell.rung.store(true, Ordering::Release);
-            let sent = poll_fn(|context| {
-                drive(driver, bell, waker, context, |context| response.as_mut().poll(context))
-            });
-            match sent.await {
-                Ok(response) => {
-                    let (connection, idle) = (Some(connection), Arc::clone(&self.idle));
-                    return Ok(response.map(|body| Answer { body, ended: false, connection, idle }));
-                }
-                Err(mut failed) => match failed.take_message() {
-                    Some(unsent) if !fresh => request = unsent,
-                    Some(_) => return Err(Trouble::new(Kind::NotSent, "the connection was closed at once")),
-                    None => {
-                        return Err(Trouble::new(Kind::Lost, "the connection broke before the answer came"));
-                    }
-                },
+    pub async fn send(&self, request: Request) -> Result<Answer, Trouble> {
+        let (first, rest) = request.into_bytes();
+        weaken::show(|| String::from_utf8_lossy(&first).into_owned());
+        let idle = self.idle.take();
+        let fresh = idle.is_none();
+        let mut connection = match idle {
+            Some(connection) => connection,
+            None => Box::pin(self.connect()).await?, // Rare and large.
+        };
+        let mut sent = connection.stream.write(&first, &rest).await;
+        if sent.is_err_and(|sent| sent == 0) {
+            if fresh {
+                return Err(Trouble::new(Kind::NotSent, "the connection was closed at once"));
             }
+            connection = Box::pin(self.connect()).await?;
+            sent = connection.stream.write(&first, &rest).await;
+        }
+        // A server may answer before it has taken all, and close.
+        match connection.head().await {
+            Ok((head, left, reusable)) => {
+                let reusable = reusable && sent.is_ok();
+                let (connection, idle) = (Some(connection), Arc::clone(&self.idle));
+                Ok(Answer { head, body: Body { left, reusable, connection, idle } })
+            }
+            Err(_) if sent == Err(0) => Err(Trouble::new(Kind::NotSent, "the connection was closed at once")),
+            Err(fault) => Err(Trouble::new(Kind::Lost, format!("{fault} before the answer came"))),
         }
     }
 
@@ -106,33 +109,25 @@ impl Pool {
         let tcp = tcp.map_err(|_| not_sent("no connection within 5 s"))?;
         let tcp = tcp.map_err(|why| not_sent(&format!("no connection: {}", plain(&why))))?;
         tcp.set_nodelay(true).ok();
-        let Some((connector, name)) = &self.tls else { return handshake(tcp).await };
-        let stream = tokio::time::timeout(CONNECT, connector.connect(name.clone(), tcp)).await;
-        let stream = stream.map_err(|_| not_sent("no TLS handshake within 5 s"))?;
-        handshake(stream.map_err(|why| not_sent(&format!("no TLS connection: {why}")))?).await
+        let stream = match &self.tls {
+            None => Stream::Plain(tcp),
+            Some((connector, name)) => {
+                let stream = tokio::time::timeout(CONNECT, connector.connect(name.clone(), tcp)).await;
+                let stream = stream.map_err(|_| not_sent("no TLS handshake within 5 s"))?;
+                let stream = stream.map_err(|why| not_sent(&format!("no TLS connection: {why}")))?;
+                Stream::Tls(Box::new(stream))
+            }
+        };
+        Ok(Box::new(Connection { stream, buffer: BytesMut::new() }))
     }
 }
 
 /// An I/O error without the address that some of them print.
-pub fn plain(why: &std::io::Error) -> String {
+pub fn plain(why: &io::Error) -> String {
     match why.kind() {
-        std::io::ErrorKind::ConnectionRefused => "refused; is the server running?".into(),
+        io::ErrorKind::ConnectionRefused => "refused; is the server running?".into(),
         kind => kind.to_string(),
     }
-}
-
-async fn handshake<S>(stream: S) -> Result<Box<Connection>, Trouble>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let (sender, driver) = http1::Builder::new()
-        .max_buf_size(1 << 20)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|why| Trouble::new(Kind::NotSent, format!("no HTTP connection: {why}")))?;
-    let bell = Arc::<Bell>::default();
-    let waker = Waker::from(Arc::clone(&bell));
-    Ok(Box::new(Connection { sender, driver: Some(Box::pin(driver)), bell, waker }))
 }
 
 fn tls(host: &str) -> Result<(TlsConnector, ServerName<'static>), String> {
@@ -144,125 +139,180 @@ fn tls(host: &str) -> Result<(TlsConnector, ServerName<'static>), String> {
     Ok((TlsConnector::from(Arc::new(config)), name))
 }
 
-/// Moves the bytes of a connection until its end.
-type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
 
-/// A connection, and what moves its bytes.
+impl Stream {
+    /// Sends two texts, one after the other. An error says how much was sent before it.
+    async fn write(&mut self, first: &[u8], rest: &[u8]) -> Result<(), usize> {
+        let all = first.len() + rest.len();
+        let mut text = Buf::chain(first, rest);
+        while text.has_remaining() {
+            let written = match self {
+                // Most requests are one text, for which the system has a shorter way.
+                Self::Plain(stream) if rest.is_empty() => stream.write(text.chunk()).await,
+                Self::Plain(stream) => stream.write_vectored(&pair(&text)).await,
+                Self::Tls(stream) => stream.write(text.chunk()).await,
+            };
+            match written {
+                Ok(written) if written > 0 => text.advance(written),
+                Ok(_) | Err(_) => return Err(all - text.remaining()),
+            }
+        }
+        match self {
+            Self::Plain(_) => Ok(()),
+            Self::Tls(stream) => stream.flush().await.map_err(|_| all),
+        }
+    }
+
+    /// Reads what there is. Nothing is read at the end.
+    async fn read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.read_buf(buffer).await,
+            Self::Tls(stream) => stream.read_buf(buffer).await,
+        }
+    }
+
+    /// Does nothing come from it, not even its end?
+    fn is_quiet(&mut self) -> bool {
+        let mut byte = [0];
+        let (mut buffer, mut context) = (ReadBuf::new(&mut byte), Context::from_waker(Waker::noop()));
+        match self {
+            Self::Plain(stream) => Pin::new(stream).poll_read(&mut context, &mut buffer).is_pending(),
+            Self::Tls(stream) => Pin::new(stream).poll_read(&mut context, &mut buffer).is_pending(),
+        }
+    }
+}
+
+/// What is left of two texts.
+fn pair<'a>(text: &'a Chain<&[u8], &[u8]>) -> [IoSlice<'a>; 2] {
+    [text.first_ref(), text.last_ref()].map(|part| IoSlice::new(part))
+}
+
+/// Why nothing more can be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    #[error("the connection broke")]
+    Broken,
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+}
+
 struct Connection {
-    sender: http1::SendRequest<Full<Bytes>>,
-    /// None when the connection has ended.
-    driver: Option<Driver>,
-    bell: Arc<Bell>,
-    /// The bell, as the driver knows it.
-    waker: Waker,
+    stream: Stream,
+    /// What was read and is not used yet.
+    buffer: BytesMut,
 }
-
-/// Rings when there is something to do on a connection.
-#[derive(Default)]
-struct Bell {
-    rung: AtomicBool,
-    /// Whom the ringing wakes: nobody, while the connection is idle or being moved already.
-    waiting: AtomicWaker,
-}
-
-impl Wake for Bell {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.rung.store(true, Ordering::Release);
-        self.waiting.wake();
-    }
-}
-
-/// How often a connection that keeps ringing is moved before other tasks have their turn.
-const TURNS: usize = 8;
 
 impl Connection {
-    /// Can it take a request, as far as is known? If the server has closed it meanwhile, that
-    /// is noticed before anything is sent.
-    fn is_open(&self) -> bool {
-        self.driver.is_some() && self.sender.is_ready()
+    async fn head(&mut self) -> Result<(Head, Left, bool), Fault> {
+        loop {
+            self.more(0).await?;
+            if let Some(read) = http1::head(&mut self.buffer)? {
+                return Ok(read);
+            }
+        }
+    }
+
+    /// The beginning of what was read. What is short is copied, so that whoever keeps it does not keep
+    /// the rest of the buffer along.
+    fn cut(&mut self, length: usize) -> Bytes {
+        if length > BUFFER {
+            let rest = self.buffer.split_off(length);
+            return std::mem::replace(&mut self.buffer, rest[..].into()).freeze();
+        }
+        let text = Bytes::copy_from_slice(&self.buffer[..length]);
+        self.buffer.advance(length);
+        text
+    }
+
+    /// Reads more, where so much is expected. An end is a fault.
+    async fn more(&mut self, expected: usize) -> Result<(), Fault> {
+        if self.buffer.capacity() - self.buffer.len() < ROOM.max(expected) {
+            self.buffer.reserve(BUFFER.max(expected));
+        }
+        match self.stream.read(&mut self.buffer).await {
+            Ok(0) | Err(_) => Err(Fault::Broken),
+            Ok(_) => Ok(()),
+        }
     }
 }
 
-/// Moves the bytes of a connection until something comes of it.
-///
-/// What is waited for comes from the driver alone, so it is looked at right after each move and
-/// needs no waking of its own; and what the two tell one another inside of this function wakes
-/// nobody. That saves two switches of tasks a request.
-fn drive<T>(
-    driver: &mut Option<Driver>,
-    bell: &Bell,
-    waker: &Waker,
-    context: &mut Context<'_>,
-    mut outcome: impl FnMut(&mut Context<'_>) -> Poll<T>,
-) -> Poll<T> {
-    bell.waiting.take();
-    for _ in 0..TURNS {
-        if bell.rung.swap(false, Ordering::AcqRel) {
-            move_on(driver, waker);
-        }
-        let outcome = outcome(&mut Context::from_waker(Waker::noop()));
-        if outcome.is_ready() {
-            return outcome;
-        }
-        bell.waiting.register(context.waker());
-        if !bell.rung.load(Ordering::Acquire) {
-            return Poll::Pending;
-        }
-        bell.waiting.take();
-    }
-    context.waker().wake_by_ref();
-    Poll::Pending
+/// An answer, of which the head has come.
+pub struct Answer {
+    pub head: Head,
+    pub body: Body,
 }
 
-fn move_on(driver: &mut Option<Driver>, waker: &Waker) {
-    let moved = driver.as_mut().map(|driver| driver.as_mut().poll(&mut Context::from_waker(waker)));
-    if moved.is_some_and(|moved| moved.is_ready()) {
-        *driver = None; // Whoever waits for an answer learns of it there.
+impl Answer {
+    pub fn status(&self) -> StatusCode {
+        self.head.status
+    }
+
+    pub fn header(&self, name: &str) -> Option<HeaderValue> {
+        self.head.values(name).into_iter().next()
     }
 }
 
 /// The body of an answer. Read to its end, it gives its connection back; dropped before, it
 /// closes it, since what is left of the answer would only be in the next one's way.
-pub struct Answer {
-    body: Incoming,
-    ended: bool,
+pub struct Body {
+    left: Left,
+    reusable: bool,
     connection: Option<Box<Connection>>,
     idle: Arc<Idle>,
 }
 
-impl Body for Answer {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let this = self.get_mut();
-        let Some(connection) = &mut this.connection else { return Poll::Ready(None) };
-        let Connection { driver, bell, waker, .. } = &mut **connection;
-        let body = &mut this.body;
-        let frame = drive(driver, bell, waker, context, |context| Pin::new(&mut *body).poll_frame(context));
-        this.ended |= matches!(frame, Poll::Ready(None));
-        frame
+impl Body {
+    /// The next piece; none at the end.
+    pub async fn piece(&mut self) -> Result<Option<Bytes>, Fault> {
+        let Some(connection) = &mut self.connection else { return Ok(None) };
+        loop {
+            if self.left == Left::NOTHING {
+                return Ok(None);
+            }
+            if let Some(piece) = self.left.piece(&mut connection.buffer)? {
+                return Ok(Some(piece));
+            }
+            if self.left == Left::NOTHING {
+                return Ok(None);
+            }
+            match connection.more(0).await {
+                Err(Fault::Broken) if self.left == Left::All => self.left = Left::NOTHING,
+                more => more?,
+            }
+        }
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+    /// Reads the whole body; nothing if it is longer than this.
+    pub async fn whole(mut self, limit: usize) -> Result<Option<Bytes>, Fault> {
+        if let (Left::Bytes(left), Some(connection)) = (self.left, &mut self.connection) {
+            let Some(length) = usize::try_from(left).ok().filter(|left| *left <= limit) else {
+                return Ok(None);
+            };
+            while connection.buffer.len() < length {
+                connection.more((length - connection.buffer.len()).min(ANNOUNCED)).await?;
+            }
+            self.left = Left::NOTHING;
+            return Ok(Some(connection.cut(length)));
+        }
+        let mut all = BytesMut::new();
+        while let Some(piece) = self.piece().await? {
+            if all.len() + piece.len() > limit {
+                return Ok(None);
+            }
+            all.extend_from_slice(&piece);
+        }
+        Ok(Some(all.freeze()))
     }
 }
 
-impl Drop for Answer {
+impl Drop for Body {
     fn drop(&mut self) {
-        if (self.ended || self.body.is_end_stream())
+        if self.left == Left::NOTHING
+            && self.reusable
             && let Some(connection) = self.connection.take()
         {
             self.idle.put(connection);
@@ -282,23 +332,22 @@ impl Idle {
         self.list.lock().expect("no code panics while it holds this lock")
     }
 
+    /// One that is open, as far as is known, and on which nothing has come that nobody asked for.
     fn take(&self) -> Option<Box<Connection>> {
         let mut list = self.list();
-        while let Some((connection, since)) = list.pop() {
+        while let Some((mut connection, since)) = list.pop() {
             if since.elapsed() >= IDLE {
                 list.clear(); // The rest were put back earlier still.
-            } else if connection.is_open() {
+            } else if connection.stream.is_quiet() {
                 return Some(connection);
             }
         }
         None
     }
 
-    fn put(self: &Arc<Self>, mut connection: Box<Connection>) {
-        if !connection.is_open() {
-            move_on(&mut connection.driver, &connection.waker);
-        }
-        if !connection.is_open() {
+    fn put(self: &Arc<Self>, connection: Box<Connection>) {
+        // What follows an answer belongs to none.
+        if !connection.buffer.is_empty() {
             return;
         }
         let mut list = self.list();

@@ -21,6 +21,7 @@ use std::{
     time::Duration,
 };
 
+use foldhash::fast::RandomState;
 use futures_util::future::BoxFuture;
 use tokio::{sync::Notify, time::Instant};
 
@@ -94,7 +95,7 @@ struct Others {
 
 #[derive(Debug, Default)]
 struct Table {
-    connections: HashMap<Key, Vec<Connection>>,
+    connections: HashMap<Key, Vec<Connection>, RandomState>,
     last_number: u64,
     /// Connections that are not used any more, and have not quite ended.
     ending: usize,
@@ -191,15 +192,16 @@ impl Profiles {
         {
             return Ok((begun, Hold::default()));
         }
+        if let Some(found) = self.take(&key, era, call, true)? {
+            return Ok(found);
+        }
         let until = Instant::now() + TURN;
-        let mut first = true;
         loop {
             let mut freed = std::pin::pin!(self.others.freed.notified());
             freed.as_mut().enable(); // What is freed from now on is not missed.
-            if let Some(found) = self.take(&key, era, call, first)? {
+            if let Some(found) = self.take(&key, era, call, false)? {
                 return Ok(found);
             }
-            first = false;
             tokio::time::timeout_at(until, freed).await.map_err(|_| self.busy())?;
         }
     }
@@ -214,7 +216,10 @@ impl Profiles {
     fn take(&self, key: &Key, era: Era, call: &Call, first: bool) -> Result<Option<(Arc<Server>, Hold)>> {
         let mut table = self.others.table();
         // Where nobody knows any more who is asked, nobody can be.
-        self.others.end(&mut table, |other, one| other == key && one.calls == 0 && one.server.is_unclear());
+        let is_unclear = |one: &Connection| one.calls == 0 && one.server.is_unclear();
+        if table.connections.get(key).is_some_and(|own| own.iter().any(is_unclear)) {
+            self.others.end(&mut table, |other, one| other == key && is_unclear(one));
+        }
         let own = table.connections.get_mut(key).map(Vec::as_mut_slice).unwrap_or_default();
         let free = own.iter_mut().find_map(|one| Some((one.server.reserve(call).ok()?, one)));
         if let Some((turn, connection)) = free {

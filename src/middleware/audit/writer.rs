@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    fmt::Write as _,
     io,
     net::IpAddr,
     path::Path,
@@ -17,7 +18,9 @@ use std::{
 
 use aws_lc_rs::hmac;
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use jiff::Timestamp;
+use serde_json::Value;
 use tokio::{
     fs::File,
     io::AsyncWriteExt as _,
@@ -51,7 +54,7 @@ pub struct Writer {
     trail: Weak<Trail>,
     store: Store,
     key: Option<hmac::Key>,
-    clients: HashMap<Bytes, Option<String>>,
+    clients: HashMap<Bytes, Option<String>, RandomState>,
     /// With the plan that it was opened for.
     file: Option<(Arc<Plan>, Option<File>)>,
     /// When old lines were last looked for.
@@ -63,7 +66,7 @@ pub struct Writer {
 impl Writer {
     pub fn new(trail: Weak<Trail>, store: Store) -> Self {
         let (key, file, swept, told) = (None, None, None, None);
-        Self { trail, store, key, clients: HashMap::new(), file, swept, counted: Instant::now(), told }
+        Self { trail, store, key, clients: HashMap::default(), file, swept, counted: Instant::now(), told }
     }
 
     /// Writes until the trail has gone.
@@ -173,16 +176,66 @@ impl Writer {
 #[derive(Default)]
 struct Lines {
     batch: Batch,
+    /// The line that is being written.
+    text: String,
     /// How many lines are missing if these are.
     stand_for: u64,
 }
 
 impl Lines {
     fn push(&mut self, line: &Line<'_>) {
-        // There is nothing in a line that could not be written.
-        let text = serde_json::to_string(line).unwrap_or_default();
-        self.batch.push(line.at, &one_line_of_json(&text));
+        self.text.clear();
+        write(line, &mut self.text);
+        self.batch.push(line.at, &self.text);
         self.stand_for += line.count.filter(|_| line.outcome == LOST).map_or(1, i64::cast_unsigned);
+    }
+}
+
+/// Writes a line as serde does, and in a quarter of the time: most of what it says stands in JSON as
+/// it is.
+fn write(line: &Line<'_>, out: &mut String) {
+    let Line { at, request, who, issuer, client, endpoint, method, backend, target, .. } = line;
+    let Line { outcome, code, took, cached, count, usage, arguments, .. } = line;
+    let written = write!(out, "{{\"time\":\"{at:.6}\"");
+    let texts = [
+        (",\"request\":", request),
+        (",\"who\":", who),
+        (",\"issuer\":", issuer),
+        (",\"client\":", client),
+        (",\"endpoint\":", endpoint),
+        (",\"method\":", method),
+        (",\"backend\":", backend),
+        (",\"target\":", target),
+    ];
+    let texts = texts.into_iter().filter_map(|(name, text)| Some((name, text.as_deref()?)));
+    for (name, text) in texts.chain([(",\"outcome\":", &**outcome)]) {
+        out.push_str(name);
+        quote(text, out);
+    }
+    let written = written.and_then(|()| {
+        code.map_or(Ok(()), |code| write!(out, ",\"code\":{code}"))?;
+        took.map_or(Ok(()), |took| write!(out, ",\"took_us\":{took}"))?;
+        out.push_str(if *cached { ",\"cached\":true" } else { "" });
+        count.map_or(Ok(()), |count| write!(out, ",\"count\":{count}"))?;
+        for (name, value) in [("usage", usage), ("arguments", arguments)] {
+            value.as_ref().map_or(Ok(()), |value| {
+                write!(out, ",\"{name}\":{}", one_line_of_json(&value.to_string()))
+            })?;
+        }
+        Ok(())
+    });
+    written.expect("a String takes everything");
+    out.push('}');
+}
+
+/// Writes a text as JSON that stays on its line.
+fn quote(text: &str, out: &mut String) {
+    let stands = |byte| (b' '..=b'~').contains(&byte) & (byte != b'"') & (byte != b'\\');
+    // All bytes are looked at, many at once.
+    if text.bytes().fold(true, |all, byte| all & stands(byte)) {
+        out.extend(["\"", text, "\""]);
+    } else {
+        out.push_str(&one_line_of_json(&Value::from(text).to_string()));
     }
 }
 
@@ -239,5 +292,38 @@ impl super::Counts {
             (count > 0).then(|| Line { at, outcome, code, target, count: Some(count), ..Line::default() })
         });
         counted.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_line_is_what_serde_makes_of_it(
+            texts in proptest::collection::vec(proptest::option::of(".*"), 9),
+            numbers in proptest::collection::vec(proptest::option::of(any::<i64>()), 3),
+            second in 0i64..4_000_000_000, micro in 0i64..1_000_000,
+            cached: bool, said in proptest::option::of("\\PC*"),
+        ) {
+            let text = |at: usize| texts[at].clone().map(Into::into);
+            let value = said.map(|said| json!({ "a": [said, 0.5, null] }));
+            let line = Line {
+                at: Timestamp::from_microsecond(second * 1_000_000 + micro).unwrap(),
+                request: text(0), who: text(1), issuer: text(2), client: text(3), endpoint: text(4),
+                method: text(5), backend: text(6), target: text(7),
+                outcome: text(8).unwrap_or_default(),
+                code: numbers[0], took: numbers[1], count: numbers[2],
+                cached, usage: value.clone(), arguments: value,
+            };
+            let mut written = String::new();
+            write(&line, &mut written);
+            let expected = serde_json::to_string(&line).unwrap();
+            prop_assert_eq!(&*written, &*one_line_of_json(&expected));
+        }
     }
 }

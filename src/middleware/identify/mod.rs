@@ -287,8 +287,9 @@ fn bearer(authorization: &[u8]) -> Option<&str> {
     if authorization.len() > LONGEST + SCHEME.len() && !is("identify-length") {
         return None;
     }
-    let (scheme, token) = std::str::from_utf8(authorization).ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case(SCHEME.trim_end()).then_some(token)
+    let (scheme, token) = authorization.split_at_checked(SCHEME.len())?;
+    let is_bearer = scheme.eq_ignore_ascii_case(SCHEME.as_bytes());
+    std::str::from_utf8(token).ok().filter(|_| is_bearer)
 }
 
 /// Has it only letters that a token can have?

@@ -11,7 +11,6 @@
 //! cell: they may be refused for what others did, and nobody else is.
 
 use std::{
-    collections::hash_map::RandomState,
     hash::{Hash, Hasher},
     num::NonZeroU32,
     sync::{
@@ -22,6 +21,7 @@ use std::{
 };
 
 use dashmap::{DashMap, Entry};
+use foldhash::quality::RandomState;
 use governor::{
     Quota, RateLimiter, clock::Clock, middleware::StateInformationMiddleware, nanos::Nanos, state::StateStore,
 };

@@ -46,7 +46,7 @@ pub struct Scan<'a> {
     record: usize,
     found: Members,
     /// Keys of all open objects, innermost last. Not kept where they were checked before.
-    keys: Vec<Span>,
+    keys: SmallVec<[Span; 24]>,
     /// Keys of objects that outgrew `FEW_KEYS`, by the depth they are open at.
     many: Vec<(usize, HashSet<Vec<u8>>)>,
 }
@@ -60,7 +60,7 @@ impl<'a> Scan<'a> {
             limits: *limits,
             record,
             found: Members::with_capacity(if record > 0 { 12 } else { 0 }),
-            keys: Vec::with_capacity(if limits.nodes == usize::MAX { 0 } else { 16 }),
+            keys: SmallVec::new(),
             many: Vec::new(),
         }
     }
