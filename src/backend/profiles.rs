@@ -73,7 +73,7 @@ pub struct Profiles {
 
 /// Whose a connection is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Owner {
+pub enum Owner {
     /// All who may share one with the gateway itself.
     Everybody,
     Caller(Caller),
@@ -145,6 +145,16 @@ impl Profiles {
             others: Arc::default(),
             last_call: AtomicU64::new(0),
         })
+    }
+
+    /// Was a call begun here that goes on with this?
+    pub fn has_begun(&self, given: &Given) -> bool {
+        self.plain.has_begun(given) || self.others.table().begun(given).is_some()
+    }
+
+    /// Does the server remember its clients, as far as is known?
+    pub fn keeps_state(&self) -> bool {
+        self.plain.keeps_state()
     }
 
     fn owner(&self, call: &Call) -> Owner {
@@ -348,8 +358,19 @@ impl Table {
 }
 
 impl Owner {
+    /// Whose session a call belongs to, where it may not be just anybody's; the gateway's own are
+    /// everybody's.
+    pub fn of_session(sharing: &Sharing, call: &Call) -> Option<Self> {
+        match (sharing.share, &call.session) {
+            _ if call.caller == Caller::Gateway => Some(Self::Everybody),
+            (Share::All | Share::Call, _) => None,
+            (Share::Session, Some(session)) => Some(Self::Session(session.clone())),
+            (Share::Session, None) | (Share::Caller, _) => Some(Self::Caller(call.caller.clone())),
+        }
+    }
+
     /// Will there be no further call of this owner's?
-    fn is_gone(&self) -> bool {
+    pub fn is_gone(&self) -> bool {
         match self {
             Self::Everybody | Self::Caller(_) => false,
             Self::Session(session) => session.is_over(),
@@ -554,6 +575,7 @@ mod tests {
             timeout: Duration::from_secs(1),
             notices: Arc::new(|_| {}),
             watches: true,
+            spared: false,
         };
         let sharing =
             Sharing { share: Share::Call, most: 3, idle: Duration::from_secs(60), usual: Capabilities::NONE };

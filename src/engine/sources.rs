@@ -22,9 +22,12 @@ use crate::{
     },
 };
 
+/// Notices that may wait for the catalog. Any one of them has it read all lists.
+const NOTICES: usize = 256;
+
 /// The gateway's own tools.
 pub fn built_in(own: &Arc<Own>) -> Source {
-    let (_, notices) = mpsc::unbounded_channel();
+    let (_, notices) = mpsc::channel(1);
     let upstream = Upstream {
         name: own::NAME.into(),
         prefix: own::NAME.into(),
@@ -35,13 +38,19 @@ pub fn built_in(own: &Arc<Own>) -> Source {
     Source { upstream: Arc::new(upstream), fingerprint: env!("CARGO_PKG_VERSION").into(), notices }
 }
 
-pub fn source(
-    name: &str,
-    settings: backend::Settings,
-    updates: &Updates,
-    (replies, desk, storeroom): (&Arc<cache::Replies>, &Arc<Desk>, &Storeroom),
-) -> Result<Source, String> {
-    let (sender, receiver) = mpsc::unbounded_channel();
+/// What backends are given of the gateway they are behind.
+#[derive(Debug, Clone)]
+pub struct Supplies {
+    pub updates: Updates,
+    pub replies: Arc<cache::Replies>,
+    pub desk: Arc<Desk>,
+    /// Where they find the store.
+    pub storeroom: Storeroom,
+}
+
+pub fn source(name: &str, settings: backend::Settings, supplies: &Supplies) -> Result<Source, String> {
+    let Supplies { updates, replies, desk, storeroom } = supplies;
+    let (sender, receiver) = mpsc::channel(NOTICES);
     let (updates, backend, replies) = (updates.clone(), Arc::<str>::from(name), Arc::clone(replies));
     let notices: Notices = Arc::new(move |notice: Notice| match notice {
         Notice::Updated(uri) => {
@@ -52,7 +61,8 @@ pub fn source(
             if matches!(notice, Notice::Connected | Notice::Changed(_)) {
                 replies.changed(&backend);
             }
-            let _ = sender.send(notice); // Fails when the catalog has gone.
+            // Fails when the catalog has gone, or has to read everything anew anyway.
+            let _ = sender.try_send(notice);
         }
     });
     let prefix = settings.prefix.clone().unwrap_or_else(|| name.to_owned());
@@ -81,6 +91,7 @@ pub fn desk(
         let address = address.parse::<http::Uri>().ok()?;
         Some(format!("{}://{}", address.scheme_str()?, address.authority()?))
     };
-    let usual = audience.and_then(origin).unwrap_or_else(|| format!("http://{}", listen.address));
+    let usual =
+        audience.and_then(origin).unwrap_or_else(|| format!("{}://{}", listen.scheme(), listen.address));
     part("connect", Desk::new(settings, &usual).map(Some), faults)
 }

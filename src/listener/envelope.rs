@@ -194,11 +194,6 @@ fn agree(
     if weaken::is("envelope-agree") {
         return Ok(());
     }
-    if headers.underscored {
-        return Err(Error::Header(
-            "a header's name begins with Mcp_, which some take for Mcp-; write it with hyphens alone".into(),
-        ));
-    }
     if single(headers.version, "mcp-protocol-version")? != Some(version) {
         return Err(Error::Header(format!(
             "the header MCP-Protocol-Version must be there and say {:?}, as the body does",

@@ -6,6 +6,7 @@
 
 use std::{
     borrow::Cow,
+    collections::BTreeSet,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -83,6 +84,17 @@ impl Router {
 
     pub fn catalog(&self) -> &Arc<Catalog> {
         &self.0.catalog
+    }
+
+    /// The tools that a caller could use by these rules, but for those of some backends.
+    pub fn tools_of(
+        &self,
+        caller: &Caller,
+        permit: &dyn Permit,
+        without: &BTreeSet<&str>,
+    ) -> BTreeSet<String> {
+        let seen = self.catalog().snapshot().seen(&Scope::All, caller, permit);
+        seen.map(|view| view.tool_names(without)).unwrap_or_default()
     }
 
     /// What a caller sees at an endpoint.
@@ -167,7 +179,7 @@ impl Router {
 
     async fn forward(&self, route: Route, mut call: Box<Call>, view: &View) -> Result<Reply> {
         let Route { upstream, target, mirrored, wrapped, task_support, hints, free: _ } = route;
-        let repeatable = hints.read_only || hints.idempotent;
+        let (repeatable, read_only) = (hints.read_only || hints.idempotent, hints.read_only);
         let method = call.method;
         if let Some(given) = &mut call.given {
             let bound = bound(&call.caller, &upstream.name, method, &target, &call.message);
@@ -190,7 +202,7 @@ impl Router {
         let asked = (call.client.capabilities != Capabilities::NONE || upstream.sampler.is_some())
             .then(|| (call.caller.clone(), call.message.clone()));
         let known = Some(Arc::clone(&target));
-        let ask = Ask { call, target: known, mirrored, wrapped, task_support, repeatable };
+        let ask = Ask { call, target: known, mirrored, wrapped, task_support, repeatable, read_only };
         let reply = match &upstream.sampler {
             Some(sampler) => Box::pin(self.sampled(&upstream, sampler, ask)).await?,
             None => upstream.backend.answer(ask).await?,

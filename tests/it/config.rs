@@ -138,6 +138,26 @@ fn a_backend_is_a_program_or_a_server() {
 }
 
 #[test]
+fn several_servers_that_are_the_same_are_told_by_their_addresses() {
+    let urls = |lines: &str| format!("[backends.x]\nurls = {lines}");
+    let two = "[[\"https://a.b\", \"https://c.d\"], \"https://e.f\"]\n";
+    assert_eq!(complaints(&urls(two), &[]), []);
+    assert_eq!(complaints(&urls(&format!("{two}balance = \"least-loaded\"\nhedge = \"50ms\"")), &[]), []);
+    check(&urls(&format!("{two}url = \"https://a.b\"")), 2, &["leave out one of them"]);
+    check(&urls(&format!("{two}command = \"x\"")), 2, &["leave out one of them"]);
+    check(&urls(&format!("{two}args = [\"x\"]")), 3, &["`args` is for a program"]);
+    check(&urls(&format!("{two}hedge = \"0s\"")), 3, &["no time at all"]);
+    check(&urls(&format!("{two}balance = \"fast\"")), 3, &["balance"]);
+    check(&urls(&format!("{two}auth = {{}}")), 3, &["write `headers`, or one `url`"]);
+    check(&urls("[\"https://a.b\", \"https://a.b\"]"), 2, &["backends.x.urls.1", "is there twice"]);
+    check(&urls("[[], \"https://a.b\"]"), 2, &["backends.x.urls.0", "is empty"]);
+    check(&urls("[\"https://a.b\", [\"ftp://a.b\"]]"), 2, &["backends.x.urls.1.0", "not reached over HTTP"]);
+    check(&urls("[7]"), 2, &["backends.x.urls"]);
+    check(&server("hedge = \"50ms\""), 3, &["chooses among several servers"]);
+    check(&server("balance = \"least-loaded\""), 3, &["chooses among several servers"]);
+}
+
+#[test]
 fn a_program_is_one_name_and_its_arguments_are_apart() {
     check("[backends.x]\ncommand = \"npx -y a\"", 2, &["without a shell", "args = [\"-y\", \"a\"]"]);
     check("[backends.x]\ncommand = \"\"", 2, &["is empty"]);

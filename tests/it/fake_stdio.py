@@ -2,9 +2,9 @@
 """An MCP server on stdin and stdout that does as its flags say, to be the gateway's child process.
 
 Tools of its own, listed first: `echo`, `slow` (until it is cancelled, or `ms` are over), `progress` (`n` steps,
-`every_ms` apart), `raw` (the bytes of `hex` as a whole line; with `as_result`, in place of a result; with `then`, the
-answer after it), `crash` (`code`, or `signal`), `ask` (asks for a form after `ms`, cancelled or not, or for what
-`method` and `params` say, and answers with what came back).
+`every_ms` apart), `raw` (the bytes of `hex` as a whole line, `repeat` times; `@ID` in them is the request's id; with
+`as_result`, in place of a result; with `then`, the answer after it), `crash` (`code`, or `signal`), `ask` (asks for a form
+after `ms`, cancelled or not, or for what `method` and `params` say, and answers with what came back).
 
 With FAKE_LOG set, it appends to that file one line for each of: `start PID`, `grandchild PID`, `received LINE`,
 `cancelled ID NANOSECONDS` (of CLOCK_MONOTONIC), `closed` (stdin has ended), `term` (a SIGTERM was ignored).
@@ -291,7 +291,8 @@ class Server:
         self.send(id=number, method=arguments.get("method", "elicitation/create"), params=arguments.get("params", who))
 
     def raw(self, message, arguments, modern):
-        text = bytes.fromhex(arguments.get("hex", ""))
+        text = bytes.fromhex(arguments.get("hex", "")) * arguments.get("repeat", 1)
+        text = text.replace(b"@ID", json.dumps(message["id"]).encode())
         if arguments.get("as_result"):
             text = b'{"jsonrpc":"2.0","id":%s,"result":%s}' % (json.dumps(message["id"]).encode(), text)
         self.write(text)

@@ -239,6 +239,7 @@ impl Backend for OpenRouter {
             revision: Some(Revision::NEWEST.to_string()),
             problem: None,
             connections: 0,
+            replicas: Vec::new(),
             since: self.since,
         }
     }
