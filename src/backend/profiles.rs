@@ -171,12 +171,6 @@ impl Profiles {
         }
     }
 
-    /// May a call use the connection that is always there? Not where it could be asked something, nor
-    /// where the server was `told` that it can and it cannot.
-    fn is_plain(owner: &Owner, capabilities: Capabilities, told: Capabilities) -> bool {
-        *owner == Owner::Everybody && capabilities == Capabilities::NONE && told == capabilities
-    }
-
     /// The connection for a call that does not go without saying, and what it has of it.
     async fn choose(&self, owner: Owner, call: &Call) -> Result<(Arc<Server>, Hold)> {
         let asked = call.client.capabilities.of_a_handshake();
@@ -186,9 +180,11 @@ impl Profiles {
         }
         let era = self.plain.era().await?;
         let capabilities = if era == Era::Modern { Capabilities::NONE } else { asked };
+        // What was told that it may ask, and may not in this call, is not the connection for it.
         let told = if era == Era::Modern { Capabilities::NONE } else { self.sharing.usual };
+        let unasked = [capabilities, told] == [Capabilities::NONE; 2];
         let stateless = era == Era::Modern && self.parts.kind != "stdio";
-        if stateless || Self::is_plain(&owner, capabilities, told) {
+        if stateless || (owner == Owner::Everybody && unasked) {
             return Ok((Arc::clone(&self.plain), Hold::default()));
         }
         if let Some(given) = call.given.as_ref() {
@@ -424,8 +420,8 @@ impl Backend for Profiles {
         {
             return Box::pin(self.answer_as(owner, personal, ask));
         }
-        let (capabilities, told) = (ask.call.client.capabilities, self.sharing.usual);
-        if ask.call.caller == Caller::Gateway || Self::is_plain(&owner, capabilities, told) {
+        let unasked = [ask.call.client.capabilities, self.sharing.usual] == [Capabilities::NONE; 2];
+        if ask.call.caller == Caller::Gateway || (owner == Owner::Everybody && unasked) {
             return self.plain.answer(ask);
         }
         Box::pin(async move {
