@@ -158,7 +158,7 @@ pub fn besides(
     if let Some(reused) = &completion.reused {
         besides["cache"] = json!(reused);
     }
-    let citations: Vec<_> = completion.citations().collect();
+    let citations: Vec<_> = completion.annotations.iter().filter_map(|one| one.get("url_citation")).collect();
     if !citations.is_empty() {
         besides["citations"] = json!(citations);
     }

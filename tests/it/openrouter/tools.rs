@@ -97,11 +97,6 @@ async fn what_is_wished_of_an_answer_reaches_the_model() {
         assert_eq!(body.pointer(member), Some(&expected), "{member}: {body}");
     }
 
-    let messages = json!([{ "role": "user", "content": "find it" }]);
-    let found =
-        given(&gateway, "complete", json!({ "messages": messages, "web_search": { "max_results": 2 } }))
-            .await;
-    assert!(found["citations"].as_array().is_some_and(|all| !all.is_empty()), "{found}");
     let search = json!({ "message": "find it", "web_search": { "max_results": 2 } });
     let found = answered(&chat(&gateway, search).send().await);
     assert!(found["citations"].as_array().is_some_and(|all| !all.is_empty()), "{found}");

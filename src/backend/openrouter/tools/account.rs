@@ -71,7 +71,7 @@ impl Account {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct UsageReport {
-    /// By what it is added up: day, model, conversation, tool, or subject for all callers. By default day.
+    /// Added up by day, model, conversation, tool, or subject for all callers. By default day.
     group_by: Option<GroupIn>,
     /// Only in this conversation.
     conversation_id: Option<String>,

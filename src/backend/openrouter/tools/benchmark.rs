@@ -34,7 +34,7 @@ pub struct BenchmarkRun {
     #[serde(default)]
     #[schemars(length(max = 8))]
     models: Vec<String>,
-    /// Instead of models: categories, such as programming, of which the most used models are taken.
+    /// Instead of models: categories whose most used models are taken.
     #[serde(default)]
     #[schemars(length(max = 5))]
     categories: Vec<String>,
@@ -61,7 +61,7 @@ pub struct BenchmarkRun {
     #[serde(default)]
     #[schemars(range(max = 60_000))]
     delay_ms: u64,
-    /// A model that judges an answer of each to each prompt. Without it there is no quality.
+    /// A model that judges answers. Without it there is no quality.
     #[serde(default)]
     judge_model: Option<String>,
     /// What counts how much in the ranking.

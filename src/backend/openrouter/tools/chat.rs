@@ -42,12 +42,12 @@ pub struct Chat {
     pub message: Option<String>,
     /// Continues this conversation. Without it a new one is created.
     pub conversation_id: Option<String>,
-    /// An OpenRouter model id, such as anthropic/claude-sonnet-4.6. By default the conversation's, else the server's.
+    /// A model id, such as anthropic/claude-sonnet-4.6. By default the conversation's, else the server's.
     pub model: Option<String>,
-    /// Models that are asked in this order if the first fails before it has said anything.
+    /// Asked in this order if the model fails before its first word.
     #[schemars(length(max = 5))]
     pub fallback_models: Vec<String>,
-    /// auto: OpenRouter picks the model. free: only models that cost nothing, those that answer best here first.
+    /// auto: OpenRouter picks the model. free: only models that cost nothing.
     pub route: Option<Route>,
     /// The system prompt of the conversation, from this turn on.
     #[schemars(length(max = 100_000))]
@@ -79,11 +79,11 @@ pub struct Chat {
     pub web_search: Option<WebSearch>,
     /// Which providers may answer.
     pub provider: Option<ProviderIn>,
-    /// What to do when the conversation no longer fits the model. By default the oldest turns are left out.
+    /// What to do when it no longer fits the model.
     pub context: Option<ContextIn>,
-    /// What is kept at OpenRouter and providers, to be cheaper.
+    /// What OpenRouter and providers keep.
     pub cache: Option<CacheIn>,
-    /// Does an answer go on that was cut off by the output limit? By default it does.
+    /// Does an answer go on that was cut off? By default it does.
     pub auto_continue: Option<bool>,
     /// Nothing is sent if it may cost more than this.
     pub max_cost_usd: Option<f64>,
@@ -94,7 +94,7 @@ pub struct Chat {
     /// The same key gives the first result again for 24 hours, and is charged once.
     #[schemars(length(min = 8, max = 128))]
     pub idempotency_key: Option<String>,
-    /// Fails with conversation_conflict if the conversation has changed since.
+    /// Fails if the conversation has changed since.
     pub expected_version: Option<i64>,
     /// Tags of a new conversation.
     #[schemars(length(max = 20))]
@@ -192,7 +192,7 @@ impl Takes for Chat {
     const TITLE: &'static str = "Chat with a model, which remembers the conversation";
     const DESCRIPTION: &'static str = "Sends one message and gives the answer. Without conversation_id a new conversation is created and its id \
         given; pass that id to continue. Conversations belong to whoever asks, outlive restarts, and are forgotten \
-        after a time without use. Costs money with each call.";
+        after a time without use.";
     const EFFECT: Effect = Effect::COSTS;
     type Gives = Chatted;
 

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Effect, Gives, Takes,
-    wishes::{CacheIn, Effort, ProviderIn, ResponseFormat, WebSearch},
+    wishes::{CacheIn, Effort, ProviderIn, ResponseFormat},
 };
 use crate::backend::openrouter::{
     Task,
@@ -23,7 +23,7 @@ use crate::backend::openrouter::{
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Complete {
-    /// Messages as OpenAI writes them: objects with role and content, the last one a user's or a tool's.
+    /// Messages as OpenAI writes them, the last one a user's or a tool's.
     #[schemars(length(min = 1, max = 1000))]
     messages: Vec<Map<String, Value>>,
     /// An OpenRouter model id. By default the server's.
@@ -38,7 +38,7 @@ pub struct Complete {
     /// 0 to 1, likewise.
     #[serde(default)]
     intelligence_priority: Option<f64>,
-    /// Models that are asked in this order if the first fails before it has said anything.
+    /// Asked in this order if the model fails before its first word.
     #[serde(default)]
     #[schemars(length(max = 5))]
     fallback_models: Vec<String>,
@@ -61,7 +61,7 @@ pub struct Complete {
     #[serde(default)]
     #[schemars(length(max = 4))]
     stop: Vec<String>,
-    /// Functions the model may call, as OpenAI writes them. What it calls is given back, not run.
+    /// Functions as OpenAI writes them. Calls are given back, not run.
     #[serde(default)]
     #[schemars(length(max = 128))]
     tools: Vec<Map<String, Value>>,
@@ -71,16 +71,13 @@ pub struct Complete {
     /// The form of the answer: text, any JSON, or JSON of a schema.
     #[serde(default)]
     response_format: Option<ResponseFormat>,
-    /// Has the model search the web.
-    #[serde(default)]
-    web_search: Option<WebSearch>,
     /// How much the model thinks before it answers.
     #[serde(default)]
     reasoning_effort: Option<Effort>,
     /// Which providers may answer.
     #[serde(default)]
     provider: Option<ProviderIn>,
-    /// What is kept at OpenRouter and providers, to be cheaper.
+    /// What OpenRouter and providers keep.
     #[serde(default)]
     cache: Option<CacheIn>,
     /// Nothing is sent if it may cost more than this.
@@ -97,9 +94,6 @@ pub struct Completed {
     /// Why the answer is not of the form that was asked for; then there is no parsed.
     #[serde(skip_serializing_if = "Option::is_none")]
     format_error: Option<String>,
-    /// Where on the web it is from.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    citations: Vec<Value>,
     /// Calls of functions, as OpenAI writes them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tool_calls: Vec<Value>,
@@ -169,15 +163,12 @@ impl Takes for Complete {
             "auto" | "none" | "required" => Value::from(choice),
             name => json!({ "type": "function", "function": { "name": name } }),
         });
-        let search = self.web_search.as_ref().filter(|search| search.enabled != Some(false));
-        let tools: Vec<Value> =
-            self.tools.into_iter().map(Value::Object).chain(search.map(WebSearch::tool)).collect();
         let extra = object([
             ("temperature", self.temperature.map(Value::from)),
             ("top_p", self.top_p.map(Value::from)),
             ("seed", self.seed.map(Value::from)),
             ("stop", (!self.stop.is_empty()).then(|| json!(self.stop))),
-            ("tools", (!tools.is_empty()).then(|| tools.into())),
+            ("tools", (!self.tools.is_empty()).then(|| json!(self.tools))),
             ("tool_choice", tool_choice),
             ("reasoning", self.reasoning_effort.map(|effort| json!({ "effort": effort }))),
         ]);
@@ -200,7 +191,6 @@ impl Takes for Complete {
         };
         let (answer, usage) = task.ask(Self::NAME, (&chosen, messages), &wishes, None, &mut sink).await?;
         let completion = answer.completion;
-        let citations = completion.citations().cloned().collect();
         let calls_only = completion.text.is_empty() && !completion.tool_calls.is_empty();
         let read = if calls_only { None } else { form.read(&completion.text) };
         let (parsed, format_error) = form::told(read);
@@ -208,7 +198,6 @@ impl Takes for Complete {
             text: completion.text,
             parsed,
             format_error,
-            citations,
             tool_calls: completion.tool_calls.iter().map(|call| json!(call)).collect(),
             finish_reason: completion.finish_reason,
             model_used: completion.model.unwrap_or(answer.report.model),

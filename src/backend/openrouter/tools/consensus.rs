@@ -131,7 +131,7 @@ impl Takes for Consensus {
     const NAME: &'static str = "consensus";
     const TITLE: &'static str = "Ask several models for one answer";
     const DESCRIPTION: &'static str = "Asks several models and makes one answer of theirs. majority, weighted (by measured quality) and confidence (by how sure \
-        they are) count votes, jury counts yes and no, judge has a model choose the best of anonymous answers, fusion leaves all of it to OpenRouter.";
+        they are) count votes, jury counts yes and no, judge has a model choose the best of anonymous answers, fusion leaves it to OpenRouter.";
     const EFFECT: Effect = Effect::COSTS;
     type Gives = Agreed;
 

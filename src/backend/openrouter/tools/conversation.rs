@@ -217,7 +217,7 @@ impl Takes for Create {
 pub struct Update {
     /// Which conversation.
     conversation_id: String,
-    /// Fails with conversation_conflict if the conversation has changed since.
+    /// Fails if the conversation has changed since.
     #[serde(default)]
     expected_version: Option<i64>,
     /// What it is called from now on.

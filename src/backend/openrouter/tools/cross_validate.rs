@@ -29,7 +29,7 @@ pub struct CrossValidate {
     /// What is checked.
     #[schemars(length(min = 1, max = 400_000))]
     content: String,
-    /// By what it is checked. By default whether it is correct, complete, consistent and clear.
+    /// By default whether it is correct, complete, consistent and clear.
     #[serde(default)]
     #[schemars(length(max = 10))]
     criteria: Vec<String>,

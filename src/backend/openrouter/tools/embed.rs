@@ -39,7 +39,7 @@ pub struct Embed {
     #[serde(default)]
     #[schemars(range(min = 1, max = 8192))]
     dimensions: Option<u32>,
-    /// What the texts are for, such as search_query or search_document, where the model wants to know.
+    /// What the texts are for, such as search_query.
     #[serde(default)]
     input_type: Option<String>,
 }

@@ -38,7 +38,7 @@ pub struct List {
     state: Option<StateIn>,
     /// Only those used after this time, such as 2026-11-21T12:00:00Z.
     updated_after: Option<String>,
-    /// updated: the one used last comes first. created: the newest. By default updated.
+    /// updated: the one used last. created: the newest. By default updated.
     sort: Option<SortIn>,
     /// How many. By default 20.
     #[schemars(range(min = 1, max = 100))]

@@ -92,8 +92,8 @@ impl Gives for Recommended {}
 impl Takes for ModelsRecommend {
     const NAME: &'static str = "models_recommend";
     const TITLE: &'static str = "Choose a model for a task";
-    const DESCRIPTION: &'static str = "Ranks the models that may be used here for a task, by what is known of them: measured indexes, price, \
-        window, abilities and how much they are used. Asks no model.";
+    const DESCRIPTION: &'static str =
+        "Ranks models for a task by measured indexes, price, window, abilities and use. Asks no model.";
     const EFFECT: Effect = Effect::ASKS;
     type Gives = Recommended;
 

@@ -27,16 +27,16 @@ pub enum Effort {
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ResponseFormat {
-    /// text, json_object or json_schema.
+    /// What kind.
     #[serde(rename = "type")]
     pub kind: FormatKind,
     /// A name for the schema.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// A JSON Schema that the answer must satisfy.
+    /// A JSON Schema for the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<Map<String, Value>>,
-    /// Is the provider to refuse what it cannot guarantee? By default it is.
+    /// Must the provider guarantee it? By default it must.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strict: Option<bool>,
 }
@@ -55,46 +55,46 @@ pub enum FormatKind {
 pub struct WebSearch {
     /// Is it searched? By default it is.
     pub enabled: Option<bool>,
-    /// How many results the model reads.
+    /// How many results.
     #[schemars(range(min = 1, max = 20))]
     pub max_results: Option<u32>,
-    /// Only these domains.
+    /// Only these.
     pub allowed_domains: Vec<String>,
-    /// None of these domains.
+    /// None of these.
     pub excluded_domains: Vec<String>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ProviderIn {
-    /// Providers to ask first, in this order.
+    /// Asked first, in this order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub order: Vec<String>,
-    /// Only these providers.
+    /// Only these.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub only: Vec<String>,
-    /// None of these providers.
+    /// None of these.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ignore: Vec<String>,
     /// May others answer if those cannot?
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allow_fallbacks: Option<bool>,
-    /// Only providers that know all parameters of the request?
+    /// Only those that know all parameters?
     #[serde(skip_serializing_if = "Option::is_none")]
     pub require_parameters: Option<bool>,
-    /// May providers keep what they are sent? allow or deny.
+    /// May they keep what they are sent?
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_collection: Option<DataCollection>,
-    /// Only providers that keep nothing?
+    /// Only those that keep nothing?
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zdr: Option<bool>,
-    /// What to choose by: price, throughput or latency.
+    /// What to choose by.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sort: Option<ProviderSort>,
-    /// The highest price for a million tokens read, in US dollars.
+    /// US dollars for a million tokens read, at most.
     #[serde(skip_serializing)]
     pub max_prompt_price_per_m: Option<f64>,
-    /// The highest price for a million tokens written, in US dollars.
+    /// US dollars for a million tokens written, at most.
     #[serde(skip_serializing)]
     pub max_output_price_per_m: Option<f64>,
 }
@@ -131,14 +131,14 @@ pub struct ContextIn {
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CacheIn {
-    /// Is an answer that OpenRouter gave to the same request as good, and this one kept for that? By default not.
+    /// May a kept answer to the same request be given, and this one be kept?
     pub responses: bool,
-    /// For how many seconds it is kept.
+    /// For how many seconds.
     #[schemars(range(min = 1, max = 86_400))]
     pub ttl_s: Option<u32>,
-    /// Is what was kept not given, but replaced?
+    /// Is it replaced?
     pub clear: bool,
-    /// Does the provider keep the prompt for the next turn, where it wants to be told? By default if it is long.
+    /// Does the provider keep the prompt? By default a long one.
     pub prompt: Option<bool>,
 }
 

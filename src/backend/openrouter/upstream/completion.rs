@@ -50,11 +50,6 @@ impl Completion {
         self.text.trim().is_empty() && self.tool_calls.is_empty() && self.images.is_empty()
     }
 
-    /// Where on the web it is from.
-    pub fn citations(&self) -> impl Iterator<Item = &Value> {
-        self.annotations.iter().filter_map(|one| one.get("url_citation"))
-    }
-
     /// Was it cut off by the limit on its length?
     pub fn was_cut(&self) -> bool {
         self.finish_reason.as_deref() == Some("length")
