@@ -51,6 +51,7 @@ use crate::{
         Router,
         catalog::{Catalog, Source},
         own::Own,
+        sampling::Way,
         seal::Seals,
         subscriptions::{Subscriptions, Updates},
     },
@@ -171,6 +172,7 @@ impl Plan {
         let sessions = Sessions::new(session, keeps_sessions.then_some(journal));
         let mut tended = policy.start(&store, &router).await;
         let stages = policy.stack(deadline, &tasks, router.clone());
+        let way = router.sample_by(stages.clone());
         let front = Front::new(stages, Arc::clone(&sessions));
         if keeps_sessions {
             keep::restore(&store, &front).await;
@@ -183,7 +185,7 @@ impl Plan {
         let live = Live::start(identify, store, rules, supplies, config).await;
         let watchman = Arc::clone(&policy.audit) as _;
         let http = Http::new(front.clone(), live.guard.clone(), desk, watchman, &listen);
-        let (listen, tasks) = (Arc::new(listen), Arc::new(Tasks(tended)));
+        let (listen, tasks) = (Arc::new(listen), Arc::new(Tasks(tended, way)));
         Waystation { http, front, catalog, router, subscriptions, own, policy, live, listen, tasks }
     }
 }
@@ -254,9 +256,9 @@ async fn tell(router: Router, sessions: Arc<Sessions>) {
     }
 }
 
-/// Tasks that end with the gateway.
+/// Tasks that end with the gateway, and the way of calls that it makes itself.
 #[derive(Debug)]
-struct Tasks(Vec<tokio::task::AbortHandle>);
+struct Tasks(Vec<tokio::task::AbortHandle>, #[expect(dead_code, reason = "held for its end")] Way);
 
 impl Drop for Tasks {
     fn drop(&mut self) {

@@ -57,7 +57,7 @@ pub enum Error {
     Version { requested: String },
     /// The backend could not be asked, or what it said was no answer.
     #[error("backend {backend}: {why}")]
-    Backend { backend: String, why: String },
+    Backend { backend: String, why: String, fate: Fate },
     /// The caller has no account at the backend yet, or not for this.
     #[error("backend {backend} wants you to connect your account: open {page} in a browser, then try again")]
     Consent { backend: String, page: String },
@@ -76,6 +76,17 @@ pub enum Error {
     Busy(String),
     #[error("{0}")]
     Limited(Box<Reached>),
+}
+
+/// How far a call came that its backend did not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Nothing of it reached the backend.
+    NotSent,
+    /// It may have run, or the backend was out of order.
+    Unknown,
+    /// The backend has said something that is no answer, or has refused it.
+    Answered,
 }
 
 /// A limit that is reached for now.
@@ -137,7 +148,7 @@ impl From<Malformed> for Error {
 
 impl Error {
     pub fn backend(name: impl Into<String>, why: impl ToString) -> Self {
-        Self::Backend { backend: name.into(), why: why.to_string() }
+        Self::Backend { backend: name.into(), why: why.to_string(), fate: Fate::Answered }
     }
 
     /// The HTTP status and the JSON-RPC code of every refusal: the one table.

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method as Verb, StatusCode, Uri,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, WWW_AUTHENTICATE},
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use tokio::task::AbortHandle;
 
@@ -300,6 +300,8 @@ impl Session {
             self.lost.get_or_init(|| trouble.clone());
             return Err(trouble);
         }
+        let wait =
+            answer.header(RETRY_AFTER.as_str()).and_then(|wait| wait.to_str().ok()?.parse::<u32>().ok());
         if matches!(status.as_u16(), 400 | 404 | 405 | 406 | 415 | 422)
             && matches!(content, Content::Json)
             && let Ok(message) = parse(read(answer.body).await?)
@@ -318,7 +320,8 @@ impl Session {
             _ => "",
         };
         let number = status.as_u16();
-        Err(Trouble::new(Kind::Status(number), format!("answered HTTP {number} {meaning}{hint}")))
+        let wait = wait.map(|seconds| format!("; it says to wait {seconds} s")).unwrap_or_default();
+        Err(Trouble::new(Kind::Status(number), format!("answered HTTP {number} {meaning}{hint}{wait}")))
     }
 
     async fn tell(self: Arc<Self>, text: Bytes) -> Result<(), Trouble> {
@@ -388,6 +391,10 @@ impl Transport for Streamable {
 
     fn tells_origin(&self) -> bool {
         true
+    }
+
+    fn keeps_state(&self) -> bool {
+        self.0.opened.get().is_some()
     }
 
     fn close(&self) -> BoxFuture<'static, ()> {

@@ -19,11 +19,15 @@ use crate::{
     call::{Call, Reply},
     error::Result,
     settings::{Duration, Text},
-    wire::mcp::{Era, List, Revision},
+    wire::{
+        capability::Capabilities,
+        mcp::{Era, List, Revision},
+    },
 };
 
 mod answered; //      what came over HTTP
 mod apart; //         questions that come apart from their call
+mod budget; //        calls that are made again
 mod cancel; //        a call that nobody waits for any more
 pub mod credential; // what the gateway proves itself with
 mod events; //        answers that come as event streams
@@ -33,13 +37,16 @@ mod handshake; //     which era a server speaks, and what it offers
 mod headers; //       headers that a configuration may set
 mod http; //          Streamable HTTP
 mod http1; //         one exchange, byte by byte
+mod mailbox; //       what waits for a slow caller
 mod mirror; //        arguments that stand in headers too
 mod mux; //           one stream, many requests
 pub mod openrouter; // models, over OpenRouter
+pub mod sampler; //   who answers for a client that has no model
 mod parking; //       calls that wait for their client
 mod personal; //      who has an account of their own
 mod pool; //          connections to an HTTP server
 mod profiles; //      who shares a connection
+mod replicas; //      several servers that are the same
 mod server; //        an MCP server, over any of these
 mod sse; //           HTTP+SSE
 mod stdio; //         child processes
@@ -47,6 +54,7 @@ pub mod transport; // what a connection must be able to do
 mod visits; //        pages that clients were sent to
 
 pub use mirror::Mirrored;
+pub use replicas::{Balance, Group};
 
 /// Something that answers calls.
 pub trait Backend: fmt::Debug + Send + Sync + 'static {
@@ -97,6 +105,8 @@ pub struct Ask {
     pub task_support: TaskSupport,
     /// It does no harm to run it a second time.
     pub repeatable: bool,
+    /// It changes nothing.
+    pub read_only: bool,
 }
 
 /// May calls of a tool be made as tasks, or must they (2025-11-25, `execution.taskSupport`)?
@@ -112,7 +122,15 @@ impl Ask {
     /// A call whose target is called the same by the backend.
     pub fn as_is(call: Call) -> Self {
         let (call, task_support) = (Box::new(call), TaskSupport::None);
-        Self { call, target: None, mirrored: Arc::default(), wrapped: false, task_support, repeatable: true }
+        Self {
+            call,
+            target: None,
+            mirrored: Arc::default(),
+            wrapped: false,
+            task_support,
+            repeatable: true,
+            read_only: true,
+        }
     }
 }
 
@@ -156,8 +174,41 @@ pub struct Status {
     pub problem: Option<String>,
     /// Connections made, or children started, since the gateway started.
     pub connections: u64,
+    /// Where it is several servers that are the same.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub replicas: Vec<Part>,
     #[serde(skip)]
     pub since: SystemTime,
+}
+
+/// How one of several servers is that are the same. Told by its number, since not everybody who may
+/// see this may know addresses.
+#[derive(Debug, Clone, Serialize)]
+pub struct Part {
+    /// Its place in `urls`, from 1 on.
+    pub number: usize,
+    /// That of its group.
+    pub group: usize,
+    pub state: Place,
+    pub under_way: usize,
+    pub calls: u64,
+    pub failed: u64,
+    pub average_ms: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Place {
+    /// Nobody has asked it anything yet.
+    Starting,
+    Ready,
+    Down,
+    /// It failed too often, and is probed until it answers.
+    Ejected,
+    /// It was ejected, and gets its part of the calls by and by.
+    Returning,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -190,6 +241,16 @@ pub struct Settings {
 
     /// The address of a server over HTTP.
     pub url: Option<String>,
+    /// In place of `url`: the addresses of several servers that are the same, in order of preference. A
+    /// later one gets calls only while those before it are out of use. Several that are as good as each
+    /// other stand in a list of their own, and share the calls:
+    /// `[["https://a.example.com/mcp", "https://b.example.com/mcp"], "https://far.example.com/mcp"]`.
+    pub urls: Vec<Group>,
+    /// By what it is decided which of the `urls` that are as good as each other takes a call.
+    pub balance: Balance,
+    /// After how long without a reply a call that only reads is made at a second one of the `urls`
+    /// too, and the first reply taken. Never by default.
+    pub hedge: Option<Duration>,
     /// How the server at `url` is spoken to. By default Streamable HTTP is tried first, then
     /// the HTTP+SSE pair of 2024-11-05.
     pub transport: TransportKind,
@@ -220,6 +281,10 @@ pub struct Settings {
     /// Models of OpenRouter behind tools, with conversations that last: the gateway is the server itself,
     /// so there is neither `command` nor `url`. `openrouter = {}` is enough to try it with a simulator.
     pub openrouter: Option<Box<openrouter::Settings>>,
+    /// Has models of OpenRouter answer when the server asks its client for a text of a model
+    /// (sampling) and the client has none, at the expense of whoever made the call. Nobody does by
+    /// default: then such a server hears that there is no model.
+    pub sampler: Option<sampler::Settings>,
     /// `false` leaves the backend out, as if the table were not there.
     pub enabled: Option<bool>,
 }
@@ -247,35 +312,58 @@ impl Settings {
             }
             return Ok(openrouter::OpenRouter::new(name, *settings, notices, Arc::clone(storeroom))?);
         }
-        let timeout = self.connect_timeout.unwrap_or(Self::CONNECT_TIMEOUT).0;
-        let mut personal = None;
-        let (ways, kind): (Vec<Arc<dyn transport::Connect>>, _) = match (&self.command, &self.url) {
-            (Some(command), None) => {
-                let command = stdio::Command::new(command, &self).map_err(|faults| faults.join("; "))?;
-                (vec![Arc::new(stdio::Stdio::new(name, command))], "stdio")
-            }
-            (None, Some(url)) => {
-                let kind = if self.transport == TransportKind::Sse { "sse" } else { "http" };
-                match &self.auth {
-                    None => (over_http(url, self.transport, &self.headers, timeout)?, kind),
-                    Some(auth) => {
-                        let http = http::Http::new(&address(url)?, resolved(&self.headers)?)?;
-                        let (way, own) = proving(name, url, http, auth, desk)?;
-                        personal = own;
-                        (vec![way], kind)
-                    }
-                }
-            }
-            (Some(_), Some(_)) | (None, None) => return Err("give either `command` or `url`".into()),
-        };
         let sharing = profiles::Sharing {
             share: self.share,
             most: self.max_connections.unwrap_or(Self::MAX_CONNECTIONS),
             idle: self.idle.unwrap_or(Self::IDLE).0,
+            usual: match &self.sampler {
+                Some(_) => Capabilities::NONE.with_sampling(),
+                None => Capabilities::NONE,
+            },
         };
-        let (name, era) = (name.into(), self.era);
-        let parts = server::Parts { name, ways, kind, era, timeout, notices, watches: true };
-        Ok(profiles::Profiles::new(parts, sharing, personal))
+        let timeout = self.connect_timeout.unwrap_or(Self::CONNECT_TIMEOUT).0;
+        let kind = if self.transport == TransportKind::Sse { "sse" } else { "http" };
+        let parts = |ways, kind| server::Parts {
+            name: name.into(),
+            ways,
+            kind,
+            era: self.era,
+            timeout,
+            notices: Arc::clone(&notices),
+            watches: true,
+            spared: self.urls.iter().map(|group| group.addresses().len()).sum::<usize>() > 1,
+        };
+        let mut personal = None;
+        let (ways, kind): (Vec<Arc<dyn transport::Connect>>, _) = match (&self.command, &self.url) {
+            (None, None) if !self.urls.is_empty() => {
+                let member = |group, url: &String| {
+                    let ways = over_http(url, self.transport, &self.headers, timeout)?;
+                    Ok((group, profiles::Profiles::new(parts(ways, kind), sharing, None)))
+                };
+                let groups = self.urls.iter().enumerate();
+                let members =
+                    groups.flat_map(|(at, group)| group.addresses().iter().map(move |url| (at, url)));
+                let members =
+                    members.map(|(group, url)| member(group, url)).collect::<Result<_, String>>()?;
+                let hedge = self.hedge.map(|hedge| hedge.0);
+                return Ok(replicas::Replicas::new(name, members, sharing, self.balance, hedge));
+            }
+            (Some(command), None) => {
+                let command = stdio::Command::new(command, &self).map_err(|faults| faults.join("; "))?;
+                (vec![Arc::new(stdio::Stdio::new(name, command))], "stdio")
+            }
+            (None, Some(url)) => match &self.auth {
+                None => (over_http(url, self.transport, &self.headers, timeout)?, kind),
+                Some(auth) => {
+                    let http = http::Http::new(&address(url)?, resolved(&self.headers)?)?;
+                    let (way, own) = proving(name, url, http, auth, desk)?;
+                    personal = own;
+                    (vec![way], kind)
+                }
+            },
+            (Some(_), Some(_)) | (None, None) => return Err("give either `command` or `url`".into()),
+        };
+        Ok(profiles::Profiles::new(parts(ways, kind), sharing, personal))
     }
 }
 

@@ -18,9 +18,11 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use tokio::sync::mpsc;
 
-use super::transport::{Inbox, Incoming, Kind, Trouble};
+use super::{
+    mailbox::{Receiver, Slot},
+    transport::{Inbox, Incoming, Kind, Trouble},
+};
 use crate::wire::{
     capability::may_ask,
     json::{self, Limits},
@@ -58,7 +60,7 @@ struct Table {
 
 /// A request without its answer.
 struct Waiting {
-    to: mpsc::UnboundedSender<Item>,
+    to: Slot,
     method: Method,
     /// The task it is about.
     task: Option<Arc<str>>,
@@ -92,7 +94,8 @@ impl Mux {
         method: Method,
         target: Option<&Arc<str>>,
     ) -> Result<Ticket, Trouble> {
-        let (to, receiver) = mpsc::unbounded_channel();
+        let to = Slot::default();
+        let receiver = to.receiver();
         let mut table = self.table();
         if let Some(lost) = &table.lost {
             return Err(Trouble { kind: Kind::NotSent, ..lost.clone() });
@@ -113,30 +116,32 @@ impl Mux {
     fn deliver_one(&self, text: Bytes) -> Result<(), message::Malformed> {
         let message = Message::parse(text, &Limits::REPLY)?;
         let mut table = self.table();
-        let is_response = message.kind() == message::Kind::Response;
         let receiver = match message.kind() {
-            message::Kind::Response => number(message.id()).and_then(|id| table.answered(id)),
+            message::Kind::Response => {
+                // To nothing if there is nobody, most often since its call was cancelled before it came.
+                if let Some(last) = number(message.id()).and_then(|id| table.answered(id)) {
+                    last.put(Ok(message));
+                }
+                return Ok(());
+            }
             // A ping is of no call's.
             message::Kind::Request if message.is_method("ping") => None,
             message::Kind::Request => {
                 self.habit.0.store(true, Ordering::Relaxed);
-                table.who_asks(&message).and_then(|id| table.sender(id))
+                table.who_asks(&message)
             }
             message::Kind::Notification => match message.method().as_deref() {
                 Some("notifications/progress") => number(message.in_params("progressToken")),
                 Some("notifications/message") => table.alone(),
                 _ => subscription(&message),
-            }
-            .and_then(|id| table.sender(id)),
+            },
         };
-        drop(table);
-        match receiver {
-            Some(receiver) => {
-                let _ = receiver.send(Ok(message)); // Fails if the caller has just gone.
+        match receiver.and_then(|id| table.waiting.get(&id)) {
+            Some(waiting) => waiting.to.put(Ok(message)),
+            None => {
+                drop(table);
+                (self.inbox)(message);
             }
-            // A response to nothing, most often one that came after its call was cancelled.
-            None if is_response => {}
-            None => (self.inbox)(message),
         }
         Ok(())
     }
@@ -146,7 +151,7 @@ impl Mux {
     pub fn reject(&self, id: Option<u64>, trouble: &Trouble) {
         let Some(id) = id.or_else(|| self.alone()) else { return };
         if let Some(receiver) = self.table().answered(id) {
-            let _ = receiver.send(Err(trouble.clone()));
+            receiver.put(Err(trouble.clone()));
         }
     }
 
@@ -165,7 +170,7 @@ impl Mux {
     pub fn end(&self, trouble: Trouble) {
         let mut table = self.table();
         for (_, waiting) in table.waiting.drain() {
-            let _ = waiting.to.send(Err(trouble.clone()));
+            waiting.to.put(Err(trouble.clone()));
         }
         table.lost.get_or_insert(trouble);
     }
@@ -176,12 +181,8 @@ impl Mux {
 }
 
 impl Table {
-    fn sender(&self, id: u64) -> Option<mpsc::UnboundedSender<Item>> {
-        self.waiting.get(&id).map(|waiting| waiting.to.clone())
-    }
-
     /// Takes a request out that has its answer.
-    fn answered(&mut self, id: u64) -> Option<mpsc::UnboundedSender<Item>> {
+    fn answered(&mut self, id: u64) -> Option<Slot> {
         self.left.remove(&id);
         self.waiting.remove(&id).map(|waiting| waiting.to)
     }
@@ -268,7 +269,7 @@ pub fn rubbish(malformed: message::Malformed) -> Trouble {
 /// The right to what comes for one request. Dropping it gives the right up.
 pub struct Ticket {
     id: u64,
-    receiver: mpsc::UnboundedReceiver<Item>,
+    receiver: Receiver,
     mux: Arc<Mux>,
 }
 
@@ -291,7 +292,7 @@ impl Ticket {
     /// The next message, for as long as there is no response.
     pub async fn next(&mut self) -> Item {
         let ended = || Err(Trouble::new(Kind::Lost, "the connection has ended"));
-        self.receiver.recv().await.unwrap_or_else(ended)
+        self.receiver.next().await.unwrap_or_else(ended)
     }
 }
 

@@ -10,7 +10,7 @@
 //! (docs/performance.md).
 
 use std::{
-    io,
+    io::{self, IoSlice},
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, Weak,
@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut, buf::Chain};
 use http::{HeaderValue, StatusCode, Uri};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf},
@@ -151,11 +151,14 @@ impl Stream {
         let mut text = Buf::chain(first, rest);
         while text.has_remaining() {
             let written = match self {
-                Self::Plain(stream) => stream.write_buf(&mut text).await,
-                Self::Tls(stream) => stream.write_buf(&mut text).await,
+                // Most requests are one text, for which the system has a shorter way.
+                Self::Plain(stream) if rest.is_empty() => stream.write(text.chunk()).await,
+                Self::Plain(stream) => stream.write_vectored(&pair(&text)).await,
+                Self::Tls(stream) => stream.write(text.chunk()).await,
             };
-            if !written.is_ok_and(|written| written > 0) {
-                return Err(all - text.remaining());
+            match written {
+                Ok(written) if written > 0 => text.advance(written),
+                Ok(_) | Err(_) => return Err(all - text.remaining()),
             }
         }
         match self {
@@ -181,6 +184,11 @@ impl Stream {
             Self::Tls(stream) => Pin::new(stream).poll_read(&mut context, &mut buffer).is_pending(),
         }
     }
+}
+
+/// What is left of two texts.
+fn pair<'a>(text: &'a Chain<&[u8], &[u8]>) -> [IoSlice<'a>; 2] {
+    [text.first_ref(), text.last_ref()].map(|part| IoSlice::new(part))
 }
 
 /// Why nothing more can be read.

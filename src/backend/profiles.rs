@@ -53,6 +53,9 @@ pub struct Sharing {
     pub most: usize,
     /// How long another one is kept without a call.
     pub idle: Duration,
+    /// What a server is told that it may ask where the gateway reads what it offers: some list a
+    /// tool only for clients that they may ask for a text of a model.
+    pub usual: Capabilities,
 }
 
 /// One server, over as many connections as it takes.
@@ -70,7 +73,7 @@ pub struct Profiles {
 
 /// Whose a connection is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Owner {
+pub enum Owner {
     /// All who may share one with the gateway itself.
     Everybody,
     Caller(Caller),
@@ -125,7 +128,7 @@ pub struct Lease {
 
 impl Profiles {
     pub fn new(parts: Parts, sharing: Sharing, personal: Option<Personal>) -> Arc<Self> {
-        let plain = Server::new(parts.clone(), Capabilities::NONE);
+        let plain = Server::new(parts.clone(), sharing.usual);
         if let Some(Personal { door, .. }) = &personal {
             let plain = Arc::downgrade(&plain);
             door.on_consent(move || {
@@ -144,6 +147,16 @@ impl Profiles {
         })
     }
 
+    /// Was a call begun here that goes on with this?
+    pub fn has_begun(&self, given: &Given) -> bool {
+        self.plain.has_begun(given) || self.others.table().begun(given).is_some()
+    }
+
+    /// Does the server remember its clients, as far as is known?
+    pub fn keeps_state(&self) -> bool {
+        self.plain.keeps_state()
+    }
+
     fn owner(&self, call: &Call) -> Owner {
         let with_gateway = self.personal.is_none() && matches!(call.caller, Caller::Local | Caller::Gateway);
         match (self.sharing.share, &call.session) {
@@ -158,6 +171,12 @@ impl Profiles {
         }
     }
 
+    /// May a call use the connection that is always there? Not where it could be asked something, nor
+    /// where the server was `told` that it can and it cannot.
+    fn is_plain(owner: &Owner, capabilities: Capabilities, told: Capabilities) -> bool {
+        *owner == Owner::Everybody && capabilities == Capabilities::NONE && told == capabilities
+    }
+
     /// The connection for a call that does not go without saying, and what it has of it.
     async fn choose(&self, owner: Owner, call: &Call) -> Result<(Arc<Server>, Hold)> {
         let asked = call.client.capabilities.of_a_handshake();
@@ -167,8 +186,9 @@ impl Profiles {
         }
         let era = self.plain.era().await?;
         let capabilities = if era == Era::Modern { Capabilities::NONE } else { asked };
+        let told = if era == Era::Modern { Capabilities::NONE } else { self.sharing.usual };
         let stateless = era == Era::Modern && self.parts.kind != "stdio";
-        if stateless || (owner == Owner::Everybody && capabilities == Capabilities::NONE) {
+        if stateless || Self::is_plain(&owner, capabilities, told) {
             return Ok((Arc::clone(&self.plain), Hold::default()));
         }
         if let Some(given) = call.given.as_ref() {
@@ -192,15 +212,16 @@ impl Profiles {
         {
             return Ok((begun, Hold::default()));
         }
+        if let Some(found) = self.take(&key, era, call, true)? {
+            return Ok(found);
+        }
         let until = Instant::now() + TURN;
-        let mut first = true;
         loop {
             let mut freed = std::pin::pin!(self.others.freed.notified());
             freed.as_mut().enable(); // What is freed from now on is not missed.
-            if let Some(found) = self.take(&key, era, call, first)? {
+            if let Some(found) = self.take(&key, era, call, false)? {
                 return Ok(found);
             }
-            first = false;
             tokio::time::timeout_at(until, freed).await.map_err(|_| self.busy())?;
         }
     }
@@ -215,7 +236,10 @@ impl Profiles {
     fn take(&self, key: &Key, era: Era, call: &Call, first: bool) -> Result<Option<(Arc<Server>, Hold)>> {
         let mut table = self.others.table();
         // Where nobody knows any more who is asked, nobody can be.
-        self.others.end(&mut table, |other, one| other == key && one.calls == 0 && one.server.is_unclear());
+        let is_unclear = |one: &Connection| one.calls == 0 && one.server.is_unclear();
+        if table.connections.get(key).is_some_and(|own| own.iter().any(is_unclear)) {
+            self.others.end(&mut table, |other, one| other == key && is_unclear(one));
+        }
         let own = table.connections.get_mut(key).map(Vec::as_mut_slice).unwrap_or_default();
         let free = own.iter_mut().find_map(|one| Some((one.server.reserve(call).ok()?, one)));
         if let Some((turn, connection)) = free {
@@ -338,8 +362,19 @@ impl Table {
 }
 
 impl Owner {
+    /// Whose session a call belongs to, where it may not be just anybody's; the gateway's own are
+    /// everybody's.
+    pub fn of_session(sharing: &Sharing, call: &Call) -> Option<Self> {
+        match (sharing.share, &call.session) {
+            _ if call.caller == Caller::Gateway => Some(Self::Everybody),
+            (Share::All | Share::Call, _) => None,
+            (Share::Session, Some(session)) => Some(Self::Session(session.clone())),
+            (Share::Session, None) | (Share::Caller, _) => Some(Self::Caller(call.caller.clone())),
+        }
+    }
+
     /// Will there be no further call of this owner's?
-    fn is_gone(&self) -> bool {
+    pub fn is_gone(&self) -> bool {
         match self {
             Self::Everybody | Self::Caller(_) => false,
             Self::Session(session) => session.is_over(),
@@ -389,7 +424,8 @@ impl Backend for Profiles {
         {
             return Box::pin(self.answer_as(owner, personal, ask));
         }
-        if owner == Owner::Everybody && ask.call.client.capabilities == Capabilities::NONE {
+        let (capabilities, told) = (ask.call.client.capabilities, self.sharing.usual);
+        if ask.call.caller == Caller::Gateway || Self::is_plain(&owner, capabilities, told) {
             return self.plain.answer(ask);
         }
         Box::pin(async move {
@@ -543,8 +579,10 @@ mod tests {
             timeout: Duration::from_secs(1),
             notices: Arc::new(|_| {}),
             watches: true,
+            spared: false,
         };
-        let sharing = Sharing { share: Share::Call, most: 3, idle: Duration::from_secs(60) };
+        let sharing =
+            Sharing { share: Share::Call, most: 3, idle: Duration::from_secs(60), usual: Capabilities::NONE };
         let profiles = Profiles::new(parts, sharing, None);
         let (first, second) = (profiles.answer(call()), profiles.answer(call()));
         let mut both = futures_util::future::join(first, second);

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream::BoxStream};
 
 use crate::{
-    error::Error,
+    error::{Error, Fate},
     wire::{
         mcp::{Era, Method, Revision},
         message::Message,
@@ -66,6 +66,11 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
     /// only way to know is to have one at a time.
     fn tells_origin(&self) -> bool {
         false
+    }
+
+    /// Does the server remember anything between two requests that another connection would not have?
+    fn keeps_state(&self) -> bool {
+        true
     }
 
     /// Can a question of the server's still be told apart, where one call at a time is to do that?
@@ -143,6 +148,14 @@ pub enum Kind {
 }
 
 impl Kind {
+    fn fate(self) -> Fate {
+        match self {
+            Self::NotSent | Self::SessionLost => Fate::NotSent,
+            Self::Lost | Self::Status(429 | 500..) => Fate::Unknown,
+            Self::Rubbish | Self::Busy | Self::Consent | Self::Status(_) => Fate::Answered,
+        }
+    }
+
     /// Is nothing of the request under way any more?
     pub fn is_over(self) -> bool {
         match self {
@@ -174,6 +187,6 @@ impl Trouble {
             }
             Kind::Rubbish | Kind::Status(_) => self.why.clone(),
         };
-        Error::backend(backend, why)
+        Error::Backend { backend: backend.to_owned(), why, fate: self.kind.fate() }
     }
 }

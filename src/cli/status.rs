@@ -21,6 +21,9 @@ Examples:
   waystation status
   waystation status --json | jq '.backends[] | select(.state != \"ready\")'
 
+A backend of several `urls` has a row for each of them below: `ejected` is one that failed too
+often, until a probe is answered, and `returning` one that is just back.
+
 A backend is `ready`, `starting`, `down` until its next attempt, or `needs-consent` until a
 caller has connected an account. What is `stale` was last confirmed before the connection was
 lost.";
@@ -103,6 +106,21 @@ struct Backend {
     stale: bool,
     #[serde(default)]
     faults: Vec<String>,
+    #[serde(default)]
+    replicas: Vec<Replica>,
+}
+
+/// One of several servers that are the same.
+#[derive(Debug, Deserialize)]
+struct Replica {
+    number: u64,
+    group: u64,
+    state: String,
+    under_way: u64,
+    calls: u64,
+    failed: u64,
+    average_ms: f64,
+    problem: Option<String>,
 }
 
 fn drawn(status: &Status) -> String {
@@ -114,6 +132,12 @@ fn drawn(status: &Status) -> String {
     );
     let rows: Vec<_> = status.backends.iter().map(row).collect();
     text += &draw(&["BACKEND", "STATE", "TRANSPORT", "REVISION", "TOOLS", "PROMPTS", "RESOURCES"], &rows);
+    let replicas: Vec<_> = status.backends.iter().flat_map(replicas).collect();
+    if !replicas.is_empty() {
+        text += "\n";
+        let heads = ["REPLICA", "GROUP", "STATE", "UNDER WAY", "CALLS", "FAILED", "AVERAGE"];
+        text += &draw(&heads, &replicas);
+    }
     let problems: Vec<_> = status.backends.iter().flat_map(problems).collect();
     if !problems.is_empty() {
         text += "\n";
@@ -131,13 +155,28 @@ fn row(backend: &Backend) -> Vec<String> {
     texts.into_iter().chain(numbers).collect()
 }
 
+/// A row for each of the servers that a backend is.
+fn replicas(backend: &Backend) -> Vec<Vec<String>> {
+    let row = |replica: &Replica| {
+        let Replica { number, group, state, under_way, calls, failed, average_ms, problem: _ } = replica;
+        let counts = [under_way, calls, failed].map(u64::to_string);
+        let first = [format!("{} {number}", backend.name), group.to_string(), harmless(state).into_owned()];
+        first.into_iter().chain(counts).chain([format!("{average_ms} ms")]).collect()
+    };
+    backend.replicas.iter().map(row).collect()
+}
+
 /// What is wrong with a backend, its later lines below the first.
 fn problems(backend: &Backend) -> Vec<String> {
-    let said = backend.problem.iter().chain(&backend.faults);
-    said.map(|problem| {
-        format!("{}: {}\n", backend.name, harmless(problem.trim_end()).replace('\n', "\n    "))
-    })
-    .collect()
+    let said = backend.problem.iter().chain(&backend.faults).map(|problem| (backend.name.clone(), problem));
+    let replicas = backend.replicas.iter().filter_map(|replica| {
+        Some((format!("{} {}", backend.name, replica.number), replica.problem.as_ref()?))
+    });
+    said.chain(replicas)
+        .map(|(whose, problem)| {
+            format!("{whose}: {}\n", harmless(problem.trim_end()).replace('\n', "\n    "))
+        })
+        .collect()
 }
 
 fn elapsed(seconds: u64) -> String {
@@ -164,6 +203,12 @@ mod tests {
                   "tools": 12, "prompts": 0, "resources": 3, "stale": false },
                 { "name": "github", "state": "down", "transport": "stdio", "tools": 7, "prompts": 0,
                   "resources": 0, "stale": true, "problem": "exit code 1\n\u{1b}[31mno token\n" },
+                { "name": "search", "state": "ready", "transport": "http", "revision": "2026-07-28",
+                  "tools": 1, "prompts": 0, "resources": 0, "replicas": [
+                    { "number": 1, "group": 1, "state": "ready", "under_way": 3, "calls": 120, "failed": 0,
+                      "average_ms": 1.25 },
+                    { "number": 2, "group": 1, "state": "ejected", "under_way": 0, "calls": 20, "failed": 5,
+                      "average_ms": 1000.0, "problem": "no connection" } ] },
             ],
         });
         let expected = "\
@@ -172,9 +217,15 @@ waystation 0.1.0 at 127.0.0.1:8080, up 1 h 1 min
 BACKEND  STATE        TRANSPORT  REVISION    TOOLS  PROMPTS  RESOURCES
 docs     ready        http       2025-11-25     12        0          3
 github   down, stale  stdio      -               7        0          0
+search   ready        http       2026-07-28      1        0          0
+
+REPLICA   GROUP  STATE    UNDER WAY  CALLS  FAILED  AVERAGE
+search 1  1      ready            3    120       0  1.25 ms
+search 2  1      ejected          0     20       5  1000 ms
 
 github: exit code 1
     [31mno token
+search 2: no connection
 ";
         assert_eq!(drawn(&serde_json::from_value(status).unwrap()), expected);
     }

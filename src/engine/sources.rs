@@ -22,13 +22,17 @@ use crate::{
     },
 };
 
+/// Notices that may wait for the catalog. Any one of them has it read all lists.
+const NOTICES: usize = 256;
+
 /// The gateway's own tools.
 pub fn built_in(own: &Arc<Own>) -> Source {
-    let (_, notices) = mpsc::unbounded_channel();
+    let (_, notices) = mpsc::channel(1);
     let upstream = Upstream {
         name: own::NAME.into(),
         prefix: own::NAME.into(),
         patience: Duration::ZERO,
+        sampler: None,
         backend: Arc::clone(own) as Arc<dyn backend::Backend>,
     };
     Source { upstream: Arc::new(upstream), fingerprint: env!("CARGO_PKG_VERSION").into(), notices }
@@ -46,7 +50,7 @@ pub struct Supplies {
 
 pub fn source(name: &str, settings: backend::Settings, supplies: &Supplies) -> Result<Source, String> {
     let Supplies { updates, replies, desk, storeroom } = supplies;
-    let (sender, receiver) = mpsc::unbounded_channel();
+    let (sender, receiver) = mpsc::channel(NOTICES);
     let (updates, backend, replies) = (updates.clone(), Arc::<str>::from(name), Arc::clone(replies));
     let notices: Notices = Arc::new(move |notice: Notice| match notice {
         Notice::Updated(uri) => {
@@ -57,14 +61,15 @@ pub fn source(name: &str, settings: backend::Settings, supplies: &Supplies) -> R
             if matches!(notice, Notice::Connected | Notice::Changed(_)) {
                 replies.changed(&backend);
             }
-            let _ = sender.send(notice); // Fails when the catalog has gone.
+            // Fails when the catalog has gone, or has to read everything anew anyway.
+            let _ = sender.try_send(notice);
         }
     });
     let prefix = settings.prefix.clone().unwrap_or_else(|| name.to_owned());
     let patience = settings.connect_timeout.unwrap_or(backend::Settings::CONNECT_TIMEOUT).0;
-    let fingerprint = fingerprint(&settings);
+    let (fingerprint, sampler) = (fingerprint(&settings), settings.sampler.clone());
     let backend = settings.build(name, notices, desk, storeroom)?;
-    let upstream = Arc::new(Upstream { name: name.into(), prefix, patience, backend });
+    let upstream = Arc::new(Upstream { name: name.into(), prefix, patience, sampler, backend });
     Ok(Source { upstream, fingerprint, notices: receiver })
 }
 

@@ -133,6 +133,7 @@ pub fn call(
         given,
         aim,
         marks: None,
+        asked_by: None,
         proof,
     })
 }

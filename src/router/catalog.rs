@@ -46,7 +46,7 @@ pub struct Source {
     /// Tells this backend from another one of the same name in an earlier configuration.
     pub fingerprint: String,
     /// What the backend itself has to say.
-    pub notices: mpsc::UnboundedReceiver<Notice>,
+    pub notices: mpsc::Receiver<Notice>,
 }
 
 #[derive(Debug)]
@@ -190,7 +190,7 @@ impl Catalog {
         left.iter().map(|shelf| Arc::clone(&shelf.upstream)).collect()
     }
 
-    fn begin_reading(self: &Arc<Self>, shelf: Arc<Shelf>, notices: mpsc::UnboundedReceiver<Notice>) {
+    fn begin_reading(self: &Arc<Self>, shelf: Arc<Shelf>, notices: mpsc::Receiver<Notice>) {
         let (catalog, gone) = (Arc::downgrade(self), shelf.gone.clone());
         tokio::spawn(gone.run_until_cancelled_owned(keep_reading(catalog, shelf, notices)));
     }
@@ -258,7 +258,7 @@ impl Catalog {
 }
 
 /// Reads one backend's lists whenever they may have changed.
-async fn keep_reading(weak: Weak<Catalog>, shelf: Arc<Shelf>, mut notices: mpsc::UnboundedReceiver<Notice>) {
+async fn keep_reading(weak: Weak<Catalog>, shelf: Arc<Shelf>, mut notices: mpsc::Receiver<Notice>) {
     let mut pause = FIRST_PAUSE;
     let mut told = BTreeSet::new();
     loop {

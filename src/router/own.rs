@@ -218,6 +218,7 @@ impl Backend for Own {
             revision: Some(Revision::NEWEST.to_string()),
             problem: None,
             connections: 0,
+            replicas: Vec::new(),
             since: self.since,
         }
     }

@@ -33,6 +33,36 @@ fn server(lines: &str) -> String {
 }
 
 #[test]
+fn a_sampler_must_have_models() {
+    let with = |name: &str, more: &str| {
+        let models = "[backends.chat.openrouter]\n[backends.bare.openrouter]\npacks = [\"catalog\"]\n";
+        let out = "[backends.out]\nopenrouter = {}\nenabled = false\n";
+        format!("[backends.x]\ncommand = \"x\"\nsampler = {{ backend = \"{name}\"{more} }}\n{models}{out}")
+    };
+    assert_eq!(complaints(&with("chat", ""), &[]), []);
+    check(
+        &with("chta", ""),
+        3,
+        &["backends.x.sampler.backend", "no backend named \"chta\"", "did you mean `chat`?"],
+    );
+    check(&with("x", ""), 3, &["\"x\" has no models (openrouter)", "there are `chat`"]);
+    check(&with("bare", ""), 3, &["no tool complete", "\"core\""]);
+    check(&with("out", ""), 3, &["is left out"]);
+    check(&with("chat", ", max_requests = 0"), 3, &["backends.x.sampler.max_requests", "write 10"]);
+    check(
+        &with("chat", ", max_tokens = 15"),
+        3,
+        &["backends.x.sampler.max_tokens", "16 tokens", "write 50000"],
+    );
+    check(&with("chat", ", most = 1"), 3, &["backends.x.sampler", "most"]);
+    check("[backends.x]\ncommand = \"x\"\nsampler = {}", 3, &["backends.x.sampler", "backend"]);
+    let none = "[backends.x]\ncommand = \"x\"\nsampler = { backend = \"chat\" }";
+    check(none, 3, &["no backend named", "add a backend with openrouter = {}"]);
+    let itself = "[backends.chat]\nopenrouter = {}\nsampler = { backend = \"chat\" }";
+    check(itself, 3, &["asks nobody", "leave it out"]);
+}
+
+#[test]
 fn a_key_that_does_not_exist_is_told_with_the_one_that_was_meant() {
     check("[listen]\nadress = \"127.0.0.1:1\"", 2, &["listen.adress", "did you mean `address`?"]);
     check("[lisen]\naddress = \"127.0.0.1:1\"", 1, &["there is no table [lisen]", "did you mean `listen`?"]);
@@ -105,6 +135,26 @@ fn a_backend_is_a_program_or_a_server() {
     check(&server("args = [\"a\"]"), 3, &["`args` is for a program"]);
     check(&server("cwd = \"/\""), 3, &["`cwd` is for a program"]);
     check(&server("[backends.x.env]\nA = \"b\""), 3, &["`env` is for a program"]);
+}
+
+#[test]
+fn several_servers_that_are_the_same_are_told_by_their_addresses() {
+    let urls = |lines: &str| format!("[backends.x]\nurls = {lines}");
+    let two = "[[\"https://a.b\", \"https://c.d\"], \"https://e.f\"]\n";
+    assert_eq!(complaints(&urls(two), &[]), []);
+    assert_eq!(complaints(&urls(&format!("{two}balance = \"least-loaded\"\nhedge = \"50ms\"")), &[]), []);
+    check(&urls(&format!("{two}url = \"https://a.b\"")), 2, &["leave out one of them"]);
+    check(&urls(&format!("{two}command = \"x\"")), 2, &["leave out one of them"]);
+    check(&urls(&format!("{two}args = [\"x\"]")), 3, &["`args` is for a program"]);
+    check(&urls(&format!("{two}hedge = \"0s\"")), 3, &["no time at all"]);
+    check(&urls(&format!("{two}balance = \"fast\"")), 3, &["balance"]);
+    check(&urls(&format!("{two}auth = {{}}")), 3, &["write `headers`, or one `url`"]);
+    check(&urls("[\"https://a.b\", \"https://a.b\"]"), 2, &["backends.x.urls.1", "is there twice"]);
+    check(&urls("[[], \"https://a.b\"]"), 2, &["backends.x.urls.0", "is empty"]);
+    check(&urls("[\"https://a.b\", [\"ftp://a.b\"]]"), 2, &["backends.x.urls.1.0", "not reached over HTTP"]);
+    check(&urls("[7]"), 2, &["backends.x.urls"]);
+    check(&server("hedge = \"50ms\""), 3, &["chooses among several servers"]);
+    check(&server("balance = \"least-loaded\""), 3, &["chooses among several servers"]);
 }
 
 #[test]

@@ -74,7 +74,7 @@ fn routes_toml_is_right_in_every_line_that_is_commented_out() {
     assert_eq!((config.listen, config.session, config.log), (usual.listen, usual.session, usual.log));
     let (of, usual) = (config.deadline, usual.deadline);
     assert_eq!((of.idle, of.total, of.heartbeat), (usual.idle, usual.total, usual.heartbeat));
-    assert_eq!(config.backends.len(), 5);
+    assert_eq!(config.backends.len(), 6);
 }
 
 #[test]

@@ -95,8 +95,11 @@ impl Server {
                 Box::pin(self.speak_up(&link, level)).await;
             }
             match self.try_once(&link, &ask, &mut hold, hidden).await {
-                Err(Trouble { kind: Kind::NotSent | Kind::SessionLost, .. }) if again => again = false,
-                Err(Trouble { kind: Kind::Lost, .. }) if again && ask.repeatable => {
+                Err(Trouble { kind: Kind::SessionLost, .. }) if again => again = false,
+                Err(Trouble { kind: Kind::NotSent, .. }) if again && self.may_repeat() => again = false,
+                Err(Trouble { kind: Kind::Lost, .. })
+                    if again && ask.repeatable && !self.spared && self.may_repeat() =>
+                {
                     (again, may_have_run) = (false, true);
                 }
                 Err(trouble) => {
@@ -121,6 +124,11 @@ impl Server {
                 Ok(reply) => return Ok(reply),
             }
         }
+    }
+
+    /// Every call has an id, so the ids say how many there were.
+    fn may_repeat(&self) -> bool {
+        self.budget.take(self.next_id.load(Ordering::Relaxed))
     }
 
     async fn try_once(

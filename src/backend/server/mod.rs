@@ -19,14 +19,13 @@ use std::{
     collections::{BTreeSet, VecDeque},
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, Weak,
+        Arc, Mutex, MutexGuard, Weak,
         atomic::{AtomicU8, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime},
 };
 
 use arc_swap::ArcSwapOption;
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError},
@@ -39,22 +38,21 @@ mod watch; // what it tells of its own accord
 
 pub use call::TURN;
 use watch::Watching;
+pub use watch::reply_to;
 
 use super::{
-    Ask, Backend, EraKind, Notice, Notices, Offer, State, Status, handshake,
+    Ask, Backend, EraKind, Notice, Notices, Offer, State, Status,
+    budget::Budget,
+    handshake,
     parking::Parking,
     profiles::Lease,
-    transport::{Connect, Inbox, Kind, Transport, Trouble},
+    transport::{Connect, Kind, Transport, Trouble},
     visits::Visits,
 };
 use crate::{
     call::{Call, Reply},
     error::{Error, Result},
-    wire::{
-        capability::Capabilities,
-        mcp::Era,
-        message::{self, Message},
-    },
+    wire::{capability::Capabilities, mcp::Era},
 };
 
 /// The pause after the first failure; it doubles up to the longest.
@@ -105,6 +103,10 @@ pub struct Server {
     watches: bool,
     /// The task that tells the server what is wanted.
     watching: Mutex<Option<AbortHandle>>,
+    /// There are others that can take a call whose answer is lost.
+    spared: bool,
+    /// Of calls that are made again.
+    budget: Budget,
 }
 
 /// What earlier connections taught.
@@ -152,6 +154,8 @@ pub struct Parts {
     pub notices: Notices,
     /// Are changes heard of over this connection? Over one is enough.
     pub watches: bool,
+    /// There are other servers that can take a call whose answer this one loses.
+    pub spared: bool,
 }
 
 impl fmt::Debug for Parts {
@@ -162,7 +166,7 @@ impl fmt::Debug for Parts {
 
 impl Server {
     pub fn new(parts: Parts, capabilities: Capabilities) -> Arc<Self> {
-        let Parts { name, ways, kind, era, timeout, notices, watches } = parts;
+        let Parts { name, ways, kind, era, timeout, notices, watches, spared } = parts;
         let health =
             Health { state: State::Starting, since: SystemTime::now(), problem: None, connections: 0 };
         Arc::new_cyclic(|me| Self {
@@ -186,6 +190,8 @@ impl Server {
             wanted: tokio::sync::watch::Sender::default(),
             watches,
             watching: Mutex::default(),
+            spared,
+            budget: Budget::default(),
         })
     }
 
@@ -214,6 +220,11 @@ impl Server {
     /// Could a question on its connection be anybody's?
     pub fn is_unclear(&self) -> bool {
         self.link.load().as_ref().is_some_and(|link| !link.transport.takes_questions())
+    }
+
+    /// Does the server remember anything between two requests, as far as is known?
+    pub fn keeps_state(&self) -> bool {
+        self.link.load().as_ref().is_some_and(|link| link.transport.keeps_state())
     }
 
     fn health(&self) -> MutexGuard<'_, Health> {
@@ -391,27 +402,6 @@ impl Server {
         Ok(Arc::new(Link { transport, offer: Arc::new(offer), level }))
     }
 
-    /// What is done with messages that belong to no call: changes are passed on, questions
-    /// are answered on the transport that is put into the cell.
-    fn inbox(&self) -> (Inbox, Arc<OnceLock<Weak<dyn Transport>>>) {
-        let cell: Arc<OnceLock<Weak<dyn Transport>>> = Arc::default();
-        let (notices, answers) = (Arc::clone(&self.notices), Arc::clone(&cell));
-        let visits = Arc::clone(&self.visits);
-        let inbox: Inbox = Arc::new(move |message: Message| match message.kind() {
-            message::Kind::Request => {
-                if let Some(transport) = answers.get().and_then(Weak::upgrade) {
-                    tokio::spawn(transport.notify(reply_to(&message)));
-                }
-            }
-            message::Kind::Notification => match visits.over(&message) {
-                Some((session, text)) => session.tell(text),
-                None => watch::heard(&message, &notices),
-            },
-            message::Kind::Response => {}
-        });
-        (inbox, cell)
-    }
-
     /// A connection that took a request neither the first nor the second time is none.
     fn give_up(&self, link: &Arc<Link>, trouble: &Trouble) {
         let gone = self.link.compare_and_swap(link, None);
@@ -420,16 +410,6 @@ impl Server {
             (self.notices)(Notice::Lost);
         }
     }
-}
-
-/// The reply to a question from a server. A ping is answered; all else was not offered.
-pub fn reply_to(request: &Message) -> Bytes {
-    let id = request.id().unwrap_or(b"0");
-    if request.method().as_deref() == Some("ping") {
-        return [b"{\"jsonrpc\":\"2.0\",\"id\":", id, b",\"result\":{}}"].concat().into();
-    }
-    let method = request.method().unwrap_or_default().into_owned();
-    Error::UnknownMethod(method).response(Some(id), Era::Legacy).into()
 }
 
 impl Backend for Server {
@@ -447,6 +427,7 @@ impl Backend for Server {
             revision: link.as_ref().map(|link| link.offer.revision.to_string()),
             problem: health.problem.clone(),
             connections: health.connections,
+            replicas: Vec::new(),
             since: health.since,
         }
     }

@@ -8,15 +8,16 @@
 use std::{
     collections::BTreeSet,
     sync::{
-        Arc, Weak,
+        Arc, OnceLock, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures_util::{StreamExt as _, stream::BoxStream};
 use serde_json::json;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::{Link, Server};
 use crate::{
@@ -24,8 +25,9 @@ use crate::{
         Notice, Notices,
         cancel::Guard,
         handshake,
-        transport::{Incoming, Transport, Trouble},
+        transport::{Inbox, Incoming, Transport, Trouble},
     },
+    error::Error,
     wire::{
         json,
         mcp::{Era, List, Method},
@@ -37,6 +39,9 @@ use crate::{
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
+/// Replies to a server's own questions that may be under way at once.
+const MOST_REPLIES: usize = 64;
+
 type Wanted = watch::Receiver<BTreeSet<String>>;
 
 impl Server {
@@ -45,6 +50,45 @@ impl Server {
         self.making.lock().await.pause = None;
         (self.notices)(Notice::Connected);
     }
+
+    /// What is done with messages that belong to no call: changes are passed on, questions
+    /// are answered on the transport that is put into the cell.
+    pub(super) fn inbox(&self) -> (Inbox, Arc<OnceLock<Weak<dyn Transport>>>) {
+        let cell: Arc<OnceLock<Weak<dyn Transport>>> = Arc::default();
+        let (notices, answers) = (Arc::clone(&self.notices), Arc::clone(&cell));
+        let visits = Arc::clone(&self.visits);
+        let replies = Arc::new(Semaphore::new(MOST_REPLIES));
+        let inbox: Inbox = Arc::new(move |message: Message| match message.kind() {
+            message::Kind::Request => {
+                // Of a server that asks and does not read the answers, some are left alone.
+                if let Some(transport) = answers.get().and_then(Weak::upgrade)
+                    && let Ok(permit) = Arc::clone(&replies).try_acquire_owned()
+                {
+                    let reply = transport.notify(reply_to(&message));
+                    tokio::spawn(async move {
+                        let _ = reply.await; // It may have gone.
+                        drop(permit);
+                    });
+                }
+            }
+            message::Kind::Notification => match visits.over(&message) {
+                Some((session, text)) => session.tell(text),
+                None => heard(&message, &notices),
+            },
+            message::Kind::Response => {}
+        });
+        (inbox, cell)
+    }
+}
+
+/// The reply to a question from a server. A ping is answered; all else was not offered.
+pub fn reply_to(request: &Message) -> Bytes {
+    let id = request.id().unwrap_or(b"0");
+    if request.method().as_deref() == Some("ping") {
+        return [b"{\"jsonrpc\":\"2.0\",\"id\":", id, b",\"result\":{}}"].concat().into();
+    }
+    let method = request.method().unwrap_or_default().into_owned();
+    Error::UnknownMethod(method).response(Some(id), Era::Legacy).into()
 }
 
 /// A message that belongs to no call, as a notice.

@@ -1,13 +1,13 @@
 //! Does a `[backends.NAME]` table make sense?
 
-use std::fmt::Display;
+use std::{collections::HashSet, fmt::Display};
 
 use http::{HeaderName, HeaderValue};
 use reqwest::Url;
 
 use super::time;
 use crate::{
-    backend::{Settings, TransportKind},
+    backend::{Balance, Group, Settings, TransportKind},
     config::{
         Environment,
         complaint::{Complaint, Complaints},
@@ -101,6 +101,15 @@ impl Look<'_> {
         if self.settings.openrouter.is_some() {
             return self.models();
         }
+        let replicas = !self.settings.urls.is_empty();
+        match (&self.settings.command, &self.settings.url) {
+            (None, None) if replicas => return self.replicas(),
+            (_, Some(_)) | (Some(_), _) if replicas => {
+                let what = "stands beside `command` or `url`, and a backend is one or the other";
+                self.complain(at(self.name, "urls"), what, "leave out one of them");
+            }
+            _ => self.replicas_only(),
+        }
         match (&self.settings.command, &self.settings.url) {
             (None, None) => self.complain(
                 at(self.name, ""),
@@ -119,10 +128,11 @@ impl Look<'_> {
 
     /// Models behind tools: nothing of a program or a server, and secrets that can be had.
     fn models(&mut self) {
-        let Settings { command, url, args, env, headers, auth, openrouter, .. } = self.settings;
+        let Settings { command, url, urls, args, env, headers, auth, openrouter, .. } = self.settings;
         let foreign = [
             ("command", command.is_some()),
             ("url", url.is_some()),
+            ("urls", !urls.is_empty()),
             ("args", !args.is_empty()),
             ("env", !env.is_empty()),
             ("headers", !headers.is_empty()),
@@ -199,12 +209,58 @@ impl Look<'_> {
         if let Some((what, instead)) = url_fault(address) {
             self.complain(at(self.name, "url"), what, instead);
         }
+        self.no_program();
+    }
+
+    fn no_program(&mut self) {
         let Settings { args, env, cwd, .. } = self.settings;
         let program_only = [("args", !args.is_empty()), ("env", !env.is_empty()), ("cwd", cwd.is_some())];
         for (key, _) in program_only.into_iter().filter(|(_, there)| *there) {
             let what = format!("`{key}` is for a program, and this backend has a `url`");
             self.complain(at(self.name, key), what, "leave it out");
         }
+    }
+
+    /// Keys that choose among several servers.
+    fn replicas_only(&mut self) {
+        let keys = [
+            ("balance", self.settings.balance != Balance::default()),
+            ("hedge", self.settings.hedge.is_some()),
+        ];
+        for (key, _) in keys.into_iter().filter(|(_, there)| *there) {
+            let what = "chooses among several servers, and this backend is one";
+            self.complain(
+                at(self.name, key),
+                what,
+                "leave it out, or write the servers' addresses as `urls`",
+            );
+        }
+    }
+
+    /// Several servers that are the same.
+    fn replicas(&mut self) {
+        let mut seen = HashSet::new();
+        for (place, address) in addresses(self.name, &self.settings.urls) {
+            if let Some((what, instead)) = url_fault(address) {
+                self.complain(place, what, instead);
+            } else if !seen.insert(address) {
+                self.complain(place, "is there twice", "leave out one of them");
+            }
+        }
+        for (index, group) in self.settings.urls.iter().enumerate() {
+            if group.addresses().is_empty() {
+                let place = dotted(&["backends", self.name, "urls", &index.to_string()]);
+                self.complain(place, "is empty", "write an address, or leave the list out");
+            }
+        }
+        if let Some(hedge) = self.settings.hedge {
+            time(&at(self.name, "hedge"), hedge, self.complaints);
+        }
+        if self.settings.auth.is_some() {
+            let what = "gives tokens for one `url`, and these are several servers";
+            self.complain(at(self.name, "auth"), what, "write `headers`, or one `url`");
+        }
+        self.no_program();
     }
 
     fn prefix(&mut self, prefix: &str) {
@@ -316,6 +372,9 @@ impl Look<'_> {
         // A user in it is told of on its own.
         let address = self.settings.url.iter().filter(|url| secret::user_info(url).is_none());
         let address = address.map(|text| (at(self.name, "url"), "url", text));
+        let addresses = addresses(self.name, &self.settings.urls);
+        let addresses = addresses.filter(|(_, url)| secret::user_info(url).is_none());
+        let address = address.chain(addresses.map(|(at, text)| (at, "urls", text)));
         let secrets =
             arguments.chain(address).filter(|(at, _, text)| secret::looks_like(text) && (self.in_file)(at));
         for (at, key, _) in secrets.collect::<Vec<_>>() {
@@ -324,6 +383,19 @@ impl Look<'_> {
             self.complain(at, "looks like a secret, which does not belong into a file", instead);
         }
     }
+}
+
+/// The addresses of several servers, each with its place.
+fn addresses<'a>(name: &'a str, groups: &'a [Group]) -> impl Iterator<Item = (String, &'a String)> {
+    groups.iter().enumerate().flat_map(move |(at, group)| {
+        let at = at.to_string();
+        group.addresses().iter().enumerate().map(move |(inner, address)| {
+            let inner = inner.to_string();
+            let list = matches!(group, Group::Several(_));
+            let path = ["backends", name, "urls", &at, &inner];
+            (dotted(if list { &path } else { &path[..4] }), address)
+        })
+    })
 }
 
 fn url_fault(address: &str) -> Option<(String, &'static str)> {

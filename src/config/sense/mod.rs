@@ -7,6 +7,7 @@ mod backend;
 mod cache;
 mod front;
 mod listen;
+mod sampler;
 
 pub use backend::Look;
 
@@ -40,6 +41,7 @@ pub fn check(config: &Config, environment: &Environment, in_file: &dyn Fn(&str) 
         Look { name, settings, environment, in_file, complaints: &mut complaints }.through();
     }
     prefixes(config, &mut complaints);
+    sampler::samplers(&config.backends, &mut complaints);
     complaints
 }
 
