@@ -29,7 +29,9 @@ use super::{
     intake::{acceptable, read},
     legacy::{self, Asking, Beside},
     pipe,
-    refusal::{NoSession, ambiguous, error_response, not_allowed, refused, twice, unlike_header},
+    refusal::{
+        NoSession, ambiguous, error_response, not_allowed, nothing_here, refused, twice, unlike_header,
+    },
     replay,
     sender::{self, Network},
     session::{Mode, Session},
@@ -102,11 +104,9 @@ impl<S: Stage> Http<S> {
         let (mut parts, body) = request.into_parts();
         weaken::show(|| format!("{parts:?}"));
         sender::correct(&mut parts, &self.proxies);
-        if let Err(refusal) = self.doors.check(&parts.uri, &parts.headers) {
-            self.watchman.turned_away(TurnedAway::Door);
-            return refused(refusal);
-        }
-        if let Some(refused) = twice(&parts.headers) {
+        let refused = self.doors.check(&parts.uri, &parts.headers).err().map(refused);
+        let refused = refused.or_else(|| twice(&parts.headers));
+        if let Some(refused) = refused {
             self.watchman.turned_away(TurnedAway::Door);
             return refused;
         }
@@ -468,10 +468,6 @@ struct Visit<'a> {
     takes: Takes,
     caller: Caller,
     scope: Scope,
-}
-
-fn nothing_here() -> Response<Body> {
-    body::plain(StatusCode::NOT_FOUND, "There is nothing here. MCP is at /mcp.")
 }
 
 /// What became of a message.

@@ -121,6 +121,10 @@ pub fn ambiguous(heads: &Heads<'_>) -> Option<Response<Body>> {
     Some(error_response(&Error::Header(why.into()), None, Era::Modern))
 }
 
+pub fn nothing_here() -> Response<Body> {
+    body::plain(StatusCode::NOT_FOUND, "There is nothing here. MCP is at /mcp.")
+}
+
 pub fn not_allowed(allowed: &'static str) -> Response<Body> {
     let mut response = body::empty(StatusCode::METHOD_NOT_ALLOWED);
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
