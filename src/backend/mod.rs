@@ -38,6 +38,7 @@ mod mailbox; //       what waits for a slow caller
 mod mirror; //        arguments that stand in headers too
 mod mux; //           one stream, many requests
 pub mod openrouter; // models, over OpenRouter
+mod owner; //         whose a connection is
 mod parking; //       calls that wait for their client
 mod personal; //      who has an account of their own
 mod pool; //          connections to an HTTP server
