@@ -69,6 +69,9 @@ pub struct Call {
     pub aim: Option<Arc<Aim>>,
     /// What stages tell the audit trail of the call; none where it is not kept.
     pub marks: Option<Arc<Marks>>,
+    /// The backend that asks for it in the middle of another call of this caller's, which is under
+    /// way meanwhile.
+    pub asked_by: Option<Arc<str>>,
     /// With what its caller came, where that is exchanged for a token of a server's. For the issuer of
     /// that alone.
     pub proof: Option<Arc<Proof>>,
@@ -91,6 +94,7 @@ impl Call {
             given: None,
             aim: None,
             marks: None,
+            asked_by: None,
             proof: None,
         }
     }

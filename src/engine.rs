@@ -28,27 +28,30 @@ use tokio::{
 };
 use tower::Service;
 
+mod difference; // what another configuration would change
 mod keep; //   what is noted goes to disk
 mod policy; // what decides about calls
 mod reload; // what changes while it runs
 mod sources; // backends, as the catalog has them
 
+pub use difference::{Difference, Fate, Limit, Other};
 pub use reload::Reloaded;
 
 use policy::{Policy, Stack};
 use reload::Live;
-use sources::{built_in, desk, source};
+use sources::{Supplies, built_in, desk, source};
 
 use crate::{
-    backend::{credential::Desk, openrouter::Storeroom},
+    backend::openrouter::Storeroom,
     call::{Caller, Permit},
     config::Config,
-    listener::{self, Front, body::Body, http::Http, saved, session::Sessions, stdio},
+    listener::{self, Front, body::Body, connection, http::Http, saved, session::Sessions, stdio},
     middleware::{audit, cache, identify::Identify, limit, permit, tasks::Tasks as TaskTable},
     router::{
         Router,
         catalog::{Catalog, Source},
         own::Own,
+        sampling::Way,
         seal::Seals,
         subscriptions::{Subscriptions, Updates},
     },
@@ -71,13 +74,10 @@ pub struct Fault {
 pub struct Plan {
     sources: Vec<Source>,
     own: Arc<Own>,
-    updates: Updates,
     identify: Option<Identify>,
     rules: permit::Policy,
     policy: Policy,
-    desk: Arc<Desk>,
-    /// Where backends find the store.
-    storeroom: Storeroom,
+    supplies: Supplies,
     keeps_sessions: bool,
     /// What all of this was made of.
     config: Config,
@@ -116,38 +116,28 @@ impl Plan {
         let limit = part("limit", limit::Limits::new(limit).map(Some), &mut faults);
         let cache = cache::Replies::new(cache);
         let rules = part("permit", permit::Policy::new(rules, sets).map(Some), &mut faults);
+        let supplies = desk.map(|desk| Supplies { updates, replies: Arc::clone(&cache), desk, storeroom });
         for (name, settings) in backends {
             if settings.enabled == Some(false) {
                 continue;
             }
             // Without a desk there is a fault already.
-            let Some(desk) = &desk else { continue };
-            match source(name, settings.clone(), &updates, (&cache, desk, &storeroom)) {
+            let Some(supplies) = &supplies else { continue };
+            match source(name, settings.clone(), supplies) {
                 Ok(source) => sources.push(source),
                 Err(why) => faults.push(Fault { at: format!("backends.{name}"), why }),
             }
         }
-        let (Some(audit), Some(limit), Some(rules), Some(desk)) = (audit, limit, rules, desk) else {
+        let (Some(audit), Some(limit), Some(rules), Some(supplies)) = (audit, limit, rules, supplies) else {
             return Err(faults);
         };
         if !faults.is_empty() {
             return Err(faults);
         }
-        own.connects(desk.is_needed());
+        own.connects(supplies.desk.is_needed());
         let policy = Policy::new(limit, cache, audit);
         policy.settle(guarded);
-        Ok(Self {
-            sources,
-            own,
-            updates,
-            identify,
-            rules,
-            policy,
-            desk,
-            storeroom,
-            keeps_sessions: true,
-            config,
-        })
+        Ok(Self { sources, own, identify, rules, policy, supplies, keeps_sessions: true, config })
     }
 
     /// The same, which leaves the sessions and tasks on disk alone: for a gateway that serves one
@@ -158,8 +148,8 @@ impl Plan {
 
     /// Opens the store and begins to read what the backends offer.
     pub async fn start(self) -> Waystation {
-        let Self { sources, own, updates, identify, rules, policy, desk, storeroom, keeps_sessions, config } =
-            self;
+        let Self { sources, own, identify, rules, policy, supplies, keeps_sessions, config } = self;
+        let Supplies { updates, replies: _, desk, storeroom } = supplies.clone();
         let Config { listen, session, deadline, tasks, store, .. } = config.clone();
         let store = open(&store).await;
         desk.open(store.clone(), &key_of(&store, "credential").await).await;
@@ -182,6 +172,7 @@ impl Plan {
         let sessions = Sessions::new(session, keeps_sessions.then_some(journal));
         let mut tended = policy.start(&store, &router).await;
         let stages = policy.stack(deadline, &tasks, router.clone());
+        let way = router.sample_by(stages.clone());
         let front = Front::new(stages, Arc::clone(&sessions));
         if keeps_sessions {
             keep::restore(&store, &front).await;
@@ -191,10 +182,10 @@ impl Plan {
             tokio::spawn(sweep(Arc::clone(&sessions))).abort_handle(),
             tokio::spawn(tell(router.clone(), Arc::clone(&sessions))).abort_handle(),
         ]);
-        let live = Live::start(identify, store, rules, config).await;
+        let live = Live::start(identify, store, rules, supplies, config).await;
         let watchman = Arc::clone(&policy.audit) as _;
         let http = Http::new(front.clone(), live.guard.clone(), desk, watchman, &listen);
-        let (listen, tasks) = (Arc::new(listen), Arc::new(Tasks(tended)));
+        let (listen, tasks) = (Arc::new(listen), Arc::new(Tasks(tended, way)));
         Waystation { http, front, catalog, router, subscriptions, own, policy, live, listen, tasks }
     }
 }
@@ -265,9 +256,9 @@ async fn tell(router: Router, sessions: Arc<Sessions>) {
     }
 }
 
-/// Tasks that end with the gateway.
+/// Tasks that end with the gateway, and the way of calls that it makes itself.
 #[derive(Debug)]
-struct Tasks(Vec<tokio::task::AbortHandle>);
+struct Tasks(Vec<tokio::task::AbortHandle>, #[expect(dead_code, reason = "held for its end")] Way);
 
 impl Drop for Tasks {
     fn drop(&mut self) {
@@ -305,7 +296,7 @@ impl Waystation {
     /// Answers one HTTP request.
     pub fn handle<B>(&self, request: Request<B>) -> impl Future<Output = Response<Body>>
     where
-        B: http_body::Body<Data = Bytes> + Unpin,
+        B: http_body::Body<Data = Bytes, Error: Into<connection::Fault>> + Unpin,
     {
         self.http.handle(request)
     }
@@ -357,6 +348,11 @@ impl Waystation {
         self.live.guard.whose(authorization).await.map_err(denied)
     }
 
+    /// Sees to it that all sessions there are now are on disk.
+    pub async fn write_down_sessions(&self) {
+        self.front.sessions.kept().await;
+    }
+
     /// Ends what clients have open, so that their connections can close.
     pub fn end_streams(&self) {
         self.subscriptions.closing.cancel();
@@ -375,7 +371,7 @@ impl Waystation {
 
 impl<B> Service<Request<B>> for Waystation
 where
-    B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
+    B: http_body::Body<Data = Bytes, Error: Into<connection::Fault>> + Unpin + Send + 'static,
 {
     type Response = Response<Body>;
     type Error = Infallible;

@@ -180,7 +180,7 @@ fn what_belongs_to_one_place_is_in_that_place() {
             "src/listener/",
             "src/backend/",
             "src/console/",
-            "src/app.rs",
+            "src/app/",
             "src/engine.rs",
             "src/cli/",
             "src/simulator/",

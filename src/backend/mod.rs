@@ -19,7 +19,10 @@ use crate::{
     call::{Call, Reply},
     error::Result,
     settings::{Duration, Text},
-    wire::mcp::{Era, List, Revision},
+    wire::{
+        capability::Capabilities,
+        mcp::{Era, List, Revision},
+    },
 };
 
 mod answered; //      what came over HTTP
@@ -44,6 +47,7 @@ mod personal; //      who has an account of their own
 mod pool; //          connections to an HTTP server
 mod profiles; //      who shares a connection
 mod replicas; //      several servers that are the same
+pub mod sampler; //   who answers for a client that has no model
 mod server; //        an MCP server, over any of these
 mod sse; //           HTTP+SSE
 mod stdio; //         child processes
@@ -278,6 +282,10 @@ pub struct Settings {
     /// Models of OpenRouter behind tools, with conversations that last: the gateway is the server itself,
     /// so there is neither `command` nor `url`. `openrouter = {}` is enough to try it with a simulator.
     pub openrouter: Option<Box<openrouter::Settings>>,
+    /// Has models of OpenRouter answer when the server asks its client for a text of a model
+    /// (sampling) and the client has none, at the expense of whoever made the call. Nobody does by
+    /// default: then such a server hears that there is no model.
+    pub sampler: Option<sampler::Settings>,
     /// `false` leaves the backend out, as if the table were not there.
     pub enabled: Option<bool>,
 }
@@ -309,6 +317,10 @@ impl Settings {
             share: self.share,
             most: self.max_connections.unwrap_or(Self::MAX_CONNECTIONS),
             idle: self.idle.unwrap_or(Self::IDLE).0,
+            usual: match &self.sampler {
+                Some(_) => Capabilities::NONE.with_sampling(),
+                None => Capabilities::NONE,
+            },
         };
         let timeout = self.connect_timeout.unwrap_or(Self::CONNECT_TIMEOUT).0;
         let kind = if self.transport == TransportKind::Sse { "sse" } else { "http" };

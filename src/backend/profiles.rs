@@ -54,6 +54,9 @@ pub struct Sharing {
     pub most: usize,
     /// How long another one is kept without a call.
     pub idle: Duration,
+    /// What a server is told that it may ask where the gateway reads what it offers: some list a
+    /// tool only for clients that they may ask for a text of a model.
+    pub usual: Capabilities,
 }
 
 /// One server, over as many connections as it takes.
@@ -116,7 +119,7 @@ pub struct Lease {
 
 impl Profiles {
     pub fn new(parts: Parts, sharing: Sharing, personal: Option<Personal>) -> Arc<Self> {
-        let plain = Server::new(parts.clone(), Capabilities::NONE);
+        let plain = Server::new(parts.clone(), sharing.usual);
         if let Some(Personal { door, .. }) = &personal {
             let plain = Arc::downgrade(&plain);
             door.on_consent(move || {
@@ -159,6 +162,12 @@ impl Profiles {
         }
     }
 
+    /// May a call use the connection that is always there? Not where it could be asked something, nor
+    /// where the server was `told` that it can and it cannot.
+    fn is_plain(owner: &Owner, capabilities: Capabilities, told: Capabilities) -> bool {
+        *owner == Owner::Everybody && capabilities == Capabilities::NONE && told == capabilities
+    }
+
     /// The connection for a call that does not go without saying, and what it has of it.
     async fn choose(&self, owner: Owner, call: &Call) -> Result<(Arc<Server>, Hold)> {
         let asked = call.client.capabilities.of_a_handshake();
@@ -168,8 +177,9 @@ impl Profiles {
         }
         let era = self.plain.era().await?;
         let capabilities = if era == Era::Modern { Capabilities::NONE } else { asked };
+        let told = if era == Era::Modern { Capabilities::NONE } else { self.sharing.usual };
         let stateless = era == Era::Modern && self.parts.kind != "stdio";
-        if stateless || (owner == Owner::Everybody && capabilities == Capabilities::NONE) {
+        if stateless || Self::is_plain(&owner, capabilities, told) {
             return Ok((Arc::clone(&self.plain), Hold::default()));
         }
         if let Some(given) = call.given.as_ref() {
@@ -383,7 +393,8 @@ impl Backend for Profiles {
         {
             return Box::pin(self.answer_as(owner, personal, ask));
         }
-        if owner == Owner::Everybody && ask.call.client.capabilities == Capabilities::NONE {
+        let (capabilities, told) = (ask.call.client.capabilities, self.sharing.usual);
+        if ask.call.caller == Caller::Gateway || Self::is_plain(&owner, capabilities, told) {
             return self.plain.answer(ask);
         }
         Box::pin(async move {
@@ -539,7 +550,8 @@ mod tests {
             watches: true,
             spared: false,
         };
-        let sharing = Sharing { share: Share::Call, most: 3, idle: Duration::from_secs(60) };
+        let sharing =
+            Sharing { share: Share::Call, most: 3, idle: Duration::from_secs(60), usual: Capabilities::NONE };
         let profiles = Profiles::new(parts, sharing, None);
         let (first, second) = (profiles.answer(call()), profiles.answer(call()));
         let mut both = futures_util::future::join(first, second);

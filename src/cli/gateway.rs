@@ -154,7 +154,7 @@ async fn find(config: &Config) -> Option<Asked> {
     let connected = tokio::time::timeout(PATIENCE, TcpStream::connect(address)).await;
     let there = matches!(connected, Ok(Ok(_)));
     there.then(|| Asked {
-        url: format!("http://{address}/mcp"),
+        url: format!("{}://{address}/mcp", config.listen.scheme()),
         token: None,
         admin: (config.listen.admin.port() != 0).then(|| format!("http://{}", config.listen.admin)),
     })

@@ -13,7 +13,7 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    config::{CONFIG_FILE, Complaints, Config, Environment, Loaded},
+    config::{CONFIG_FILE, Complaints, Config, DEFAULT_FILE, Environment, Loaded},
     settings::Duration,
 };
 
@@ -92,13 +92,13 @@ struct Sources {
 enum Command {
     /// Serve over HTTP [what is done without a command].
     #[command(after_help = serve::EXAMPLES)]
-    Serve(Sources),
+    Serve(serve::Arguments),
     /// Serve one client over standard input and output.
     #[command(after_help = serve::STDIO_EXAMPLES)]
     Stdio(Sources),
     /// Say all that is wrong with a configuration, and serve nothing.
     #[command(after_help = check::EXAMPLES)]
-    Check(Sources),
+    Check(check::Arguments),
     /// List tools, prompts and resources.
     #[command(after_help = list::EXAMPLES)]
     List(list::Arguments),
@@ -153,10 +153,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Outcome {
     let environment = Environment::of_process();
     let common = arguments.sources;
     match arguments.command {
-        None => serve::serve(&common, &environment),
-        Some(Command::Serve(sources)) => serve::serve(&sources.or(common), &environment),
+        None => serve::serve(serve::Arguments::default(), common, &environment),
+        Some(Command::Serve(arguments)) => serve::serve(arguments, common, &environment),
         Some(Command::Stdio(sources)) => serve::stdio(&sources.or(common), &environment),
-        Some(Command::Check(sources)) => check::check(&sources.or(common), &environment),
+        Some(Command::Check(arguments)) => check::check(arguments, common, &environment),
         Some(Command::List(arguments)) => list::list(&arguments, common, environment),
         Some(Command::Call(arguments)) => call::call(&arguments, common, environment),
         Some(Command::Chat(arguments)) => chat::chat(&arguments, common, &environment),
@@ -191,9 +191,19 @@ impl Sources {
 
     /// The same, told to nobody.
     fn read(&self, environment: &Environment) -> Result<Loaded, Complaints> {
+        Config::load_with(self.file(environment).as_deref(), &self.mcp_json, environment)
+    }
+
+    /// The file that is named.
+    fn file(&self, environment: &Environment) -> Option<PathBuf> {
         let named = environment.get(CONFIG_FILE).filter(|name| !name.is_empty()).map(PathBuf::from);
-        let file = self.config.clone().or(named);
-        Config::load_with(file.as_deref(), &self.mcp_json, environment)
+        self.config.clone().or(named)
+    }
+
+    /// All files that the configuration is read from.
+    fn files(&self, environment: &Environment) -> Vec<PathBuf> {
+        let file = self.file(environment).unwrap_or_else(|| DEFAULT_FILE.into());
+        [file].into_iter().chain(self.mcp_json.iter().cloned()).collect()
     }
 }
 

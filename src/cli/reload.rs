@@ -13,7 +13,8 @@ Examples:
   kill -HUP $(pidof waystation)                    the same, with the answer in the log
 
 The gateway reads the files it was started with. Who may come in and what they may do, how often and from
-which cache, is obeyed from the next request on; other tables wait for a restart. A configuration with
+which cache, is obeyed from the next request on. Backends that differ are begun anew, and all others are left
+alone; other tables wait for a restart. `waystation check --diff` says before what would change. A configuration with
 anything wrong in it changes nothing.";
 
 /// Longer than reading files ever takes.
@@ -22,8 +23,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Answer {
-    Reloaded { changed: Vec<String>, needs_restart: Vec<String> },
-    Refused { error: String },
+    Reloaded {
+        changed: Vec<String>,
+        needs_restart: Vec<String>,
+        #[serde(default)]
+        backends: Vec<String>,
+    },
+    Refused {
+        error: String,
+    },
 }
 
 pub fn reload(sources: &Sources, environment: &Environment) -> Outcome {
@@ -33,7 +41,9 @@ pub fn reload(sources: &Sources, environment: &Environment) -> Outcome {
     };
     stop::run(|_| async move {
         match ask(&format!("http://{admin}/reload")).await {
-            Ok(Answer::Reloaded { changed, needs_restart }) => print(&told(&changed, &needs_restart)),
+            Ok(Answer::Reloaded { changed, needs_restart, backends }) => {
+                print(&told(&changed, &needs_restart, &backends))
+            }
             Ok(Answer::Refused { error }) => {
                 fail(format_args!("nothing was changed, since the configuration is not right:\n{error}"))
             }
@@ -43,16 +53,23 @@ pub fn reload(sources: &Sources, environment: &Environment) -> Outcome {
 }
 
 async fn ask(url: &str) -> Result<Answer, reqwest::Error> {
-    let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
-    http.post(url).send().await?.json().await
+    client()?.post(url).send().await?.json().await
 }
 
-fn told(changed: &[String], needs_restart: &[String]) -> String {
+/// For the address of operators.
+pub fn client() -> reqwest::Result<reqwest::Client> {
+    reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()
+}
+
+fn told(changed: &[String], needs_restart: &[String], backends: &[String]) -> String {
     let list = |names: &[String]| names.iter().map(|name| format!("[{name}]")).collect::<Vec<_>>().join(", ");
     let mut text = match changed {
         [] => "nothing that can change while it runs is different\n".to_owned(),
         changed => format!("obeyed from now on: {}\n", list(changed)),
     };
+    if !backends.is_empty() {
+        text += &format!("begun, begun anew or ended: {}\n", backends.join(", "));
+    }
     if !needs_restart.is_empty() {
         text += &format!("different too, and obeyed after a restart: {}\n", list(needs_restart));
     }

@@ -1,5 +1,7 @@
 //! `waystation serve` and `waystation stdio`: a gateway.
 
+use clap::Args;
+
 use super::{Outcome, Sources, complain, stop};
 use crate::{app, config::Environment};
 
@@ -8,7 +10,8 @@ Examples:
   waystation serve --config /etc/waystation/routes.toml
   waystation serve --mcp-json ~/.cursor/mcp.json     the servers of Cursor, behind one address
 
-Stop it with Ctrl-C: calls under way are answered first. Ctrl-C again ends it at once.";
+When its files change it obeys the new ones, as with `waystation reload`. Stop it with Ctrl-C: calls under
+way are answered first. Ctrl-C again ends it at once.";
 
 pub const STDIO_EXAMPLES: &str = "\
 Example, as an entry in a client's own file:
@@ -17,14 +20,29 @@ Example, as an entry in a client's own file:
 Nothing but the protocol is written to standard output; the log goes to standard error.
 To try it: waystation stdio --config routes.toml";
 
-pub fn serve(sources: &Sources, environment: &Environment) -> Outcome {
+#[derive(Debug, Default, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    sources: Sources,
+    /// Does not look whether the files have changed: they are read again by `waystation reload` and SIGHUP alone.
+    #[arg(long)]
+    no_watch: bool,
+}
+
+pub fn serve(arguments: Arguments, common: Sources, environment: &Environment) -> Outcome {
+    let sources = arguments.sources.or(common);
     let loaded = match sources.load(environment) {
         Ok(loaded) => loaded,
         Err(outcome) => return outcome,
     };
-    let (sources, environment) = (sources.clone(), environment.clone());
+    let files = (!arguments.no_watch).then(|| sources.files(environment));
+    let environment = environment.clone();
     stop::run(|stop| async move {
         let reread = app::Reread::new(move || sources.read(&environment).map(|loaded| loaded.config));
+        let reread = match files {
+            Some(files) => reread.watching(files),
+            None => reread,
+        };
         match app::serve(loaded.config, reread, stop).await {
             Ok(()) => Outcome::Done,
             Err(complaints) => complain(&complaints.located(&loaded.source)),

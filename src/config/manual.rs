@@ -63,6 +63,13 @@ fn keys(table: &str, key: Key, path: &str, page: &mut String) {
             keys(table, entry, &format!("{path}.{name}.NAME"), page);
             continue;
         }
+        let within = format!("{path}.{name}");
+        // A table that has a place of its own in the file, and not a page of its own.
+        if inner.keys().next().is_some() && BUILT_IN.contains(&format!("[{within}]")) {
+            let _ = write!(page, "\n### `[{within}]`\n\n{}\n", sentences(inner.says()));
+            keys(&within, inner, &within, page);
+            continue;
+        }
         let _ = write!(
             page,
             "\n### `{path}.{name}`\n\n{}\n\n{}\n",

@@ -23,6 +23,9 @@ pub trait Operated: Send + Sync + 'static {
     /// Reads its configuration again. What came of it, or all that is wrong with it.
     fn reload(&self) -> BoxFuture<'_, Result<Value, String>>;
 
+    /// What that would change, for whom.
+    fn difference(&self) -> BoxFuture<'_, Result<Value, String>>;
+
     /// Forgets kept replies of what goes by names that fit, or all; says how many.
     fn clear_cache(&self, pattern: Option<&str>) -> usize;
 }
@@ -39,7 +42,8 @@ pub async fn handle<B>(request: &Request<B>, gateway: &impl Operated) -> Respons
         (&Method::GET, "/health") => (StatusCode::OK, TEXT, "ok\n".to_owned()),
         (&Method::GET, "/status") => (StatusCode::OK, JSON, gateway.status().to_string()),
         (&Method::GET, "/explain") => explain(request, gateway).await,
-        (&Method::POST, "/reload") => reload(gateway).await,
+        (&Method::GET, "/diff") => came(gateway.difference().await),
+        (&Method::POST, "/reload") => came(gateway.reload().await),
         (&Method::POST, "/cache/clear") => clear(request.uri().query(), gateway),
         (_, "/reload" | "/cache/clear") => {
             (StatusCode::METHOD_NOT_ALLOWED, TEXT, "POST this, please.\n".to_owned())
@@ -47,7 +51,7 @@ pub async fn handle<B>(request: &Request<B>, gateway: &impl Operated) -> Respons
         _ => (
             StatusCode::NOT_FOUND,
             TEXT,
-            "There are /health, /status, /explain, /reload and /cache/clear here.\n".to_owned(),
+            "There are /health, /status, /explain, /diff, /reload and /cache/clear here.\n".to_owned(),
         ),
     };
     let mut response = Response::new(Full::new(Bytes::from(text)));
@@ -56,8 +60,8 @@ pub async fn handle<B>(request: &Request<B>, gateway: &impl Operated) -> Respons
     response
 }
 
-async fn reload(gateway: &impl Operated) -> Answer {
-    match gateway.reload().await {
+fn came(of_reading: Result<Value, String>) -> Answer {
+    match of_reading {
         Ok(came) => (StatusCode::OK, JSON, came.to_string()),
         // The configuration that is obeyed is still right; the one in the file is not.
         Err(why) => (StatusCode::UNPROCESSABLE_ENTITY, JSON, json!({ "error": why }).to_string()),

@@ -32,17 +32,24 @@ pub fn built_in(own: &Arc<Own>) -> Source {
         name: own::NAME.into(),
         prefix: own::NAME.into(),
         patience: Duration::ZERO,
+        sampler: None,
         backend: Arc::clone(own) as Arc<dyn backend::Backend>,
     };
     Source { upstream: Arc::new(upstream), fingerprint: env!("CARGO_PKG_VERSION").into(), notices }
 }
 
-pub fn source(
-    name: &str,
-    settings: backend::Settings,
-    updates: &Updates,
-    (replies, desk, storeroom): (&Arc<cache::Replies>, &Arc<Desk>, &Storeroom),
-) -> Result<Source, String> {
+/// What backends are given of the gateway they are behind.
+#[derive(Debug, Clone)]
+pub struct Supplies {
+    pub updates: Updates,
+    pub replies: Arc<cache::Replies>,
+    pub desk: Arc<Desk>,
+    /// Where they find the store.
+    pub storeroom: Storeroom,
+}
+
+pub fn source(name: &str, settings: backend::Settings, supplies: &Supplies) -> Result<Source, String> {
+    let Supplies { updates, replies, desk, storeroom } = supplies;
     let (sender, receiver) = mpsc::channel(NOTICES);
     let (updates, backend, replies) = (updates.clone(), Arc::<str>::from(name), Arc::clone(replies));
     let notices: Notices = Arc::new(move |notice: Notice| match notice {
@@ -60,9 +67,9 @@ pub fn source(
     });
     let prefix = settings.prefix.clone().unwrap_or_else(|| name.to_owned());
     let patience = settings.connect_timeout.unwrap_or(backend::Settings::CONNECT_TIMEOUT).0;
-    let fingerprint = fingerprint(&settings);
+    let (fingerprint, sampler) = (fingerprint(&settings), settings.sampler.clone());
     let backend = settings.build(name, notices, desk, storeroom)?;
-    let upstream = Arc::new(Upstream { name: name.into(), prefix, patience, backend });
+    let upstream = Arc::new(Upstream { name: name.into(), prefix, patience, sampler, backend });
     Ok(Source { upstream, fingerprint, notices: receiver })
 }
 
@@ -84,6 +91,7 @@ pub fn desk(
         let address = address.parse::<http::Uri>().ok()?;
         Some(format!("{}://{}", address.scheme_str()?, address.authority()?))
     };
-    let usual = audience.and_then(origin).unwrap_or_else(|| format!("http://{}", listen.address));
+    let usual =
+        audience.and_then(origin).unwrap_or_else(|| format!("{}://{}", listen.scheme(), listen.address));
     part("connect", Desk::new(settings, &usual).map(Some), faults)
 }

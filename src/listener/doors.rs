@@ -8,7 +8,7 @@
 
 use std::{collections::HashSet, net::SocketAddr};
 
-use http::{HeaderMap, Uri, header};
+use http::{HeaderMap, HeaderValue, Uri, header, uri::Authority};
 
 use crate::weaken;
 
@@ -25,6 +25,8 @@ pub struct Doors {
 /// Why a request may not come in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
+    /// It does not say for which host it is, or not so that everybody reads the same.
+    Unclear,
     Host,
     Origin,
 }
@@ -50,13 +52,18 @@ impl Doors {
             return Ok(());
         }
         let mut hosts = headers.get_all(header::HOST).iter();
+        let authority = uri.authority().map(Authority::as_str);
         let is_ours = match (hosts.next(), hosts.next()) {
             (Some(host), None) => {
                 let usual = self.usual.iter().any(|own| own.as_bytes() == host.as_bytes());
+                if !usual || authority.is_some() {
+                    clear(host, authority)?;
+                }
                 usual || host.to_str().is_ok_and(|host| self.is_ours(host))
             }
-            (Some(_), Some(_)) => false,
-            (None, _) => uri.authority().is_some_and(|authority| self.is_ours(authority.as_str())),
+            (None, _) if authority.is_some() => authority.is_some_and(|authority| self.is_ours(authority)),
+            _ if weaken::is("doors-unclear") => true,
+            _ => return Err(Refusal::Unclear),
         };
         if (!is_ours && !weaken::is("doors-host")) || weaken::is("doors-shut") {
             return Err(Refusal::Host);
@@ -82,6 +89,14 @@ impl Doors {
         let page = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
         self.origins.contains(&origin) || page.is_some_and(|authority| self.is_ours(authority))
     }
+}
+
+/// May nobody take a header for another host than we do, or the request's target for another?
+fn clear(host: &HeaderValue, authority: Option<&str>) -> Result<(), Refusal> {
+    let letter = |byte: &u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(byte);
+    let written = !host.is_empty() && host.as_bytes().iter().all(letter);
+    let alike = authority.is_none_or(|authority| authority.as_bytes().eq_ignore_ascii_case(host.as_bytes()));
+    if (written && alike) || weaken::is("doors-unclear") { Ok(()) } else { Err(Refusal::Unclear) }
 }
 
 fn without_port(authority: &str) -> &str {
@@ -125,13 +140,33 @@ mod tests {
             "evil.example:8080",
             "127.0.0.1.evil.example",
             "localhost.evil.example",
-            "",
             "[::2]",
             "[::1",
             "[[::1]]",
         ] {
             check(host, None, Err(Refusal::Host));
         }
+    }
+
+    #[test]
+    fn a_host_that_is_not_clear_is_none() {
+        for host in ["", "localhost/?x=", "localhost:8080@evil", "localhost evil", "localhost,evil"] {
+            check(host, None, Err(Refusal::Unclear));
+        }
+        let doors = Doors::new("127.0.0.1:8080".parse().unwrap(), &[], &[]);
+        let of = |target: &'static str, hosts: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for host in hosts {
+                headers.append(header::HOST, host.parse().unwrap());
+            }
+            doors.check(&Uri::from_static(target), &headers)
+        };
+        assert_eq!(of("/mcp", &[]), Err(Refusal::Unclear));
+        assert_eq!(of("/mcp", &["localhost", "localhost"]), Err(Refusal::Unclear));
+        assert_eq!(of("http://localhost/mcp", &["127.0.0.1"]), Err(Refusal::Unclear));
+        assert_eq!(of("http://localhost/mcp", &["LOCALHOST"]), Ok(()));
+        assert_eq!(of("http://localhost/mcp", &[]), Ok(()));
+        assert_eq!(of("http://evil.example/mcp", &[]), Err(Refusal::Host));
     }
 
     #[test]

@@ -133,6 +133,7 @@ pub fn call(
         given,
         aim,
         marks: None,
+        asked_by: None,
         proof,
     })
 }
@@ -192,11 +193,6 @@ fn agree(
 ) -> Result<()> {
     if weaken::is("envelope-agree") {
         return Ok(());
-    }
-    if headers.underscored {
-        return Err(Error::Header(
-            "a header's name begins with Mcp_, which some take for Mcp-; write it with hyphens alone".into(),
-        ));
     }
     if single(headers.version, "mcp-protocol-version")? != Some(version) {
         return Err(Error::Header(format!(

@@ -19,6 +19,8 @@ pub struct Heads<'a> {
     pub params: bool,
     /// Are there any that some servers take for those above, with `_` for `-`?
     pub underscored: bool,
+    /// Does `Connection` say that a header which we go by is not for us?
+    pub nominated: bool,
     /// Is there a trace that the request belongs to?
     pub traced: bool,
 }
@@ -48,6 +50,7 @@ impl<'a> Heads<'a> {
                 "mcp-protocol-version" => heads.version.put(value),
                 "mcp-method" => heads.method.put(value),
                 "mcp-name" => heads.name.put(value),
+                "connection" => heads.nominated |= nominates(value),
                 "traceparent" | "baggage" => heads.traced = true,
                 other => {
                     heads.params |= other.starts_with("mcp-param-");
@@ -57,6 +60,27 @@ impl<'a> Heads<'a> {
         }
         heads
     }
+}
+
+/// Does a `Connection` header name one that is not about the connection? Whoever stands between
+/// takes such a header away, and another one in its place may be what we see. (RFC 9110, 7.6.1.)
+fn nominates(connection: &HeaderValue) -> bool {
+    const OURS: [&str; 10] = [
+        "accept",
+        "authorization",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "forwarded",
+        "host",
+        "origin",
+        "x-forwarded-for",
+        "last-event-id",
+    ];
+    let names = connection.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    names
+        .map(<[u8]>::to_ascii_lowercase)
+        .any(|name| name.starts_with(b"mcp-") || OURS.iter().any(|ours| ours.as_bytes() == name))
 }
 
 /// What the client takes for an answer.

@@ -4,7 +4,10 @@
 //! origin, endpoint, size and type of the body, JSON, era, and then what the era asks for.
 //! (2026-07-28 "Streamable HTTP"; 2025-11-25 "Transports".)
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
@@ -15,7 +18,9 @@ use super::{
     Front,
     answer::{self, detached, last_of},
     body::{self, Body},
-    connect, cors,
+    connect,
+    connection::Fault,
+    cors,
     doors::Doors,
     endpoint::Endpoint,
     envelope::{self, Envelope},
@@ -24,7 +29,7 @@ use super::{
     intake::{acceptable, read},
     legacy::{self, Asking, Beside},
     pipe,
-    refusal::{NoSession, error_response, not_allowed, refused, unlike_header},
+    refusal::{NoSession, ambiguous, error_response, not_allowed, refused, twice, unlike_header},
     replay,
     sender::{self, Network},
     session::{Mode, Session},
@@ -52,7 +57,7 @@ pub struct Http<S> {
     guard: Guard,
     consent: Arc<dyn Consent>,
     /// Callers' tokens are exchanged for others.
-    exchanges: bool,
+    exchanges: Arc<AtomicBool>,
     watchman: Arc<dyn Watchman>,
     proxies: Arc<[Network]>,
     body_limit: usize,
@@ -75,16 +80,24 @@ impl<S: Stage> Http<S> {
             trusted_proxies,
             body_limit: Size(body_limit),
             page_size: _,
+            limits: _,
+            tls: _,
         } = settings;
         let doors = Arc::new(Doors::new(*address, hosts, origins));
-        let (proxies, exchanges) = (trusted_proxies.as_slice().into(), consent.exchanges());
+        let proxies = trusted_proxies.as_slice().into();
+        let exchanges = Arc::new(AtomicBool::new(consent.exchanges()));
         Self { front, doors, guard, consent, exchanges, watchman, proxies, body_limit: *body_limit }
+    }
+
+    /// There are other backends.
+    pub fn look_again(&self) {
+        self.exchanges.store(self.consent.exchanges(), Ordering::Relaxed);
     }
 
     /// Answers one request.
     pub async fn handle<B>(&self, request: Request<B>) -> Response<Body>
     where
-        B: HttpBody<Data = Bytes> + Unpin,
+        B: HttpBody<Data = Bytes, Error: Into<Fault>> + Unpin,
     {
         let (mut parts, body) = request.into_parts();
         weaken::show(|| format!("{parts:?}"));
@@ -92,6 +105,10 @@ impl<S: Stage> Http<S> {
         if let Err(refusal) = self.doors.check(&parts.uri, &parts.headers) {
             self.watchman.turned_away(TurnedAway::Door);
             return refused(refusal);
+        }
+        if let Some(refused) = twice(&parts.headers) {
+            self.watchman.turned_away(TurnedAway::Door);
+            return refused;
         }
         let origin = parts.headers.get(header::ORIGIN).cloned();
         let mut response = match cors::preflight(&parts) {
@@ -107,7 +124,7 @@ impl<S: Stage> Http<S> {
     /// Answers a request that may come in, whoever sends it.
     async fn admitted<B>(&self, parts: Parts, body: B) -> Response<Body>
     where
-        B: HttpBody<Data = Bytes> + Unpin,
+        B: HttpBody<Data = Bytes, Error: Into<Fault>> + Unpin,
     {
         let part = Endpoint::part(parts.uri.path());
         match Endpoint::at(parts.uri.path()) {
@@ -142,17 +159,21 @@ impl<S: Stage> Http<S> {
     /// Answers a request of somebody's.
     async fn known<B>(&self, parts: &Parts, endpoint: Endpoint<'_>, caller: Caller, body: B) -> Response<Body>
     where
-        B: HttpBody<Data = Bytes> + Unpin,
+        B: HttpBody<Data = Bytes, Error: Into<Fault>> + Unpin,
     {
         match endpoint {
             Endpoint::Mcp(scope) => {
                 let heads = Heads::of(&parts.headers);
+                if let Some(refusal) = ambiguous(&heads) {
+                    return refusal;
+                }
                 let takes = Takes::of(&parts.headers, heads.accept);
                 let visit = Visit { parts, heads, takes, caller, scope };
                 match parts.method {
                     Verb::POST => self.post(visit, body).await,
                     Verb::GET => self.get(&visit),
                     Verb::DELETE => self.delete(&visit),
+                    _ if weaken::is("listen-methods") => self.post(visit, body).await,
                     _ => not_allowed("GET, POST, DELETE"),
                 }
             }
@@ -171,7 +192,7 @@ impl<S: Stage> Http<S> {
 
     async fn post<B>(&self, visit: Visit<'_>, body: B) -> Response<Body>
     where
-        B: HttpBody<Data = Bytes> + Unpin,
+        B: HttpBody<Data = Bytes, Error: Into<Fault>> + Unpin,
     {
         if let Err(refusal) = acceptable(visit.heads.content_type, visit.takes) {
             return refusal;
@@ -236,7 +257,7 @@ impl<S: Stage> Http<S> {
 
     /// The token of a request, where anybody may need it.
     fn proof(&self, parts: &Parts) -> Option<Arc<Proof>> {
-        if self.exchanges { self.guard.proof(parts) } else { None }
+        if self.exchanges.load(Ordering::Relaxed) { self.guard.proof(parts) } else { None }
     }
 
     /// A request that speaks for itself. The client going away drops the call and thereby
@@ -423,7 +444,7 @@ impl<S: Stage> Http<S> {
     /// A message of the old HTTP+SSE pair. The answer goes out on the session's stream.
     async fn message<B>(&self, parts: &Parts, caller: &Caller, body: B) -> Response<Body>
     where
-        B: HttpBody<Data = Bytes> + Unpin,
+        B: HttpBody<Data = Bytes, Error: Into<Fault>> + Unpin,
     {
         let id = parts.uri.query().and_then(|query| query.strip_prefix("session="));
         let session = id.and_then(|id| self.front.sessions.by_address(id, caller));

@@ -138,6 +138,7 @@ impl<S: Stage> Front<S> {
             given: None,
             aim: None,
             marks: None,
+            asked_by: None,
             proof: beside.proof,
         };
         let reply = Running::cancellable(self.run_asking(session, call), under_way, cancelled);

@@ -37,6 +37,7 @@ pub mod session; // what clients older than 2026-07-28 expect to be kept
 pub mod stdio; //   a line in, a line out
 mod replay; //      what was sent, and could be sent again
 pub mod sender; //  from where
+pub mod tls; //     what clients know the gateway by
 mod write; //       what an answer looks like
 
 /// `[listen]`: where clients reach the gateway, and what it takes from them.
@@ -61,6 +62,8 @@ pub struct Settings {
     pub body_limit: Size,
     /// How many entries one page of a list has at the most.
     pub page_size: usize,
+    pub limits: connection::limits::Settings,
+    pub tls: Option<tls::Settings>,
 }
 
 impl Default for Settings {
@@ -76,7 +79,16 @@ impl Default for Settings {
             trusted_proxies: Vec::new(),
             body_limit: Size(if open { 64 << 20 } else { 4 << 20 }),
             page_size: 1000,
+            limits: Default::default(),
+            tls: None,
         }
+    }
+}
+
+impl Settings {
+    /// How an address of clients begins.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
     }
 }
 

@@ -1,10 +1,11 @@
 //! What does a refusal look like over HTTP, before there is a call to answer?
 
-use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::{
     body::{self, Body},
     doors::Refusal,
+    heads::Heads,
 };
 use crate::{
     error::Error,
@@ -14,6 +15,16 @@ use crate::{
         message::Message,
     },
 };
+
+/// Headers that are there once, if they are. All that speak of MCP belong to them.
+const ONCE: [HeaderName; 6] = [
+    header::AUTHORIZATION,
+    header::HOST,
+    header::CONTENT_TYPE,
+    header::CONTENT_LENGTH,
+    header::CONTENT_ENCODING,
+    header::TRANSFER_ENCODING,
+];
 
 /// Why there is no session to a request, in the words of the implementations that clients know.
 pub enum NoSession {
@@ -69,6 +80,10 @@ pub fn with_headers(headers: Vec<(&'static str, String)>, mut response: Response
 
 pub fn refused(refusal: Refusal) -> Response<Body> {
     let why = match refusal {
+        Refusal::Unclear => {
+            let why = "A request says once for which host it is, in the header Host: a name and, if need be, a port.";
+            return body::plain(StatusCode::BAD_REQUEST, why);
+        }
         Refusal::Host => {
             "This gateway does not go by that name. If it should, add the name to `listen.hosts`."
         }
@@ -77,6 +92,33 @@ pub fn refused(refusal: Refusal) -> Response<Body> {
         }
     };
     body::plain(StatusCode::FORBIDDEN, why)
+}
+
+/// Refuses headers that are there again of which readers take the first, or the last.
+pub fn twice(headers: &HeaderMap) -> Option<Response<Body>> {
+    // Mostly each is there once, which is seen without looking at them.
+    if headers.len() == headers.keys_len() || weaken::is("listen-twice") {
+        return None;
+    }
+    let again = headers.keys().find(|name| {
+        let once = ONCE.contains(name) || name.as_str().starts_with("mcp-");
+        once && headers.get_all(*name).iter().nth(1).is_some()
+    })?;
+    let error = Error::Header(format!("the header {again} may be there only once"));
+    Some(error_response(&error, None, Era::Modern))
+}
+
+/// Refuses headers that others may read for those we go by, or of which others may have put another in
+/// their place.
+pub fn ambiguous(heads: &Heads<'_>) -> Option<Response<Body>> {
+    let why = if heads.underscored && !weaken::is("listen-underscores") {
+        "a header's name begins with Mcp_, which some take for Mcp-; write it with hyphens alone"
+    } else if heads.nominated && !weaken::is("listen-nominated") {
+        "the header Connection names a header that is not about the connection; leave it out there"
+    } else {
+        return None;
+    };
+    Some(error_response(&Error::Header(why.into()), None, Era::Modern))
 }
 
 pub fn not_allowed(allowed: &'static str) -> Response<Body> {

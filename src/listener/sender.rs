@@ -42,6 +42,12 @@ impl TryFrom<String> for Network {
     }
 }
 
+impl Network {
+    pub fn has(&self, address: IpAddr) -> bool {
+        self.0.contains(&address)
+    }
+}
+
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)
@@ -77,7 +83,7 @@ fn sender(peer: IpAddr, headers: &HeaderMap, proxies: &[Network]) -> IpAddr {
     if weaken::is("limit-believes-headers") {
         return addresses(headers).and_then(|all| all.first().copied().flatten()).unwrap_or(peer);
     }
-    let ours = |address: IpAddr| proxies.iter().any(|network| network.0.contains(&address));
+    let ours = |address: IpAddr| proxies.iter().any(|network| network.has(address));
     if !ours(peer) || weaken::is("limit-believes-no-proxy") {
         return peer;
     }

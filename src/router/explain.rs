@@ -72,6 +72,7 @@ impl Parts {
                 own: Arc::clone(&route.target),
                 hints: route.hints,
             };
+            says.extend(self.explain_sampler(caller, &route.upstream));
             says.extend(self.explains.load().iter().flat_map(|part| part.explain(caller, &aim)));
         }
         let mut told = json!({

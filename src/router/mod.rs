@@ -6,6 +6,7 @@
 
 use std::{
     borrow::Cow,
+    collections::BTreeSet,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -22,6 +23,7 @@ mod explain; //     why something is there, or is not
 pub mod names; //   backend__tool, both ways
 mod offering; //    what one backend offers
 pub mod own; //     the gateway's own tools
+pub mod sampling; // texts of a model for a client that has none
 mod sight; //       what one caller sees
 pub mod seal; //    what passes through the client between two rounds of a call
 pub mod subscriptions; // who hears of which changes
@@ -61,6 +63,8 @@ struct Parts {
     permit: Arc<dyn Permit>,
     /// Who else has something to say of calls.
     explains: ArcSwap<Vec<Arc<dyn Explain>>>,
+    /// The way of calls that the router makes itself.
+    way: sampling::Known,
 }
 
 impl Router {
@@ -74,12 +78,23 @@ impl Router {
         permit: Arc<dyn Permit>,
     ) -> Self {
         let (cursors, seals) = (Cursors::new(secret), Arc::new(seals));
-        let explains = ArcSwap::default();
-        Self(Arc::new(Parts { catalog, subscriptions, cursors, seals, page_size, permit, explains }))
+        let (explains, way) = (ArcSwap::default(), sampling::Known::default());
+        Self(Arc::new(Parts { catalog, subscriptions, cursors, seals, page_size, permit, explains, way }))
     }
 
     pub fn catalog(&self) -> &Arc<Catalog> {
         &self.0.catalog
+    }
+
+    /// The tools that a caller could use by these rules, but for those of some backends.
+    pub fn tools_of(
+        &self,
+        caller: &Caller,
+        permit: &dyn Permit,
+        without: &BTreeSet<&str>,
+    ) -> BTreeSet<String> {
+        let seen = self.catalog().snapshot().seen(&Scope::All, caller, permit);
+        seen.map(|view| view.tool_names(without)).unwrap_or_default()
     }
 
     /// What a caller sees at an endpoint.
@@ -184,11 +199,14 @@ impl Router {
         let apart = (view.has_apart() || respelled)
             .then(|| uris::Apart::new(view, &upstream, respelled.then(|| Arc::clone(&target))));
         // Without capabilities nothing is asked, and nothing need be kept for sealing.
-        let asked = (call.client.capabilities != Capabilities::NONE)
+        let asked = (call.client.capabilities != Capabilities::NONE || upstream.sampler.is_some())
             .then(|| (call.caller.clone(), call.message.clone()));
         let known = Some(Arc::clone(&target));
         let ask = Ask { call, target: known, mirrored, wrapped, task_support, repeatable, read_only };
-        let reply = upstream.backend.answer(ask).await?;
+        let reply = match &upstream.sampler {
+            Some(sampler) => Box::pin(self.sampled(&upstream, sampler, ask)).await?,
+            None => upstream.backend.answer(ask).await?,
+        };
         if apart.is_none() && asked.is_none() {
             return Ok(reply);
         }

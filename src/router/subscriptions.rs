@@ -7,7 +7,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use bytes::Bytes;
@@ -48,9 +48,17 @@ pub type Updates = broadcast::Sender<Updated>;
 #[derive(Debug)]
 pub struct Subscriptions {
     updates: Updates,
-    watched: Mutex<BTreeMap<Arc<str>, BTreeMap<String, usize>>>,
+    watched: Mutex<BTreeMap<Arc<str>, Watched>>,
     /// Ends all subscriptions in good order.
     pub closing: CancellationToken,
+}
+
+/// Of one backend.
+#[derive(Debug)]
+struct Watched {
+    /// Which may be another one of its name than when it was first watched.
+    upstream: Arc<Upstream>,
+    uris: BTreeMap<String, usize>,
 }
 
 impl Subscriptions {
@@ -60,32 +68,51 @@ impl Subscriptions {
 
     /// Watches a resource of a backend's until the guard is dropped.
     fn watch(self: &Arc<Self>, upstream: &Arc<Upstream>, uri: &str, shown: &str) -> Watch {
-        self.count(upstream, uri, |count| count + 1);
-        let (hub, upstream) = (Arc::clone(self), Arc::clone(upstream));
-        Watch { hub, upstream, uri: uri.to_owned(), shown: shown.to_owned() }
+        let mut watched = self.watched();
+        let unheard = || Watched { upstream: Arc::clone(upstream), uris: BTreeMap::new() };
+        let of = watched.entry(Arc::clone(&upstream.name)).or_insert_with(unheard);
+        of.count(uri, |count| count + 1);
+        let (hub, backend) = (Arc::clone(self), Arc::clone(&upstream.name));
+        Watch { hub, backend, uri: uri.to_owned(), shown: shown.to_owned() }
     }
 
-    fn count(&self, upstream: &Upstream, uri: &str, change: impl FnOnce(usize) -> usize) {
-        let mut watched = self.watched.lock().expect("no code panics while it holds this lock");
-        let uris = watched.entry(Arc::clone(&upstream.name)).or_default();
-        let before = uris.get(uri).copied().unwrap_or_default();
+    /// Another backend has a name from now on, and is to be told what is watched.
+    pub fn moved(&self, upstream: &Arc<Upstream>) {
+        if let Some(watched) = self.watched().get_mut(&upstream.name) {
+            watched.upstream = Arc::clone(upstream);
+            watched.tell();
+        }
+    }
+
+    fn watched(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Watched>> {
+        self.watched.lock().expect("no code panics while it holds this lock")
+    }
+}
+
+impl Watched {
+    fn count(&mut self, uri: &str, change: impl FnOnce(usize) -> usize) {
+        let before = self.uris.get(uri).copied().unwrap_or_default();
         let after = change(before);
         if after == 0 {
-            uris.remove(uri);
+            self.uris.remove(uri);
         } else {
-            uris.insert(uri.to_owned(), after);
+            self.uris.insert(uri.to_owned(), after);
         }
         if (before == 0) != (after == 0) {
-            // Under the lock, so that the backend hears of changes in their order.
-            upstream.backend.watch(uris.keys().cloned().collect());
+            self.tell();
         }
+    }
+
+    /// Under the lock, so that the backend hears of changes in their order.
+    fn tell(&self) {
+        self.upstream.backend.watch(self.uris.keys().cloned().collect());
     }
 }
 
 /// One resource that one subscription names.
 struct Watch {
     hub: Arc<Subscriptions>,
-    upstream: Arc<Upstream>,
+    backend: Arc<str>,
     /// As the backend spells it, and as the client does.
     uri: String,
     shown: String,
@@ -93,7 +120,12 @@ struct Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.hub.count(&self.upstream, &self.uri, |count| count.saturating_sub(1));
+        let mut watched = self.hub.watched();
+        let Some(of) = watched.get_mut(&self.backend) else { return };
+        of.count(&self.uri, |count| count.saturating_sub(1));
+        if of.uris.is_empty() {
+            watched.remove(&self.backend);
+        }
     }
 }
 
@@ -238,7 +270,7 @@ impl Listening {
     }
 
     fn updated(&mut self, updated: &Updated) {
-        let concerned = self.watches.iter().filter(|watch| watch.upstream.name == updated.backend);
+        let concerned = self.watches.iter().filter(|watch| watch.backend == updated.backend);
         let mut concerned = concerned.filter(|watch| updated.uri.starts_with(&watch.uri));
         if let Some(watch) = concerned.next()
             && self.sees(&watch.shown)

@@ -18,7 +18,7 @@ use super::{
     offering::{Entry, Offering},
 };
 use crate::{
-    backend::{Backend, Mirrored, TaskSupport},
+    backend::{Backend, Mirrored, TaskSupport, sampler},
     call::{Grant, Hints, Kind, Scope},
     wire::{
         icon::safe_icons,
@@ -40,6 +40,8 @@ pub struct Upstream {
     pub prefix: String,
     /// How long its first answer may be waited for.
     pub patience: Duration,
+    /// Who writes texts of a model for it where clients cannot.
+    pub sampler: Option<sampler::Settings>,
     pub backend: Arc<dyn Backend>,
 }
 

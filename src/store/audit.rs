@@ -46,6 +46,9 @@ pub struct Line<'a> {
     /// backend has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<Cow<'a, str>>,
+    /// The backend that asked for it in the middle of another call, where it was not the client.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asked_by: Option<Cow<'a, str>>,
     pub outcome: Cow<'a, str>,
     /// Of the error.
     #[serde(skip_serializing_if = "Option::is_none")]

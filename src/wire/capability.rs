@@ -1,7 +1,8 @@
 //! What can a client be asked, and what can it take, by its own account?
 //!
 //! A backend is told what the very client can do whose call it gets, in our words: no less, and
-//! nothing that would not be passed on. (Every revision, "Capability negotiation".)
+//! nothing that would not be passed on. (Every revision, "Capability negotiation".) One thing is
+//! added where the configuration says so: texts from a model, which the gateway itself can have.
 
 use super::{
     json,
@@ -67,6 +68,11 @@ impl Capabilities {
     /// The same, for a call that may be answered with a task.
     pub fn with_tasks(self) -> Self {
         Self(self.0 | TASKS)
+    }
+
+    /// The same, for a call whose backend may have texts from a model in any case.
+    pub fn with_sampling(self) -> Self {
+        Self(self.0 | SAMPLING | SAMPLING_TOOLS)
     }
 
     /// What is told once, in a handshake: all but what is said call by call.

@@ -33,6 +33,36 @@ fn server(lines: &str) -> String {
 }
 
 #[test]
+fn a_sampler_must_have_models() {
+    let with = |name: &str, more: &str| {
+        let models = "[backends.chat.openrouter]\n[backends.bare.openrouter]\npacks = [\"catalog\"]\n";
+        let out = "[backends.out]\nopenrouter = {}\nenabled = false\n";
+        format!("[backends.x]\ncommand = \"x\"\nsampler = {{ backend = \"{name}\"{more} }}\n{models}{out}")
+    };
+    assert_eq!(complaints(&with("chat", ""), &[]), []);
+    check(
+        &with("chta", ""),
+        3,
+        &["backends.x.sampler.backend", "no backend named \"chta\"", "did you mean `chat`?"],
+    );
+    check(&with("x", ""), 3, &["\"x\" has no models (openrouter)", "there are `chat`"]);
+    check(&with("bare", ""), 3, &["no tool complete", "\"core\""]);
+    check(&with("out", ""), 3, &["is left out"]);
+    check(&with("chat", ", max_requests = 0"), 3, &["backends.x.sampler.max_requests", "write 10"]);
+    check(
+        &with("chat", ", max_tokens = 15"),
+        3,
+        &["backends.x.sampler.max_tokens", "16 tokens", "write 50000"],
+    );
+    check(&with("chat", ", most = 1"), 3, &["backends.x.sampler", "most"]);
+    check("[backends.x]\ncommand = \"x\"\nsampler = {}", 3, &["backends.x.sampler", "backend"]);
+    let none = "[backends.x]\ncommand = \"x\"\nsampler = { backend = \"chat\" }";
+    check(none, 3, &["no backend named", "add a backend with openrouter = {}"]);
+    let itself = "[backends.chat]\nopenrouter = {}\nsampler = { backend = \"chat\" }";
+    check(itself, 3, &["asks nobody", "leave it out"]);
+}
+
+#[test]
 fn a_key_that_does_not_exist_is_told_with_the_one_that_was_meant() {
     check("[listen]\nadress = \"127.0.0.1:1\"", 2, &["listen.adress", "did you mean `address`?"]);
     check("[lisen]\naddress = \"127.0.0.1:1\"", 1, &["there is no table [lisen]", "did you mean `listen`?"]);

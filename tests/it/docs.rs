@@ -9,6 +9,8 @@ use waystation::{
     config::{BUILT_IN, Config, Environment, manual, schema},
 };
 
+use crate::support::certified::Certified;
+
 const OPENROUTER: &str = include_str!("../../docs/openrouter.md");
 
 fn compare(file: &str, made: &str) {
@@ -63,8 +65,12 @@ fn routes_toml_is_right_in_every_line_that_is_commented_out() {
         ("OPENROUTER_API_KEY", "sk-or-v1-0"),
         ("WAYSTATION_CONVERSATIONS_KEY", sealing),
     ]);
-    let (config, _) = Config::parse("routes.toml", &uncommented(), &secrets).unwrap();
-    let usual = Config::default();
+    let folder = Certified::new("localhost");
+    let text = uncommented().replace("/etc/waystation", folder.path().to_str().unwrap());
+    let (mut config, _) = Config::parse("routes.toml", &text, &secrets).unwrap();
+    let mut usual = Config::default();
+    usual.listen.limits.connections_per_address = Some(100); // As it is for all but this machine.
+    assert!(config.listen.tls.take().is_some());
     assert_eq!((config.listen, config.session, config.log), (usual.listen, usual.session, usual.log));
     let (of, usual) = (config.deadline, usual.deadline);
     assert_eq!((of.idle, of.total, of.heartbeat), (usual.idle, usual.total, usual.heartbeat));
@@ -80,7 +86,14 @@ fn routes_toml_names_every_key_there_is() {
             None => vec![&document[table]],
             Some(_) => document[table].as_table().unwrap().iter().map(|(_, entry)| entry).collect(),
         };
-        for (name, _) in key.entries().unwrap_or(key).keys() {
+        for (name, inner) in key.entries().unwrap_or(key).keys() {
+            if table == "listen" {
+                for (within, _) in inner.keys() {
+                    let said = document[table][name].get(within).is_some();
+                    assert!(said, "{table}.{name}.{within} is not in routes.toml");
+                    keys += 1;
+                }
+            }
             assert!(
                 entries.iter().any(|entry| entry.get(name).is_some()),
                 "{table}.{name} is not in routes.toml"

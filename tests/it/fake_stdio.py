@@ -3,8 +3,8 @@
 
 Tools of its own, listed first: `echo`, `slow` (until it is cancelled, or `ms` are over), `progress` (`n` steps,
 `every_ms` apart), `raw` (the bytes of `hex` as a whole line, `repeat` times; `@ID` in them is the request's id; with
-`as_result`, in place of a result; with `then`, the answer after it), `crash` (`code`, or `signal`), `ask` (asks for a form after `ms`, cancelled or not, and answers with
-what came back; in the legacy era alone).
+`as_result`, in place of a result; with `then`, the answer after it), `crash` (`code`, or `signal`), `ask` (asks for a form
+after `ms`, cancelled or not, or for what `method` and `params` say, and answers with what came back).
 
 With FAKE_LOG set, it appends to that file one line for each of: `start PID`, `grandchild PID`, `received LINE`,
 `cancelled ID NANOSECONDS` (of CLOCK_MONOTONIC), `closed` (stdin has ended), `term` (a SIGTERM was ignored).
@@ -199,7 +199,7 @@ class Server:
 
     def complete(self, result, modern):
         if modern:
-            result = {**result, "resultType": "complete", "_meta": {META + "serverInfo": self.introduction()}}
+            result = {"resultType": "complete", **result, "_meta": {META + "serverInfo": self.introduction()}}
         return result
 
     def page(self, cursor):
@@ -238,6 +238,12 @@ class Server:
         if name == "raw":
             self.raw(message, arguments, modern)
             raise Silence
+        if name == "ask" and modern:
+            given = params.get("inputResponses", {}).get("answer")
+            if given is None:
+                request = {"method": arguments["method"], "params": arguments["params"]}
+                return {"resultType": "input_required", "inputRequests": {"answer": request}}
+            return {"content": [{"type": "text", "text": json.dumps(given)}]}
         if name == "ask":
             threading.Timer(arguments.get("ms", 0) / 1000, self.ask, (message,)).start()
             raise Silence
@@ -279,8 +285,10 @@ class Server:
     def ask(self, message):
         number = f"ask-{message['id']}"
         self.asking[number] = message
+        arguments = message["params"].get("arguments") or {}
         form = {"type": "object", "properties": {"name": {"type": "string"}}}
-        self.send(id=number, method="elicitation/create", params={"message": "Who?", "requestedSchema": form})
+        who = {"message": "Who?", "requestedSchema": form}
+        self.send(id=number, method=arguments.get("method", "elicitation/create"), params=arguments.get("params", who))
 
     def raw(self, message, arguments, modern):
         text = bytes.fromhex(arguments.get("hex", "")) * arguments.get("repeat", 1)

@@ -6,6 +6,7 @@ mod cancel; //  nobody waits any more
 mod crash; //   killed at any moment
 mod disk; //    on disk before it is said
 mod faults; //  everything that goes wrong upstream
+mod sampler; // texts of a model for servers whose clients have none
 mod keep; //    restarts, and whose conversations they are
 mod stream; //  what is heard meanwhile
 mod tools; //   all that can be asked for

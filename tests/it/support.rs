@@ -8,6 +8,7 @@
 #![allow(dead_code, reason = "a test uses the part of the harness that it needs")]
 
 pub mod battery;
+pub mod certified;
 pub mod http;
 pub mod pipe;
 pub mod session;

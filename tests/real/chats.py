@@ -1,5 +1,5 @@
 """Do strangers get on with models behind the gateway? Official MCP clients in front of the backend `openrouter`, a stranger's
-server beside it that asks the same models, and what reaches OpenRouter of all that.
+server beside it that asks the same models, another that asks its client for a text of one, and what reaches OpenRouter of all that.
 
 `openrouter-sim` stands for OpenRouter. Its journal shows what the gateway has sent, and whether a call that nobody wanted
 any more was ended.
@@ -20,9 +20,9 @@ SLOW = "[[sim:words n=3000]] [[sim:slow-tokens ms=50]]"
 
 
 class Front:
-    """The gateway: models, and the stranger's server."""
+    """The gateway: models, and the strangers' servers."""
 
-    def __init__(self, waystation, simulator, folder):
+    def __init__(self, waystation, tools, simulator, folder):
         self.simulator, self.folder = simulator, folder
         council = str(lane.python_tools(HERE / "council") / "mcp-llm-council")
         models = "acme/atlas-70b,acme/atlas-8b,sim/persona-yes"
@@ -33,6 +33,8 @@ class Front:
         }
         chat = lane.backend("chat", openrouter={"api_key": key, "upstream": {"base_url": simulator.base}})
         tables = chat + lane.backend("council", command=council, env=environment)
+        everything = [str(tools.package("server-everything") / "dist" / "index.js"), "stdio"]
+        tables += lane.backend("everything", command=str(tools.node), args=everything, sampler={"backend": "chat"})
         self.gateway = lane.Gateway(waystation, folder, tables, env={"OPENROUTER_API_KEY": "sk-or-v1-sim"})
 
     def client(self):
@@ -124,6 +126,22 @@ def check_council(tally, front):
     tally.check("the simulator has answered the whole council", {"acme/atlas-70b", "acme/atlas-8b", "sim/persona-yes"} <= asked, asked)
 
 
+def check_sampler(tally, front):
+    """server-everything asks its client for a text of a model, and the client has none."""
+    for revision in (*LEGACY[1:], MODERN):
+        client, prompt = lane.Client(f"{front.gateway.base}/mcp", revision), f"lane at {revision}"
+        tool = "everything__trigger-sampling-request"
+        listed = until(lambda: tool in client.names("tools"))
+        tally.check(f"a tool that wants a model is listed at {revision}", listed, client.names("tools"))
+        before = len(front.simulator.journal())
+        text = lane.text_of(client.call(tool, {"prompt": prompt, "maxTokens": 40}))
+        tally.check(f"a client without a model has a text of one at {revision}", prompt in text and '"model": "acme/atlas-70b"' in text, text)
+        asked = [entry["body"] for entry in front.simulator.journal()[before:] if entry["path"].endswith("/chat/completions")]
+        told = [body["messages"][0] for body in asked]
+        tally.equal(f"as the server wanted it at {revision}", told, [{"role": "system", "content": "You are a helpful test server."}])
+        tally.equal(f"and no longer at {revision}", [(body["max_completion_tokens"], body["temperature"]) for body in asked], [(40, 0.7)])
+
+
 def check_more(tally, front):
     """What else a request may have, for whoever looks at the journal."""
     client = front.client()
@@ -158,12 +176,13 @@ def check(tally, waystation, tools, simulator, folder, validate):
     """`validate` says of each body what is wrong with it as a request, or nothing."""
     folder.mkdir()
     since = len(simulator.journal())
-    front = Front(waystation, simulator, folder)
+    front = Front(waystation, tools, simulator, folder)
     try:
         for name, script in CLIENTS.items():
             for era in REVISIONS:
                 guarded(tally, check_client, front, tools, name, script, era)
         guarded(tally, check_council, front)
+        guarded(tally, check_sampler, front)
         guarded(tally, check_more, front)
         guarded(tally, check_requests, front, validate, since)
     finally:

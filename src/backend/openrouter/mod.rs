@@ -45,9 +45,11 @@ mod money; //      dollars without rounding
 mod policy; //     sending again, other models, limits
 mod owed; //       what questions cost that nobody waits for
 mod panel; //      several models at once
+mod preferences; // a model of which only the kind is known
 mod prompts; //    texts to begin with
 mod refused; //    how callers are told that something was not done
 mod resources; //  what can be read
+pub mod sampling; // what servers ask of models
 mod settings; //   what can be configured
 mod summary; //    what was said before, in short
 mod telling; //    what callers hear meanwhile

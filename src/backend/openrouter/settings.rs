@@ -164,6 +164,11 @@ impl Settings {
         self.api_key.is_none()
     }
 
+    /// Is there the tool that answers once, without a conversation?
+    pub fn can_complete(&self) -> bool {
+        self.packs.contains(&Pack::Core)
+    }
+
     /// What is asked where nothing is said.
     pub fn usual_model(&self) -> &str {
         self.model.as_deref().unwrap_or(if self.is_simulated() {

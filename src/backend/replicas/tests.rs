@@ -143,7 +143,8 @@ impl Transport for Line {
 
 /// Replicas with these servers, each in the group of the number beside it.
 fn replicas(servers: &[(usize, &Arc<Moody>)], hedge: Option<Duration>) -> Arc<Replicas> {
-    let sharing = Sharing { share: Share::Caller, most: 64, idle: Duration::from_secs(600) };
+    let sharing =
+        Sharing { share: Share::Caller, most: 64, idle: Duration::from_secs(600), usual: Capabilities::NONE };
     let members = servers.iter().map(|(group, server)| {
         let parts = Parts {
             name: "one".into(),

@@ -1,9 +1,6 @@
-//! Do the tables about clients make sense: `[listen]`, `[limit]`, `[session]`, `[deadline]`, `[log]`?
+//! Do the tables about clients and their calls make sense: `[identify]`, `[limit]`, `[session]`, `[deadline]`, `[log]`?
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-};
+use std::collections::BTreeMap;
 
 use tracing_subscriber::EnvFilter;
 
@@ -16,66 +13,8 @@ use crate::{
         document::dotted,
         secret, similar,
     },
-    listener, middleware, store, telemetry, weaken,
+    listener, middleware, store, telemetry,
 };
-
-const PAGE_SIZES: std::ops::RangeInclusive<usize> = 1..=10_000;
-const LARGEST_BODY: usize = 1 << 30;
-
-/// `guarded`: identities are configured.
-pub fn listen(settings: &listener::Settings, guarded: bool, complaints: &mut Complaints) {
-    for (at, address) in [("listen.address", settings.address), ("listen.admin", settings.admin)] {
-        let may_be_open = guarded && at == "listen.address";
-        if !may_be_open && !is_loopback(address.ip()) {
-            complaints.push(open_to_the_network(at, address));
-        }
-    }
-    if settings.address == settings.admin && settings.address.port() != 0 {
-        let what = "is also the address for clients, who must not reach what is for operators";
-        complaints.push(Complaint::new("listen.admin", what, "give it another port"));
-    }
-    if !PAGE_SIZES.contains(&settings.page_size) {
-        let what = format!("a page has {} to {} entries", PAGE_SIZES.start(), PAGE_SIZES.end());
-        complaints.push(Complaint::new("listen.page_size", what, "write 1000, which is the default"));
-    }
-    if settings.body_limit.0 == 0 || settings.body_limit.0 > LARGEST_BODY {
-        let what = "is not between 1 B and 1 GiB";
-        complaints.push(Complaint::new("listen.body_limit", what, "write \"4 MiB\", which is the default"));
-    }
-    for (index, host) in settings.hosts.iter().enumerate() {
-        if let Some(instead) = no_host(host) {
-            complaints.push(Complaint::new(
-                format!("listen.hosts.{index}"),
-                "is not the name of a host",
-                instead,
-            ));
-        }
-    }
-    for (index, origin) in settings.origins.iter().enumerate() {
-        if let Some(instead) = no_origin(origin) {
-            complaints.push(Complaint::new(format!("listen.origins.{index}"), "is not an origin", instead));
-        }
-    }
-}
-
-fn is_loopback(ip: IpAddr) -> bool {
-    ip.to_canonical().is_loopback() || weaken::is("defaults-open")
-}
-
-/// Whoever can reach the address can use every backend with the gateway's own credentials.
-fn open_to_the_network(at: &str, address: SocketAddr) -> Complaint {
-    let port = address.port();
-    if at == "listen.admin" {
-        let what =
-            format!("{address} can be reached from other machines, and it tells operators' matters to all");
-        return Complaint::new(at, what, format!("write \"127.0.0.1:{port}\""));
-    }
-    let what = format!(
-        "{address} can be reached from other machines, and since no identities are configured \
-         everyone there could call every tool"
-    );
-    Complaint::new(at, what, format!("write \"127.0.0.1:{port}\", or say in [identify] who may come in"))
-}
 
 pub fn identify(
     settings: &middleware::identify::Settings,
@@ -176,27 +115,6 @@ pub fn connect(settings: &backend::credential::DeskSettings, complaints: &mut Co
     for fault in backend::credential::Desk::new(settings, "http://localhost").err().into_iter().flatten() {
         let (what, instead) = fault.split_once("; ").unwrap_or((&fault, ""));
         complaints.push(Complaint::new("connect", what, instead));
-    }
-}
-
-fn no_host(host: &str) -> Option<String> {
-    let rest = host.split_once("://").map_or(host, |(_, rest)| rest);
-    let bare = rest.split(['/', '?']).next().unwrap_or_default();
-    let bare = bare.rsplit_once('@').map_or(bare, |(_, bare)| bare);
-    let name = |text: &str| !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c == '*');
-    let right = if name(bare) { bare } else { "mcp.example.com" };
-    (bare != host || !name(host)).then(|| format!("write a name alone, such as \"{right}\""))
-}
-
-fn no_origin(origin: &str) -> Option<String> {
-    let right = "write scheme and host, such as \"https://app.example.com\"";
-    let Ok(url) = reqwest::Url::parse(origin) else { return Some(right.into()) };
-    // The one form that browsers send: without path, and without a port that goes without saying.
-    let canonical = url.origin().ascii_serialization();
-    match canonical == origin {
-        true => None,
-        false if url.origin().is_tuple() => Some(format!("write \"{canonical}\"")),
-        false => Some(right.into()),
     }
 }
 

@@ -6,6 +6,8 @@
 mod backend;
 mod cache;
 mod front;
+mod listen;
+mod sampler;
 
 pub use backend::Look;
 
@@ -24,7 +26,7 @@ const LONGEST: Duration = Duration::seconds(366 * 24 * 60 * 60);
 /// secret must not be.
 pub fn check(config: &Config, environment: &Environment, in_file: &dyn Fn(&str) -> bool) -> Complaints {
     let mut complaints = Complaints::default();
-    front::listen(&config.listen, config.identify != Default::default(), &mut complaints);
+    listen::listen(&config.listen, config.identify != Default::default(), &mut complaints);
     front::identify(&config.identify, &config.store, &mut complaints);
     front::permit(&config.permit, &config.identify, &mut complaints);
     front::sets(&config.sets, &mut complaints);
@@ -39,6 +41,7 @@ pub fn check(config: &Config, environment: &Environment, in_file: &dyn Fn(&str) 
         Look { name, settings, environment, in_file, complaints: &mut complaints }.through();
     }
     prefixes(config, &mut complaints);
+    sampler::samplers(&config.backends, &mut complaints);
     complaints
 }
 

@@ -49,6 +49,8 @@ pub struct Entry {
     /// The request, if its target or arguments have to be looked at.
     pub message: Option<Message>,
     pub marks: Arc<Marks>,
+    /// The backend that asks it of its caller.
+    pub asked_by: Option<Arc<str>>,
     pub end: Option<End>,
 }
 
@@ -289,6 +291,7 @@ impl Entry {
             method: Some(self.method.name().into()),
             backend: self.aim.as_ref().map(|aim| Cow::from(&*aim.backend)),
             target: self.target(),
+            asked_by: self.asked_by.as_deref().map(Cow::from),
             cached: self.marks.from_cache.load(Ordering::Relaxed),
             arguments: self.arguments(plan),
             ..Line::default()

@@ -218,6 +218,7 @@ impl Trail {
             aim: call.aim.clone(),
             message,
             marks,
+            asked_by: call.asked_by.clone(),
             end: None,
         };
         UnderWay::new(Arc::clone(self), entry, Instant::now(), call.client.revision.era())

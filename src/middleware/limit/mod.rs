@@ -154,7 +154,9 @@ impl Limits {
 
     /// A slot for a call, now or in a moment.
     async fn room(&self, call: &Call, obeyed: &Obeyed) -> Result<Option<Held>, Box<Reached>> {
-        if !obeyed.counts_at_once(&call.caller) || weaken::is("limit-slots") {
+        // What a backend asks in the middle of a call has the room of that call.
+        let has_room = call.asked_by.is_some();
+        if has_room || !obeyed.counts_at_once(&call.caller) || weaken::is("limit-slots") {
             return Ok(None);
         }
         let backend = call.aim.as_ref().map(|aim| &aim.backend);

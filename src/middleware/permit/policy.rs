@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    fmt,
     sync::{Arc, Mutex, Weak},
 };
 
@@ -242,7 +243,43 @@ impl Who {
     }
 }
 
+/// In words, for operators.
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { issuer, subject, group, scope, anonymous, claim } = self;
+        let texts = [("issuer", issuer), ("subject", subject), ("group", group), ("scope", scope)];
+        let texts = texts.into_iter().filter_map(|(key, said)| Some(format!("{key} {:?}", said.as_ref()?)));
+        let claims = claim.iter().map(|(name, wanted)| format!("{name} = {}", wanted.value()));
+        let anonymous = anonymous.map(|wanted| if wanted { "without a token" } else { "with a token" });
+        let all: Vec<_> = texts.chain(claims).chain(anonymous.map(str::to_owned)).collect();
+        f.write_str(&all.join(" and "))
+    }
+}
+
+impl Who {
+    /// A caller with a token that says this and nothing else.
+    pub fn example(&self) -> Caller {
+        let Self { issuer, subject, group, scope, anonymous: _, claim } = self;
+        Caller::Known(Arc::new(Identity {
+            issuer: issuer.clone().unwrap_or_default(),
+            subject: subject.clone().unwrap_or_default(),
+            groups: group.iter().cloned().collect(),
+            scopes: scope.iter().cloned().collect(),
+            claims: claim.iter().map(|(name, wanted)| (name.clone(), wanted.value())).collect(),
+        }))
+    }
+}
+
 impl Claim {
+    fn value(&self) -> serde_json::Value {
+        match self {
+            Self::Boolean(wanted) => (*wanted).into(),
+            Self::Integer(wanted) => (*wanted).into(),
+            Self::Number(wanted) => (*wanted).into(),
+            Self::Text(wanted) => wanted.as_str().into(),
+        }
+    }
+
     /// Does a token say that, or has it a list with that in?
     fn is(&self, own: &serde_json::Value) -> bool {
         use serde_json::Value;

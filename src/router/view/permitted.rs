@@ -3,7 +3,10 @@
 //! A view of its own, made once for all to whom the same is granted. Lists and calls read the same
 //! tables, so what is not listed cannot be called, and what can be called is listed.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use super::{Listing, Route, Routes, Snapshot, View, instructions};
 use crate::{
@@ -117,6 +120,12 @@ impl View {
             }
         }
         Ok(())
+    }
+
+    /// The names of all tools, but for those of these backends.
+    pub fn tool_names(&self, without: &BTreeSet<&str>) -> BTreeSet<String> {
+        let there = self.tools.iter().filter(|(_, route)| !without.contains(&*route.upstream.name));
+        there.map(|(shown, _)| shown.to_string()).collect()
     }
 
     /// Is anything of this backend to be seen?

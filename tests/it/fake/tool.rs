@@ -6,7 +6,8 @@
 //!   if it `hangs`, it never answers.
 //! - `ask` asks its client for what `method` and `params` say, and answers with what came back, and with the
 //!   state it had wanted back, where the era has one. Before that it notes `steps` (0) of progress, in each round.
-//!   Of the legacy era, `apart` has it ask on the session's own stream, and `wait` once [`super::Fake::let_ask`] was
+//!   `also` is asked beside it, and what came back for that is given too. With `times`, it asks so often, one time
+//!   after the other. Of the legacy era, `apart` has it ask on the session's own stream, and `wait` once [`super::Fake::let_ask`] was
 //!   called, whether it was cancelled meanwhile or not.
 //! - `fails_with` answers with the error of `message`.
 //! - `raw` answers with the bytes of `hex`, else of [`super::Fake::answer_raw`], in place of a result.
@@ -218,35 +219,73 @@ async fn ask(call: &Call) -> Answer {
     for step in 1..=arguments["steps"].as_u64().filter(|_| !token.is_null()).unwrap_or(0) {
         call.notify("notifications/progress", json!({ "progressToken": token, "progress": step }));
     }
-    let request = json!({ "method": arguments["method"], "params": arguments["params"] });
-    let given = if call.is_modern() {
+    let mut given = if call.is_modern() {
         let given = &call.params["inputResponses"]["answer"];
-        if given.is_null() {
+        let asked =
+            call.params["requestState"].as_str().and_then(|state| state.strip_prefix("asked ")?.parse().ok());
+        let (asked, times) = (asked.unwrap_or(0), arguments["times"].as_u64().unwrap_or(0));
+        if given.is_null() || asked < times {
+            let state = if times > 0 {
+                format!("asked {}", asked + 1)
+            } else {
+                format!("state of {}", arguments["note"])
+            };
+            let requests = requests(arguments);
             return Answer::Result(json!({
-                "resultType": "input_required",
-                "inputRequests": { "answer": request },
-                "requestState": format!("state of {}", arguments["note"]),
+                "resultType": "input_required", "inputRequests": requests, "requestState": state,
             }));
         }
-        json!({ "result": given, "state": call.params["requestState"] })
+        json!({ "result": given, "also": call.params["inputResponses"]["also"], "state": call.params["requestState"] })
     } else {
         if arguments["wait"] == true {
             let _ = call.shared.may_ask.subscribe().wait_for(|may| *may).await;
         }
+        let mut given = json!({});
+        for _ in 0..arguments["times"].as_u64().unwrap_or(1) {
+            given = asked(call, arguments).await;
+        }
+        given
+    };
+    given.as_object_mut().expect("an object").retain(|name, value| name != "also" || !value.is_null());
+    Answer::Result(text(given.to_string()))
+}
+
+/// What a tool asks, by its keys.
+fn requests(arguments: &Value) -> Value {
+    let mut requests = json!({ "answer": { "method": arguments["method"], "params": arguments["params"] } });
+    if !arguments["also"].is_null() {
+        requests["also"] = arguments["also"].clone();
+    }
+    requests
+}
+
+/// Asks a client of the legacy era all of it, and waits.
+async fn asked(call: &Call, arguments: &Value) -> Value {
+    let mut waiting = Vec::new();
+    for (key, request) in requests(arguments).as_object().expect("an object") {
         let id = format!("ask-{}", call.shared.next_number());
         let (answer, answered) = oneshot::channel();
         lock(&call.shared.asked).insert(json!(id).to_string(), answer);
-        let mut request = request;
+        let mut request = request.clone();
         request["jsonrpc"] = json!("2.0");
         request["id"] = json!(id);
         match &call.session {
             Some(session) if arguments["apart"] == true => session.send(request.to_string().as_bytes()),
             _ => call.aside(&request),
         }
+        waiting.push((key.clone(), answered));
+    }
+    let mut given = json!({});
+    for (key, answered) in waiting {
         let response = answered.await.unwrap_or_default();
-        json!({ "result": response["result"], "error": response["error"] })
-    };
-    Answer::Result(text(given.to_string()))
+        if key == "answer" {
+            given["result"] = response["result"].clone();
+            given["error"] = response["error"].clone();
+        } else {
+            given[key] = response["result"].clone();
+        }
+    }
+    given
 }
 
 fn raw(call: &Call) -> Answer {

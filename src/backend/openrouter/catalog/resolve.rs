@@ -45,7 +45,7 @@ pub struct Resolved {
 }
 
 impl Snapshot {
-    pub(super) fn new(entries: Vec<Value>, fetched_at: SystemTime) -> Self {
+    pub(in crate::backend::openrouter) fn new(entries: Vec<Value>, fetched_at: SystemTime) -> Self {
         let all = entries.len();
         let models: Arc<[_]> = entries.into_iter().filter_map(Model::read).map(Arc::new).collect();
         let mut by_name = HashMap::with_capacity(models.len() * 2);

@@ -14,6 +14,7 @@ use crate::backend::openrouter::{
     Task,
     ask::{Used, Wishes},
     history::object,
+    preferences::Preferences,
     refused::Refused,
     upstream::{Event, Message},
 };
@@ -27,6 +28,15 @@ pub struct Complete {
     /// An OpenRouter model id. By default the server's.
     #[serde(default)]
     model: Option<String>,
+    /// Parts of its name, the best first.
+    #[serde(default)]
+    model_hints: Vec<String>,
+    /// 0 to 1, among those that fit.
+    #[serde(default)]
+    cost_priority: Option<f64>,
+    /// 0 to 1, likewise.
+    #[serde(default)]
+    intelligence_priority: Option<f64>,
     /// Models that are asked in this order if the first fails before it has said anything.
     #[serde(default)]
     #[schemars(length(max = 5))]
@@ -120,7 +130,17 @@ impl Takes for Complete {
         if messages.is_empty() {
             return Err(Refused::input("messages is empty; give at least one"));
         }
-        let chosen = task.choose(self.model.as_deref()).await?;
+        let chosen = match &self.model {
+            Some(model) => task.choose(Some(model)).await?,
+            None => {
+                let preferences = Preferences {
+                    hints: self.model_hints,
+                    cost: self.cost_priority.unwrap_or(0.0),
+                    intelligence: self.intelligence_priority.unwrap_or(0.0),
+                };
+                task.prefer(&preferences, &messages, !self.tools.is_empty()).await?
+            }
+        };
         for model in &self.fallback_models {
             task.choose(Some(model)).await?;
         }

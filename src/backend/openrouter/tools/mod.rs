@@ -20,7 +20,7 @@ pub mod account; //      what there is to spend, and what was spent
 pub mod benchmark; //    how fast, how dear, how good
 pub mod chat; //         one message of a conversation
 mod compare; //      one prompt, many models
-mod complete; //     messages without a conversation
+pub mod complete; // messages without a conversation
 mod consensus; //    one answer of many models
 pub mod conversation; // a conversation, made and changed
 mod cross_validate; //what many models find wrong
