@@ -100,15 +100,19 @@ async fn reading(mine: &Arc<dyn Owned>, id: ConversationId) {
         let reading = Reading { limit, ..Reading::default() };
         drop(mine.messages(id, reading).await.expect("a page"));
     };
-    let path = async |tokens| {
-        let budget = Budget { tokens, messages: u32::MAX };
-        mine.path(id, None, budget).await.expect("a path").messages.len()
-    };
+    let path = async |budget| mine.path(id, None, budget).await.expect("a path").messages.len();
     print("a page of 50", times(50, async || page(50).await).await);
     print("a page of 200", times(50, async || page(200).await).await);
     for tokens in [8_000, 128_000, 1_000_000] {
-        let name = format!("a path of {} messages, {tokens} tokens", path(tokens).await);
-        print(&name, times(20, async || assert!(path(tokens).await > 0)).await);
+        let budget = Budget { tokens, messages: u32::MAX };
+        let name = format!("{tokens} tokens: choosing by sizes, twice as far back");
+        let twice = Budget { tokens: tokens * 2, messages: u32::MAX };
+        print(
+            &name,
+            times(20, async || drop(mine.outline(id, None, twice).await.expect("an outline"))).await,
+        );
+        let name = format!("{tokens} tokens: reading {} messages", path(budget).await);
+        print(&name, times(20, async || assert!(path(budget).await > 0)).await);
     }
 }
 

@@ -7,10 +7,15 @@ Python's standard library only, because it runs before anything is installed. No
 import atexit
 import base64
 import contextlib
+import fcntl
+import filecmp
 import hashlib
+import itertools
 import json
 import os
 import platform
+import random
+import re
 import shutil
 import signal
 import socket
@@ -59,6 +64,45 @@ class Tally:
         return 1 if self.failed or not self.passed else 0
 
 
+def all_parts(name, program, parts, arguments, folder, at_once):
+    """Runs each part of a lane in a process of its own, several at a time, and shows what it said when it has ended.
+
+    The answer is the lane's verdict, as an exit code.
+    """
+    began, waiting, running, sums = time.monotonic(), list(parts), {}, {}
+    while waiting or running:
+        while waiting and len(running) < at_once:
+            part = waiting.pop(0)
+            command = [sys.executable, program, *arguments, "--part", part]
+            running[part] = time.monotonic(), Process(command, folder / f"{part}.log")
+        time.sleep(0.1)
+        for part, (start, process) in list(running.items()):
+            if process.child.poll() is None:
+                continue
+            del running[part]
+            said = process.log.read_text(errors="replace")
+            print(f"\n-- {name}, {part} ({time.monotonic() - start:.0f} s)\n{said}", end="", flush=True)
+            counts = counted(name, said)
+            # What ended in the middle must not look like a pass.
+            if process.child.returncode != 0 and not counts.get("failed"):
+                counts["failed"] = 1
+            for what, count in counts.items():
+                sums[what] = sums.get(what, 0) + count
+    print(f"\nall parts ({time.monotonic() - began:.0f} s)")
+    print(f"{name}: {', '.join(f'{count} {what}' for what, count in sums.items())}", flush=True)
+    return 1 if sums["failed"] else 0
+
+
+def counted(name, said):
+    """The numbers of a last line such as `real: 3 passed, 0 failed`."""
+    last = re.search(rf"^{name}: (\d+ .+)\Z", said.rstrip(), re.MULTILINE)
+    counts = {"passed": 0, "failed": 0} if not last else {}
+    for item in last[1].split(", ") if last else []:
+        count, _, what = item.partition(" ")
+        counts[what] = int(count)
+    return counts
+
+
 def guarded(tally, check, *arguments):
     """One check function; what it did not expect is a failed check, and the others still run."""
     try:
@@ -96,14 +140,32 @@ def fetched(folder, pins, fetch):
     """Makes `folder` with `fetch()` unless it was made from the very same `pins` before."""
     stamp = folder / ".made-from"
     digest = hashlib.sha256(b"\0".join(pin.read_bytes() for pin in pins)).hexdigest()
-    if stamp.exists() and stamp.read_text() == digest:
-        return folder
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    fetch()
-    # Last, so that a fetch that was cut off is done again.
-    stamp.write_text(digest)
+    # Lanes and parts that run at the same time want the same.
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.with_name(f"{folder.name}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if stamp.exists() and stamp.read_text() == digest:
+            return folder
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        fetch()
+        # Last, so that a fetch that was cut off is done again.
+        stamp.write_text(digest)
     return folder
+
+
+def placed(source, folder):
+    """Copies a script, or a folder of them, to where its packages are. Others may be reading what is there already."""
+    place = folder / source.name
+    if source.is_dir():
+        place.mkdir(exist_ok=True)
+        for each in source.iterdir():
+            placed(each, place)
+    elif not (place.exists() and filecmp.cmp(source, place, shallow=False)):
+        new = place.with_name(f".{place.name}.{os.getpid()}")
+        shutil.copy(source, new)
+        new.replace(place)
+    return place
 
 
 def npm_tools(source):
@@ -154,11 +216,21 @@ def quietly(command, **options):
 # ---- Processes -----------------------------------------------------------------------------------------------
 
 
+# Below those that the system gives away: whoever asks for any port, or connects, gets none that a server of ours is about to
+# take. Each is given once, and lanes that run at the same time begin at different places.
+PORTS = itertools.cycle(range(10_000, 32_000))
+for _ in range(random.randrange(22_000)):
+    next(PORTS)
+
+
 def free_port():
     """A port of 127.0.0.1 that nobody had a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    while True:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            # As servers do: what is left of an earlier connection is in nobody's way.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port := next(PORTS)))
+            return port
 
 
 # A lane that is told to end must still end what it started, as it does when it ends by itself.

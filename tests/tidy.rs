@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 /// Every Rust file under `src`, with its text.
@@ -196,5 +197,31 @@ fn there_is_no_unsafe_code_and_nothing_left_undone() {
         for word in [".unwrap()", "todo!(", "unimplemented!(", "dbg!(", "TODO", "FIXME", "#[allow("] {
             assert!(!product(&text).contains(word), "{} has {word}", file.display());
         }
+    }
+}
+
+#[test]
+fn a_release_that_could_be_weakened_does_not_compile() {
+    let compile = |debug_assertions: &str| {
+        let checks = format!("debug-assertions={debug_assertions}");
+        let words = ["--edition", "2024", "--crate-type", "lib", "--emit", "metadata", "-o", "/dev/null"];
+        let words = words.into_iter().chain(["--cfg", "feature=\"weaken\"", "-C", &checks, "src/weaken.rs"]);
+        let output = Command::new("rustc").args(words).current_dir(env!("CARGO_MANIFEST_DIR")).output();
+        String::from_utf8(output.expect("rustc, as cargo has it").stderr).unwrap()
+    };
+    let refusal = "the feature `weaken` switches guards off for tests; it is not for releases";
+    assert!(compile("off").contains(refusal) && !compile("on").contains(refusal));
+}
+
+#[test]
+fn what_batteries_are_to_notice_can_be_switched_off() {
+    let listed = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/weaknesses")).unwrap();
+    let lines = listed.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let names: BTreeSet<&str> =
+        lines.flat_map(|line| line.split_whitespace().nth(1).unwrap().split(',')).collect();
+    let sources = sources();
+    for name in names {
+        let asked = format!("is(\"{name}\")");
+        assert!(sources.iter().any(|(_, text)| text.contains(&asked)), "nothing in src/ asks for {name}");
     }
 }

@@ -155,6 +155,11 @@ pub enum Notice {
     Changed(List),
     /// A resource that is watched has changed, or one below it.
     Updated(String),
+    /// The same of a resource that is one caller's, who alone is told: by [`Caller::name`](crate::call::Caller::name).
+    UpdatedOf {
+        caller: String,
+        uri: String,
+    },
     /// The connection or the child has ended.
     Lost,
 }

@@ -52,11 +52,14 @@ pub fn source(name: &str, settings: backend::Settings, supplies: &Supplies) -> R
     let Supplies { updates, replies, desk, storeroom } = supplies;
     let (sender, receiver) = mpsc::channel(NOTICES);
     let (updates, backend, replies) = (updates.clone(), Arc::<str>::from(name), Arc::clone(replies));
+    let (told, of) = (Arc::clone(&replies), Arc::clone(&backend));
+    let tell = move |uri: String, caller: Option<String>| {
+        told.updated(&of, &uri);
+        let _ = updates.send(Updated { backend: Arc::clone(&of), uri, caller }); // Nobody may listen.
+    };
     let notices: Notices = Arc::new(move |notice: Notice| match notice {
-        Notice::Updated(uri) => {
-            replies.updated(&backend, &uri);
-            let _ = updates.send(Updated { backend: Arc::clone(&backend), uri }); // Nobody may listen.
-        }
+        Notice::Updated(uri) => tell(uri, None),
+        Notice::UpdatedOf { caller, uri } => tell(uri, Some(caller)),
         notice => {
             if matches!(notice, Notice::Connected | Notice::Changed(_)) {
                 replies.changed(&backend);

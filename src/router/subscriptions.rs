@@ -39,6 +39,8 @@ pub struct Updated {
     pub backend: Arc<str>,
     /// As the backend spells it. It may be one below a resource that is watched.
     pub uri: String,
+    /// Whose it is, if it is one caller's.
+    pub caller: Option<String>,
 }
 
 /// Takes what backends say of their resources.
@@ -272,6 +274,10 @@ impl Listening {
     fn updated(&mut self, updated: &Updated) {
         let concerned = self.watches.iter().filter(|watch| watch.backend == updated.backend);
         let mut concerned = concerned.filter(|watch| updated.uri.starts_with(&watch.uri));
+        let foreign = updated.caller.as_ref().is_some_and(|caller| *caller != self.sight.caller.name());
+        if foreign {
+            return;
+        }
         if let Some(watch) = concerned.next()
             && self.sees(&watch.shown)
         {

@@ -14,6 +14,10 @@ pub struct Bill {
     pub prompt: u64,
     /// How many of those were read from a cache.
     pub cached: u64,
+    /// How many were written to one, at a price.
+    pub written: u64,
+    /// The generation whose answer is given again, for nothing.
+    pub source: Option<String>,
     pub searches: u64,
     pub pictures: u64,
     /// All tokens of the answer, and how many of them are reasoning, which comes first.
@@ -53,14 +57,18 @@ impl Cost {
 impl Bill {
     /// The price when the answer has so many tokens.
     pub fn cost(&self, completion: u64) -> Cost {
+        if self.source.is_some() {
+            return Cost::default();
+        }
         let prices = self.model.prices();
         let (prompt, each) = match prices.from {
             Some((from, prompt, completion)) if self.prompt >= from => (prompt, completion),
             _ => (prices.prompt, prices.completion),
         };
-        let fresh = self.prompt.saturating_sub(self.cached);
+        let fresh = self.prompt.saturating_sub(self.cached + self.written);
+        let caches = [prices.cached.times(self.cached), prices.written.times(self.written)];
         Cost {
-            prompt: [prompt.times(fresh), prices.cached.times(self.cached)].into_iter().sum(),
+            prompt: [prompt.times(fresh)].into_iter().chain(caches).sum(),
             completion: [each.times(completion), prices.picture.times(self.pictures)].into_iter().sum(),
             tools: prices.search.times(self.searches),
         }
@@ -69,15 +77,16 @@ impl Bill {
     /// The member `usage` of an answer.
     pub fn usage(&self) -> Value {
         let cost = self.cost(self.completion);
+        let count = |tokens: u64| if self.source.is_some() { 0 } else { tokens };
         let mut usage = json!({
-            "prompt_tokens": self.prompt,
-            "completion_tokens": self.completion,
-            "total_tokens": self.prompt + self.completion,
+            "prompt_tokens": count(self.prompt),
+            "completion_tokens": count(self.completion),
+            "total_tokens": count(self.prompt + self.completion),
             "cost": cost.total().json(),
             "is_byok": false,
             "prompt_tokens_details": {
-                "cached_tokens": self.cached,
-                "cache_write_tokens": 0,
+                "cached_tokens": count(self.cached),
+                "cache_write_tokens": count(self.written),
                 "audio_tokens": 0,
                 "video_tokens": 0,
             },
@@ -87,7 +96,7 @@ impl Bill {
                 "upstream_inference_completions_cost": cost.completion.json(),
             },
             "completion_tokens_details": {
-                "reasoning_tokens": self.reasoning,
+                "reasoning_tokens": count(self.reasoning),
                 "image_tokens": 0,
                 "audio_tokens": 0,
             },
@@ -166,7 +175,7 @@ impl Bill {
             "request_id": self.id.replacen("gen-", "req-", 1),
             "web_search_engine": null,
             "workspace_id": null,
-            "response_cache_source_id": null,
+            "response_cache_source_id": self.source,
         }));
         json!({ "data": data })
     }

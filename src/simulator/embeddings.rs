@@ -35,6 +35,8 @@ pub fn answer(watch: &mut Watch, asked: &Asked<'_>, body: &Value, holder: Holder
         model,
         prompt,
         cached: 0,
+        written: 0,
+        source: None,
         searches: 0,
         pictures: 0,
         completion: 0,

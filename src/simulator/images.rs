@@ -43,6 +43,8 @@ pub fn answer(watch: &mut Watch, asked: &Asked<'_>, body: &Value, holder: Holder
         model,
         prompt: chat::tokens(prompt),
         cached: 0,
+        written: 0,
+        source: None,
         searches: 0,
         pictures: count,
         completion: TOKENS * count,

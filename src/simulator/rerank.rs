@@ -30,6 +30,8 @@ pub fn answer(watch: &mut Watch, asked: &Asked<'_>, body: &Value, holder: Holder
         model,
         prompt,
         cached: 0,
+        written: 0,
+        source: None,
         // A search is what is paid for.
         searches: 1,
         pictures: 0,

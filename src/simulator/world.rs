@@ -15,6 +15,7 @@ use super::{
     account::{Account, Purchase},
     bill::Bill,
     catalogue::Catalogue,
+    chat::Kept,
     clock::Clock,
     journal::Journal,
     random::{self, Random},
@@ -36,6 +37,8 @@ pub struct World {
     generations: Mutex<Recent<(u64, Value)>>,
     /// What the messages of each session were, by their digests.
     sessions: Mutex<Recent<Vec<u64>>>,
+    /// Answers that may be given again.
+    answers: Mutex<Recent<Kept>>,
     counter: AtomicU64,
 }
 
@@ -50,6 +53,7 @@ impl World {
             account: Mutex::default(),
             generations: Mutex::default(),
             sessions: Mutex::default(),
+            answers: Mutex::default(),
             counter: AtomicU64::new(0),
         }
     }
@@ -62,6 +66,7 @@ impl World {
         *self.account() = Account::default();
         *self.generations() = Recent::default();
         *self.sessions.lock().expect("no code panics while it holds this lock") = Recent::default();
+        *self.answers() = Recent::default();
         self.counter.store(0, Relaxed);
     }
 
@@ -71,6 +76,19 @@ impl World {
 
     fn generations(&self) -> MutexGuard<'_, Recent<(u64, Value)>> {
         self.generations.lock().expect("no code panics while it holds this lock")
+    }
+
+    fn answers(&self) -> MutexGuard<'_, Recent<Kept>> {
+        self.answers.lock().expect("no code panics while it holds this lock")
+    }
+
+    /// An answer that may still be given again.
+    pub fn kept(&self, key: &str) -> Option<Kept> {
+        self.answers().get(key).filter(|kept| kept.until_ms > self.clock.now()).cloned()
+    }
+
+    pub fn keep(&self, key: String, kept: Kept) {
+        self.answers().put(key, kept);
     }
 
     /// A number that is never the same.

@@ -21,6 +21,7 @@ pub mod audit; // who did what
 pub mod conversations; // with models: what was said, for whom, and what it cost
 mod credentials; // what the gateway proves itself with, sealed
 mod keys; //    of callers
+mod learned; // of models, by asking them
 mod quota; //   what callers have used today
 mod streams; // what clients with sessions have missed
 mod used; //    states that must not be used twice
@@ -55,7 +56,7 @@ impl Settings {
 /// Changes to the tables, in order; each is made once. (Listed here by hand: the macro that
 /// would find them has SQLite compiled a second time, for itself.)
 fn migrations() -> Migrator {
-    const LIST: [(i64, &str, &str); 9] = [
+    const LIST: [(i64, &str, &str); 10] = [
         (1, "catalog and keys", include_str!("migrations/0001_catalog_and_keys.sql")),
         (2, "sessions", include_str!("migrations/0002_sessions.sql")),
         (3, "streams and used states", include_str!("migrations/0003_streams_and_used_states.sql")),
@@ -65,6 +66,7 @@ fn migrations() -> Migrator {
         (7, "credentials", include_str!("migrations/0007_credentials.sql")),
         (8, "audit", include_str!("migrations/0008_audit.sql")),
         (9, "conversations", include_str!("migrations/0009_conversations.sql")),
+        (10, "learned and paths", include_str!("migrations/0010_learned_and_paths.sql")),
     ];
     let numbered = LIST.into_iter().map(|(number, name, sql)| {
         let sql = SqlSafeStr::into_sql_str(sql);

@@ -9,7 +9,6 @@ but for what expected-failures-tasks.yaml and expected-failures-tasks-v1.yaml li
 import contextlib
 import itertools
 import re
-import shutil
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -61,7 +60,7 @@ def target(suite, server, folder):
     else:
         # Made of what the real servers are made of.
         home = lane.npm_tools(REAL)
-        shutil.copytree(REAL / "tasking", home / "tasking", dirs_exist_ok=True)
+        lane.placed(REAL / "tasking", home)
         command = [suite.node, home / "tasking" / "v1.mjs", "streamable", "--port", port]
     process = lane.Process(command, folder / f"tasks-{server}-{port}.log")
     try:

@@ -3,6 +3,7 @@
 
 mod budgets; // what may be spent
 mod cancel; //  nobody waits any more
+mod consent; // what it may cost is agreed to
 mod crash; //   killed at any moment
 mod disk; //    on disk before it is said
 mod faults; //  everything that goes wrong upstream
@@ -10,7 +11,10 @@ mod sampler; // texts of a model for servers whose clients have none
 mod keep; //    restarts, and whose conversations they are
 mod stream; //  what is heard meanwhile
 mod tools; //   all that can be asked for
+mod routes; //  free models, and what was learned of them
 mod turns; //   many at once, keys, branches
+mod watch; //   who hears of changes
+mod wishes; //  how an answer is to be
 
 use std::{net::Ipv4Addr, path::Path, time::Duration};
 

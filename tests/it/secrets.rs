@@ -122,7 +122,7 @@ fn issuer(folder: &Path) -> (String, String) {
     let (b64, file) = (URL_SAFE_NO_PAD, folder.join("keys.json"));
     let jwk = json!({ "kty": "OKP", "crv": "Ed25519", "kid": "ed", "x": b64.encode(key.public_key()) });
     fs::write(&file, json!({ "keys": [jwk] }).to_string()).unwrap();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let now = now();
     let claims = json!({ "iss": "https://login.example.com", "aud": "https://mcp.example.com/mcp", "sub": "ada",
         "iat": now, "exp": now + 600, "jti": canary("jti") });
     let header = json!({ "kid": "ed", "alg": "EdDSA" });
@@ -217,7 +217,7 @@ impl Scene {
         let unknown_issuer = bad_token("https://other.example.com", &mut self.garden);
         let other =
             self.call("child__echo", json!({})).header("authorization", format!("Bearer {unknown_issuer}"));
-        self.answer("a token whose keys cannot be had", other).await;
+        assert_eq!(self.answer("a token whose keys cannot be had", other).await.0, 503);
         let basic = STANDARD.encode(format!("me:{}", self.garden.plant("basic")));
         let basic = self.call("child__echo", json!({})).header("authorization", format!("Basic {basic}"));
         assert_eq!(self.answer("basic", basic).await.0, 401);
@@ -366,11 +366,16 @@ impl Scene {
     }
 }
 
-/// A token of that issuer's that nobody signed.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// A token of that issuer's that nobody signed. All else about it is right, so its keys are asked for.
 fn bad_token(issuer: &str, garden: &mut Garden) -> String {
     let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let header = part(json!({ "alg": "EdDSA", "kid": "x" }));
-    let claims = part(json!({ "iss": issuer, "aud": "a", "sub": "eve", "exp": 1 }));
+    let audience = "https://mcp.example.com/mcp";
+    let claims = part(json!({ "iss": issuer, "aud": audience, "sub": "eve", "exp": now() + 600 }));
     let token = format!("{header}.{claims}.{}", URL_SAFE_NO_PAD.encode([7; 64]));
     garden.add("unsigned-token", token, &[])
 }

@@ -9,7 +9,6 @@ import contextlib
 import base64
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -69,7 +68,7 @@ class Provider:
         self.plan.write_text(json.dumps({"port": self.port, "resource": resource, "ttl": 4 * 3600, "machines": MACHINES}))
 
     def start(self):
-        shutil.copy(HERE / "identity" / "provider.mjs", self.tools.npm)
+        lane.placed(HERE / "identity" / "provider.mjs", self.tools.npm)
         # It is written for Node 22 and newer.
         command = [lane.node(22), self.tools.npm / "provider.mjs", self.plan]
         self.process = lane.Process(command, self.folder / f"provider-{self.port}.log")

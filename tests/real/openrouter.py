@@ -6,7 +6,6 @@ says it was sent, is held against the schemas of both SDKs. Last, the gateway st
 """
 
 import json
-import shutil
 import subprocess
 import urllib.error
 import urllib.request
@@ -129,8 +128,7 @@ def verdict(seen, requests, fault):
 
 
 def commands(tools):
-    scripts = tools.npm / "openrouter"
-    shutil.copytree(HERE, scripts, dirs_exist_ok=True)
+    scripts = lane.placed(HERE, tools.npm)
     python = lane.python_tools(HERE) / "python"
     node = {name: [tools.node, scripts / script] for name, script in (("@openrouter/sdk", "sdk.mjs"), ("openai", "openai.mjs"), ("ai", "ai.mjs"))}
     python = {"openrouter (Python)": [python, HERE / "sdk.py"], "openai (Python)": [python, HERE / "openai_client.py"]}

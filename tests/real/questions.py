@@ -9,7 +9,6 @@ import itertools
 import json
 import random
 import re
-import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -38,7 +37,7 @@ class Askers:
         homes = {"legacy": tools.npm, "modern": lane.npm_tools(HERE.parent / "conformance")}
         self.scripts = {era: home / "asking" / f"{era}.mjs" for era, home in homes.items()}
         for home in homes.values():
-            shutil.copytree(HERE / "asking", home / "asking", dirs_exist_ok=True)
+            lane.placed(HERE / "asking", home)
         http = {
             "legacy-http": self.listen("legacy", "streamable", folder),
             "legacy-sse": self.listen("legacy", "sse", folder),

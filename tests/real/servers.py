@@ -1,9 +1,9 @@
 """What the checks of tests/real run on: the programs from the registries, and the servers made of them."""
 
+import contextlib
 import functools
 import json
 import os
-import shutil
 import subprocess
 import threading
 from pathlib import Path
@@ -25,7 +25,7 @@ class Tools:
         self.python = lane.python_tools(HERE)
         # A script finds its packages beside itself, so the clients are run from where these are.
         for script in [*(HERE / "clients").glob("*.mjs"), HERE / "loopback.mjs"]:
-            shutil.copy(script, self.npm)
+            lane.placed(script, self.npm)
 
     @functools.cached_property
     def rmcp(self):
@@ -124,14 +124,19 @@ class Stdio:
         self.last += 1
         self.send({"id": self.last, "method": method, "params": params})
         for line in self.child.stdout:
-            try:
-                reply = json.loads(line)
-            except ValueError:
-                self.noise.append(line)
-                continue
+            reply = self.message(line)
             if reply.get("id") == self.last and "method" not in reply:
                 return reply.get("result") or {"error": reply.get("error")}
         return {"error": "the process ended"}
+
+    def message(self, line):
+        """What a line says; nothing if it is not protocol."""
+        with contextlib.suppress(ValueError):
+            message = json.loads(line)
+            if isinstance(message, dict) and "jsonrpc" in message:
+                return message
+        self.noise.append(line)
+        return {}
 
     def open(self, revision):
         about = {"protocolVersion": revision, "capabilities": {}, "clientInfo": {"name": "lane", "version": "1"}}
@@ -146,7 +151,9 @@ class Stdio:
         """Closes stdin; the answer is whether the process then ended by itself, in good time and in good order."""
         try:
             self.child.stdin.close()
-            self.noise += self.child.stdout.readlines()
+            # A list may have changed meanwhile, which is protocol too.
+            for line in self.child.stdout:
+                self.message(line)
             return self.child.wait(10) == 0
         except (OSError, subprocess.TimeoutExpired):
             self.child.kill()

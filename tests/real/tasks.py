@@ -11,7 +11,6 @@ import itertools
 import json
 import random
 import re
-import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -52,7 +51,7 @@ class Workers:
 
     def __init__(self, tools, folder):
         self.node, self.folder, self.running = tools.node, folder, []
-        shutil.copytree(HERE / "tasking", tools.npm / "tasking", dirs_exist_ok=True)
+        lane.placed(HERE / "tasking", tools.npm)
         v1, v2 = tools.npm / "tasking" / "v1.mjs", HERE.parent / "conformance" / "tasks-target.mjs"
         everything = tools.package("server-everything") / "dist" / "index.js"
         self.settings = {

@@ -19,12 +19,15 @@ use super::{
     owed::Owed,
     policy::{self, Answer, Report, Terms},
     refused::Refused,
-    upstream::{ChatRequest, Code, Event, Message, Usage},
+    upstream::{ChatRequest, Code, Event, Message, Reuse, Usage},
 };
 use crate::{
     settings::fits,
     store::conversations::{CostSource, Entry, Reservation, Reserved, Usage as Kept},
 };
+
+/// The member of a request that has the provider keep its prompt, up to the last message.
+const KEEPS_PROMPT: &str = "cache_control";
 
 /// A model that may be asked.
 #[derive(Debug, Clone)]
@@ -48,6 +51,10 @@ pub struct Wishes {
     /// Other members of the request.
     pub extra: Map<String, Value>,
     pub auto_continue: bool,
+    /// An answer that OpenRouter has kept is as good.
+    pub reuse: Option<Reuse>,
+    /// Is the provider to keep the prompt for the next turn? As the settings say where nothing is said.
+    pub keeps_prompt: Option<bool>,
 }
 
 /// What was used, as callers read it.
@@ -70,6 +77,17 @@ pub enum Source {
     Reconciled,
     #[default]
     Estimated,
+}
+
+impl Wishes {
+    /// Has the provider keep the prompt, if that is wished, or is usual and nothing else is. Only the author's own
+    /// models have to be told; all others do it by themselves or not at all.
+    pub fn keep_prompt(&mut self, chosen: &Chosen, usual: bool) {
+        let told = chosen.id.trim_start_matches('~').starts_with("anthropic/");
+        if told && self.keeps_prompt.unwrap_or(usual) {
+            self.extra.insert(KEEPS_PROMPT.into(), serde_json::json!({ "type": "ephemeral" }));
+        }
+    }
 }
 
 impl Used {
@@ -160,17 +178,24 @@ impl Task {
         self.allowed(model.alias_of.as_deref().unwrap_or(&model.id), Some(model)).is_ok()
     }
 
-    /// What a request costs at the most; refused where that is more than the caller agrees to.
-    pub fn estimate(
-        &self,
-        chosen: &Chosen,
-        prompt_tokens: u64,
-        output_tokens: u64,
-        max_cost_usd: Option<f64>,
-    ) -> Result<Money, Refused> {
-        let used = Use { prompt_tokens, output_tokens, ..Use::default() };
+    /// What a request with so many tokens uses at the most.
+    pub fn uses(&self, chosen: &Chosen, prompt_tokens: u64, wishes: &Wishes) -> Use {
+        let tools = wishes.extra.get("tools").and_then(Value::as_array).into_iter().flatten();
+        Use {
+            prompt_tokens,
+            output_tokens: self.output_limit(chosen, wishes),
+            web_searches: tools.filter(|tool| tool["type"] == "openrouter:web_search").count() as u64,
+            keeps_prompt: wishes.extra.contains_key(KEEPS_PROMPT),
+            ..Use::default()
+        }
+    }
+
+    /// What that costs; refused where it is more than the caller agrees to.
+    pub fn estimate(&self, chosen: &Chosen, used: Use, max_cost_usd: Option<f64>) -> Result<Money, Refused> {
         let estimate = chosen.model.as_ref().and_then(|model| model.pricing.estimate(used));
-        let limited = max_cost_usd.is_some() || self.work.budgets() != Default::default();
+        let limited = max_cost_usd.is_some()
+            || self.work.resolved.confirm_above.is_some()
+            || self.work.budgets() != Default::default();
         let Some(estimate) = estimate else {
             if limited && !self.work.settings.allow_unknown_price && !self.work.simulated {
                 let why = format!(
@@ -226,6 +251,7 @@ impl Task {
             max_completion_tokens: Some(self.output_limit(chosen, wishes)),
             response_format: wishes.response_format.clone(),
             provider: wishes.provider.clone(),
+            reuse: wishes.reuse,
             extra: wishes.extra.clone(),
         };
         if settings.zdr {
@@ -233,6 +259,9 @@ impl Task {
             request.provider.insert("data_collection".into(), "deny".into());
         }
         request.extra.insert("user".into(), self.own.alias().into());
+        if let Some(trace) = &self.trace {
+            request.extra.insert("trace".into(), serde_json::json!({ "trace_id": trace }));
+        }
         if let Some(session) = session {
             request.extra.insert("session_id".into(), session.into());
         }
@@ -271,9 +300,12 @@ impl Task {
         run: Option<&str>,
         sink: &mut (dyn FnMut(Event) + Send),
     ) -> Result<(Answer, Used), Refused> {
-        let estimated = self.work.learned(&chosen.id).ratio.apply(of_request(&messages));
-        let output = self.output_limit(chosen, wishes);
-        let estimate = self.estimate(chosen, estimated, output, wishes.max_cost_usd)?;
+        let estimated = self.work.lessons.of(&chosen.id).ratio.apply(of_request(&messages));
+        let mut wishes = wishes.clone();
+        wishes.keep_prompt(chosen, false);
+        let wishes = &wishes;
+        let estimate = self.estimate(chosen, self.uses(chosen, estimated, wishes), wishes.max_cost_usd)?;
+        self.agree(estimate, wishes.max_cost_usd)?;
         let reservation = self.reserve(estimate).await?;
         let request = self.request(chosen, messages, wishes, None);
         let call = policy::Call {
@@ -296,6 +328,7 @@ impl Task {
             Ok(Answer { completion, report }) => (completion, report),
             Err(unanswered) => (&*unanswered.failure.partial, &unanswered.report),
         };
+        self.work.lessons.tried(&report.attempts);
         let usage = completion.usage.as_ref();
         let cost = match &asked {
             Ok(_) => kept(usage, estimate),
@@ -316,7 +349,7 @@ impl Task {
         match asked {
             Ok(answer) => {
                 let reported = answer.completion.usage.as_ref().map_or(0, |usage| usage.prompt_tokens);
-                self.work.counted(&chosen.id, reported, estimated);
+                self.work.lessons.counted(&chosen.id, reported, estimated);
                 Ok((answer, Used::of(&cost)))
             }
             Err(unanswered) => Err(Refused::failed(&unanswered.failure, &chosen.models, &chosen.id)),

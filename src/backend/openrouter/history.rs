@@ -8,7 +8,8 @@ use super::{
     Task,
     ask::{Chosen, Used, Wishes},
     context::{
-        Budget, Conversation, Fitted, Item, Limits, Media, Report, Strategy, Summary, Turn, of_message,
+        self, Budget, Conversation, Fitted, Item, Limits, Media, Ratio, Report, Strategy, Summary, Turn,
+        of_message,
     },
     media::{Attachment, Checked, Kind, Source},
     policy,
@@ -16,12 +17,16 @@ use super::{
     turn::Wanted,
     upstream::{Completion, Content, Message, Part, Role},
 };
-use crate::store::conversations::{self as kept_as, Answer, Begun, ConversationId, MessageId};
+use crate::store::conversations::{self as kept_as, Answer, Begun, ConversationId, MessageId, Outline};
 
 /// The window of a model that is not in the list.
 const UNKNOWN_WINDOW: u64 = 1 << 20;
-/// Messages of a conversation that are looked at, however short they are.
-const MESSAGES: u32 = 4_000;
+/// Messages of a conversation whose sizes are looked at, however short they are.
+const MESSAGES: u32 = 50_000;
+/// How often it is looked whether more can be read, since what was read is less than was thought.
+const ROUNDS: usize = 3;
+/// Messages that are read where more than their sizes is needed.
+const READ: u32 = 4_000;
 
 /// What to do when not all of a conversation fits.
 #[derive(Debug, Clone, Copy, Default)]
@@ -92,6 +97,8 @@ pub struct Fittable {
     system: Option<Item>,
     /// The oldest first, with the last message of each.
     turns: Vec<(MessageId, Turn)>,
+    /// Turns before them that were not read, since they do not fit.
+    unread: usize,
     current: Turn,
     fitting: Fitting,
     /// What stands for the turns up to a message.
@@ -119,7 +126,7 @@ pub fn answer(completion: &Completion) -> Answer {
         .filter(|extras| extras.as_object().is_some_and(|all| !all.is_empty()));
     let reported =
         completion.usage.as_ref().map(|usage| usage.completion_tokens).filter(|tokens| *tokens > 0);
-    let tokens = reported.unwrap_or_else(|| super::context::of_text(&completion.text));
+    let tokens = reported.unwrap_or_else(|| context::of_text(&completion.text));
     Answer {
         text: completion.text.clone(),
         extras,
@@ -143,7 +150,15 @@ pub fn besides(
         "warnings": report.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "simulated": task.work.simulated,
     });
-    let citations: Vec<_> = completion.annotations.iter().filter_map(|one| one.get("url_citation")).collect();
+    if let Some(attempt) = report.attempts.last().filter(|attempt| attempt.ok) {
+        let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let (first, total) = (attempt.first.map(millis), millis(attempt.total));
+        besides["timing"] = json!({ "first_token_ms": first, "total_ms": total });
+    }
+    if let Some(reused) = &completion.reused {
+        besides["cache"] = json!(reused);
+    }
+    let citations: Vec<_> = completion.citations().collect();
     if !citations.is_empty() {
         besides["citations"] = json!(citations);
     }
@@ -159,35 +174,40 @@ pub fn besides(
 /// Reads what leads to the message that is to be answered.
 pub async fn load(task: &Task, begun: &Begun, wanted: &Wanted) -> Result<Fittable, Refused> {
     let id = begun.conversation.id;
-    let window = window(task, &wanted.chosen);
-    let mut turns = Vec::new();
-    if let Some(parent) = begun.message.parent {
-        let tokens = i64::try_from(window.saturating_mul(2)).unwrap_or(i64::MAX);
-        let budget = kept_as::Budget { tokens, messages: MESSAGES };
-        let path = task.own.path(id, Some(parent), budget).await?;
-        turns = in_turns(task, id, path.messages).await?;
-    }
     let current = match &wanted.message {
         Some(said) => said.item(),
         None => user_item(task, id, &begun.message, true).await?,
     };
     let system = begun.conversation.system_prompt.as_deref().filter(|prompt| !prompt.is_empty());
     let system = system.map(|prompt| item(Message::new(Role::System, prompt)));
-    let fittable = Fittable {
+    let mut fittable = Fittable {
         system,
-        turns,
+        turns: Vec::new(),
+        unread: 0,
         current: Turn { items: vec![current] },
         fitting: wanted.fitting,
         summary: None,
     };
+    if let Some(parent) = begun.message.parent {
+        let window = window(task, &wanted.chosen);
+        let tokens = i64::try_from(window.saturating_mul(2)).unwrap_or(i64::MAX);
+        if fittable.fitting.strategy == Strategy::Window {
+            fittable.read_what_fits(task, (id, parent), wanted, tokens).await?;
+        } else {
+            let budget = kept_as::Budget { tokens, messages: READ };
+            let path = task.own.path(id, Some(parent), budget).await?;
+            fittable.turns = in_turns(task, id, path.messages).await?;
+        }
+    }
     if fittable.fitting.strategy == Strategy::Summarize {
         return super::summary::summarized(task, id, fittable, wanted).await;
     }
     Ok(fittable)
 }
 
-fn window(task: &Task, chosen: &Chosen) -> u64 {
-    let learned = task.work.learned(&chosen.id).window;
+/// How much a model reads at the most, by all that is known.
+pub fn window(task: &Task, chosen: &Chosen) -> u64 {
+    let learned = task.work.lessons.of(&chosen.id).window;
     chosen.model.as_ref().map_or(learned, |model| model.window(learned)).unwrap_or(UNKNOWN_WINDOW)
 }
 
@@ -278,6 +298,43 @@ pub fn reasoning_of(message: &kept_as::Message) -> String {
 }
 
 impl Fittable {
+    /// Chooses by the sizes of messages alone, and reads no others.
+    async fn read_what_fits(
+        &mut self,
+        task: &Task,
+        (id, parent): (ConversationId, MessageId),
+        wanted: &Wanted,
+        tokens: i64,
+    ) -> Result<(), Refused> {
+        let budget = kept_as::Budget { tokens, messages: MESSAGES };
+        let outline = task.own.outline(id, Some(parent), budget).await?;
+        let ratio = task.work.lessons.of(&wanted.chosen.id).ratio;
+        let sized = Sized::new(&outline, ratio);
+        let fixed = self.system.iter().chain(&self.current.items).map(|item| ratio.apply(item.tokens)).sum();
+        let room = budget_of(task, &wanted.chosen, &wanted.wishes, self.fitting).tokens;
+        let mut saved = 0;
+        for _ in 0..ROUNDS {
+            let begins = context::begins(&sized.turns, fixed, room.saturating_add(saved));
+            let most = self.fitting.keep_last_turns.unwrap_or(usize::MAX);
+            self.unread = begins.max(sized.turns.len().saturating_sub(most));
+            let messages = sized.messages_from(self.unread);
+            self.turns.clear();
+            if messages > 0 {
+                let budget = kept_as::Budget { tokens: i64::MAX, messages };
+                let path = task.own.path(id, Some(parent), budget).await?;
+                self.turns = in_turns(task, id, path.messages).await?;
+            }
+            // What was attached long ago is counted with its message and is not sent, which makes room for more.
+            let sent = self.turns.iter().map(|(_, turn)| ratio.apply(turn.tokens())).sum();
+            let more = sized.turns[self.unread..].iter().sum::<u64>().saturating_sub(sent);
+            if self.unread == 0 || more <= saved {
+                break;
+            }
+            saved = more;
+        }
+        Ok(())
+    }
+
     /// The turns from the first on, each as text, with the last message of each.
     pub fn transcript(&self) -> impl Iterator<Item = (MessageId, String)> {
         self.turns.iter().map(|(id, turn)| {
@@ -289,7 +346,7 @@ impl Fittable {
 
     /// Chooses what is sent.
     pub fn fit(&self, task: &Task, chosen: &Chosen, wishes: &Wishes) -> Result<Fitted, Refused> {
-        let ratio = task.work.learned(&chosen.id).ratio;
+        let ratio = task.work.lessons.of(&chosen.id).ratio;
         let counted = |mut item: Item| {
             item.tokens = ratio.apply(item.tokens);
             item.media.iter_mut().for_each(|media| media.tokens = ratio.apply(media.tokens));
@@ -302,10 +359,7 @@ impl Fittable {
         });
         let conversation = Conversation {
             system: self.system.clone().map(counted),
-            tools_tokens: wishes
-                .extra
-                .get("tools")
-                .map_or(0, |tools| super::context::of_text(&tools.to_string())),
+            tools_tokens: wishes.extra.get("tools").map_or(0, |tools| context::of_text(&tools.to_string())),
             history: self.turns.iter().map(|(_, one)| turn(one)).collect(),
             current: turn(&self.current),
             strategy: self.fitting.strategy,
@@ -313,15 +367,49 @@ impl Fittable {
             attachment_turns: task.work.settings.attachment_turns,
             summary,
         };
-        let limits = Limits {
-            window: window(task, chosen),
-            longest_answer: chosen.model.as_ref().and_then(|model| model.longest_answer()),
-            max_output: Some(task.output_limit(chosen, wishes)),
-            max_input: self.fitting.max_input_tokens,
-            reasons: chosen.model.as_ref().is_some_and(|model| model.reasons()),
-        };
-        Ok(conversation.fit(Budget::new(limits))?)
+        let mut fitted = conversation.fit(budget_of(task, chosen, wishes, self.fitting))?;
+        fitted.report.dropped_turns += self.unread;
+        Ok(fitted)
     }
+}
+
+/// How large the turns of a path are, the oldest first.
+struct Sized {
+    turns: Vec<u64>,
+    /// How many of the newest messages each turn and those after it are.
+    messages: Vec<u32>,
+}
+
+impl Sized {
+    fn new(outline: &Outline, ratio: Ratio) -> Self {
+        let (mut turns, mut messages) = (Vec::new(), Vec::new());
+        let mut size = 0;
+        for step in &outline.steps {
+            size += ratio.apply(u64::try_from(step.tokens).unwrap_or(0));
+            if step.role == kept_as::Role::User {
+                turns.push(std::mem::take(&mut size));
+                messages.push(step.nth);
+            }
+        }
+        turns.reverse();
+        messages.reverse();
+        Self { turns, messages }
+    }
+
+    fn messages_from(&self, turn: usize) -> u32 {
+        self.messages.get(turn).copied().unwrap_or(0)
+    }
+}
+
+/// How much there is room for.
+fn budget_of(task: &Task, chosen: &Chosen, wishes: &Wishes, fitting: Fitting) -> Budget {
+    Budget::new(Limits {
+        window: window(task, chosen),
+        longest_answer: chosen.model.as_ref().and_then(|model| model.longest_answer()),
+        max_output: Some(task.output_limit(chosen, wishes)),
+        max_input: fitting.max_input_tokens,
+        reasons: chosen.model.as_ref().is_some_and(|model| model.reasons()),
+    })
 }
 
 fn text_of(message: &Message) -> String {

@@ -142,6 +142,7 @@ impl Task {
             Ok(match started {
                 Start::Begun(begun) => {
                     let (turn, conversation) = (begun.lease.turn, begun.conversation.id);
+                    task.changed(conversation);
                     let listener = task.make(*begun, wanted, floor).listen();
                     Turning { turn, conversation, listener, new: true }
                 }

@@ -10,6 +10,7 @@
 //! question, `turn` for one message of a conversation, and `tools` says what callers see of it.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, OnceLock},
     time::SystemTime,
 };
@@ -23,7 +24,7 @@ use crate::{
     error::{Error, Result},
     store::{
         Store,
-        conversations::{Owned, Principal},
+        conversations::{ConversationId, Owned, Principal},
     },
     wire::{
         json,
@@ -35,10 +36,13 @@ use crate::{
 mod ask; //        one question to a model, before and after
 mod bench; //      what models were measured at
 mod catalog; //    which models there are
+mod consent; //    may a call cost so much?
 mod completions; // what a name may be the beginning of
 mod context; //    what of a conversation fits into a model's window
+mod form; //       is an answer of the form that was asked for
 mod feed; //       what is heard of an answer while it is made
 mod history; //    what is kept of a conversation, as a model is told it
+mod learned; //    what was learned of models
 mod line; //       who says something in a conversation next
 mod media; //      may this picture, document or recording be sent?
 mod money; //      dollars without rounding
@@ -57,13 +61,16 @@ mod tools; //      what callers can do
 mod turn; //       one message of a conversation and its answer
 mod upstream; //   one request over HTTP, and what comes back
 mod votes; //      what several answers come to
+mod watched; //    who hears of changes
 mod work; //       what all tools work with
 
 pub use settings::Settings;
 pub use upstream::Code;
 
+use consent::Consent;
 use settings::Resolved;
 use telling::Teller;
+use watched::Watched;
 use work::Work;
 
 /// Where the store will be found when the gateway has started.
@@ -76,6 +83,7 @@ pub struct OpenRouter {
     resolved: Resolved,
     storeroom: Storeroom,
     notices: Notices,
+    watched: Arc<Watched>,
     work: OnceCell<Arc<Work>>,
     offer: Arc<Offer>,
     /// The result of `tools/list`.
@@ -100,6 +108,9 @@ struct Task {
     pub is_admin: bool,
     /// Came over standard input, so that it may name files of this machine.
     pub is_local: bool,
+    pub consent: Consent,
+    /// The trace it belongs to (W3C), if any.
+    pub trace: Option<String>,
     pub tell: Teller,
 }
 
@@ -118,7 +129,8 @@ impl OpenRouter {
         let offer = Offer {
             era: Era::Modern,
             revision: Revision::NEWEST,
-            capabilities: r#"{"tools":{},"resources":{},"prompts":{},"completions":{}}"#.to_owned(),
+            capabilities: r#"{"tools":{},"resources":{"subscribe":true},"prompts":{},"completions":{}}"#
+                .to_owned(),
             server_info: INTRODUCTION.to_owned(),
             instructions,
         };
@@ -128,6 +140,7 @@ impl OpenRouter {
             settings,
             resolved,
             storeroom,
+            watched: Arc::new(Watched::new(Arc::clone(&notices))),
             notices,
             work: OnceCell::new(),
             offer: Arc::new(offer),
@@ -139,7 +152,8 @@ impl OpenRouter {
         let opened = self.work.get_or_try_init(|| async {
             let store = self.storeroom.get().ok_or("the gateway has not started yet")?;
             let (name, settings) = (Arc::clone(&self.name), self.settings.clone());
-            let work = Work::open(name, settings, self.resolved.clone(), store).await?;
+            let watched = Arc::clone(&self.watched);
+            let work = Work::open((name, watched), settings, self.resolved.clone(), store).await?;
             (self.notices)(Notice::Connected);
             Ok::<_, String>(work)
         });
@@ -154,6 +168,10 @@ impl OpenRouter {
             Method::ToolsCall => {
                 let tool = tools::find(&self.settings.packs, target)
                     .ok_or_else(|| Error::UnknownTool(target.to_owned()))?;
+                if call.given.as_ref().is_some_and(|given| given.task.is_some()) {
+                    // It ended with the process that worked at it.
+                    return Err(Error::Restarted);
+                }
                 let work = Arc::clone(self.work().await?);
                 Ok(telling::reply(tool, work, &call))
             }
@@ -195,6 +213,11 @@ fn answer(text: String) -> Result<Answer> {
 }
 
 impl Task {
+    /// What others watch of this caller's conversation is not as it was.
+    pub fn changed(&self, id: ConversationId) {
+        self.work.watched.changed(&self.who, id);
+    }
+
     pub fn new(work: Arc<Work>, call: &Call, tell: Teller) -> Self {
         let scopes = |scope: &str| match &call.caller {
             Caller::Known(identity) => identity.scopes.iter().any(|one| one == scope),
@@ -209,9 +232,23 @@ impl Task {
             who: call.caller.name(),
             is_admin: scopes("usage:admin"),
             is_local: call.caller == Caller::Local,
+            trace: trace_of(call),
+            consent: Consent::of(call.given.as_ref()),
             tell,
         }
     }
+}
+
+/// The id in a call's `traceparent`, however it came.
+fn trace_of(call: &Call) -> Option<String> {
+    const PARENT: &str = "traceparent";
+    let said = call.message.in_params("_meta").and_then(|meta| json::member(meta, PARENT));
+    let beside = call.trace.iter().flat_map(|trace| trace.missing_in(&call.message));
+    let beside = beside.filter(|(name, _)| *name == PARENT).map(|(_, value)| value.as_bytes());
+    let parent = json::string(said.or(beside.into_iter().next())?)?.into_owned();
+    let id = parent.split('-').nth(1)?;
+    let good = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    good.then(|| id.to_owned())
 }
 
 /// Whose conversations a caller has.
@@ -246,6 +283,10 @@ impl Backend for OpenRouter {
 
     fn offer(&self) -> Option<Arc<Offer>> {
         Some(Arc::clone(&self.offer))
+    }
+
+    fn watch(&self, uris: BTreeSet<String>) {
+        self.watched.watch(uris);
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

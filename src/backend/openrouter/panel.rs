@@ -31,7 +31,8 @@ pub const AT_ONCE: usize = 4;
 /// How long a model may take where nothing is said.
 const PATIENCE: Duration = Duration::from_secs(180);
 /// A question of this size has a price, if anything of the model has.
-const USUAL: Use = Use { prompt_tokens: 1000, output_tokens: 1000, images: 0, web_searches: 0 };
+const USUAL: Use =
+    Use { prompt_tokens: 1000, output_tokens: 1000, images: 0, web_searches: 0, keeps_prompt: false };
 
 /// Models that work at one thing together.
 pub struct Panel {
@@ -103,9 +104,9 @@ impl Panel {
     ) -> Result<(), Refused> {
         let mut all = Money::ZERO;
         for (Question { chosen, messages, wishes }, times) in questions {
-            let tokens = self.task.work.learned(&chosen.id).ratio.apply(of_request(messages));
-            let output = self.task.output_limit(chosen, wishes);
-            let estimate = self.task.estimate(chosen, tokens, output, max_cost_usd)?;
+            let tokens = self.task.work.lessons.of(&chosen.id).ratio.apply(of_request(messages));
+            let used = self.task.uses(chosen, tokens, wishes);
+            let estimate = self.task.estimate(chosen, used, max_cost_usd)?;
             all += (0..times).map(|_| estimate).sum::<Money>();
         }
         let most = max_cost_usd.and_then(|most| most.to_string().parse::<Money>().ok());
@@ -116,7 +117,7 @@ impl Panel {
                     "all questions together may cost up to {all} US dollars, and max_cost_usd is {most}; raise it, ask fewer models, or ask for shorter answers (max_output_tokens)"
                 ),
             )),
-            Some(_) | None => Ok(()),
+            Some(_) | None => self.task.agree(all, max_cost_usd),
         }
     }
 

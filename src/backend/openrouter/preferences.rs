@@ -16,7 +16,8 @@ use super::{
 };
 
 /// A call by which prices are compared.
-const CALL: Use = Use { prompt_tokens: 3000, output_tokens: 1000, images: 0, web_searches: 0 };
+const CALL: Use =
+    Use { prompt_tokens: 3000, output_tokens: 1000, images: 0, web_searches: 0, keeps_prompt: false };
 /// What a model counts for that nobody measured, whose best counts for one.
 const UNMEASURED: f64 = 0.3;
 

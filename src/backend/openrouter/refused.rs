@@ -13,6 +13,7 @@ use super::{
     catalog::Snapshot,
     context::TooLarge,
     media::Rejected,
+    money::Money,
     upstream::{Code, Failure},
 };
 use crate::store::conversations::{self, ConversationId, TurnId};
@@ -38,6 +39,8 @@ pub struct Reason {
     pub limit_source: Option<String>,
     pub conversation: Option<ConversationId>,
     pub turn: Option<TurnId>,
+    /// What it may cost, where that has to be agreed to.
+    pub estimate: Option<Money>,
     /// Models that could be meant, or used instead.
     pub suggestions: Vec<String>,
 }
@@ -68,6 +71,7 @@ impl Refused {
             limit_source: None,
             conversation: None,
             turn: None,
+            estimate: None,
             suggestions: Vec::new(),
         }))
     }
@@ -116,6 +120,7 @@ impl Refused {
         put("limit_source", self.limit_source.clone().into());
         put("conversation_id", self.conversation.map(|id| id.to_string()).into());
         put("turn_id", self.turn.map(|id| id.to_string()).into());
+        put("estimate_usd", self.estimate.map(|estimate| estimate.to_string()).into());
         if !self.suggestions.is_empty() {
             put("suggestions", self.suggestions.clone().into());
         }

@@ -50,6 +50,9 @@ pub struct Settings {
     pub max_output_price_per_m: Option<f64>,
     /// May models be used whose price is not known beforehand, such as those that choose a model?
     pub allow_unknown_price: bool,
+    /// A call that may cost more US dollars than this has to be agreed to: by `max_cost_usd`, or by whoever calls, if
+    /// their client can ask them.
+    pub confirm_above_usd: Option<f64>,
     /// What each caller may spend in a day (UTC), in US dollars. Calls at the same time cannot spend
     /// more together.
     pub daily_budget_usd: Option<f64>,
@@ -62,6 +65,9 @@ pub struct Settings {
     pub zdr: bool,
     /// The longest answer that is asked for where a caller does not say, in tokens.
     pub max_output_tokens: u64,
+    /// From how many tokens on that a conversation begins with again in the next turn the provider is told to keep them,
+    /// where it wants to be told: reading them again then costs a tenth. 0 is never.
+    pub prompt_cache_from: u64,
     /// For how many turns attachments are sent again.
     pub attachment_turns: usize,
     /// Folders whose files callers on standard input may attach by path. None by default.
@@ -108,11 +114,13 @@ impl Default for Settings {
             max_prompt_price_per_m: None,
             max_output_price_per_m: None,
             allow_unknown_price: false,
+            confirm_above_usd: None,
             daily_budget_usd: None,
             tenant_daily_budget_usd: None,
             tenant_claim: None,
             zdr: false,
             max_output_tokens: 4096,
+            prompt_cache_from: 1024,
             attachment_turns: 2,
             folders: Vec::new(),
             encryption_key: None,
@@ -154,6 +162,7 @@ pub struct Resolved {
     pub options: conversations::Options,
     pub max_prompt_price: Option<Price>,
     pub max_output_price: Option<Price>,
+    pub confirm_above: Option<Money>,
     pub daily_budget: Option<Money>,
     pub tenant_daily_budget: Option<Money>,
 }
@@ -243,6 +252,7 @@ impl Settings {
             }
             money
         };
+        let confirm_above = dollars("confirm_above_usd", self.confirm_above_usd);
         let daily_budget = dollars("daily_budget_usd", self.daily_budget_usd);
         let tenant_daily_budget = dollars("tenant_daily_budget_usd", self.tenant_daily_budget_usd);
         let mut price = |name: &str, amount: Option<f64>| {
@@ -259,7 +269,15 @@ impl Settings {
             return Err(faults);
         }
         let options = self.options(current.map(|current| conversations::Keys { current, earlier }));
-        Ok(Resolved { keys, options, max_prompt_price, max_output_price, daily_budget, tenant_daily_budget })
+        Ok(Resolved {
+            keys,
+            options,
+            max_prompt_price,
+            max_output_price,
+            confirm_above,
+            daily_budget,
+            tenant_daily_budget,
+        })
     }
 }
 

@@ -14,9 +14,9 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Task, answer, refused::Refused, tools::Tool, work::Work};
+use super::{Task, answer, consent, refused::Refused, tools::Tool, work::Work};
 use crate::{
-    call::{Call, Event, Progress, Reply},
+    call::{Call, Event, Progress, Reply, TaskNews},
     error::Result,
     wire::json::quoted,
 };
@@ -31,6 +31,9 @@ const ENOUGH: usize = 1 << 10;
 const SELDOM: Duration = Duration::from_secs(5);
 /// How often a call without news says that it is at work.
 const ALIVE: Duration = Duration::from_secs(10);
+
+/// How often a task may be asked for.
+const POLLED: Duration = Duration::from_secs(2);
 
 /// Takes what a caller is to hear.
 #[derive(Debug, Clone)]
@@ -55,6 +58,8 @@ enum News {
     },
     /// So many parts of the work are done, of so many.
     Done(usize, usize),
+    /// It takes long: whoever takes tasks need not wait for it.
+    Long,
 }
 
 impl Teller {
@@ -83,6 +88,11 @@ impl Teller {
         self.send(News::Remark(remark));
     }
 
+    /// All is well so far, and it will take long.
+    pub fn long(&self) {
+        self.send(News::Long);
+    }
+
     pub fn done(&self, parts: usize, of: usize) {
         self.send(News::Done(parts, of));
     }
@@ -99,6 +109,8 @@ pub fn reply(tool: &'static Tool, work: Arc<Work>, call: &Call) -> Reply {
     let arguments = serde_json::from_slice(arguments).unwrap_or_default();
     let task = Arc::new(Task::new(work, call, Teller(sender)));
     let telling = Telling {
+        tool: tool.name,
+        asks: consent::can_be_asked(call),
         result: (tool.run)(task, arguments),
         news,
         progress: call.progress.clone(),
@@ -121,6 +133,9 @@ pub fn reply(tool: &'static Tool, work: Arc<Work>, call: &Call) -> Reply {
 
 /// A tool at work, and what its caller has heard of it.
 struct Telling {
+    tool: &'static str,
+    /// Whoever calls can be asked something.
+    asks: bool,
     result: BoxFuture<'static, std::result::Result<Value, Refused>>,
     news: UnboundedReceiver<News>,
     progress: Option<Progress>,
@@ -202,6 +217,7 @@ impl Telling {
         }
         let mut parts = None;
         let (message, meta) = match news {
+            News::Long => return Some(Event::Task(self.task())),
             News::Text { turn, text } => (text, json!({ "kind": "delta", "turn_id": turn })),
             News::Reasoning { turn, text } => (text, json!({ "kind": "reasoning", "turn_id": turn })),
             News::Remark(remark) => {
@@ -231,6 +247,11 @@ impl Telling {
         })
     }
 
+    /// The work as a task, which nothing but this process can go on with.
+    fn task(&self) -> TaskNews {
+        TaskNews { handle: self.tool.to_owned(), message: None, poll: POLLED }
+    }
+
     fn notification(&self, progress: &Progress, message: &str, mut meta: Value) -> Bytes {
         meta["seq"] = self.count.into();
         let token = String::from_utf8_lossy(&progress.token);
@@ -253,6 +274,11 @@ impl Telling {
             return Ok(event);
         }
         self.done = true;
+        if let Err(refused) = &result
+            && let Some(estimate) = refused.estimate.filter(|_| self.asks)
+        {
+            return consent::question(self.tool, estimate).map(Event::Answer);
+        }
         let mut result = result.unwrap_or_else(|refused| refused.result());
         result["resultType"] = "complete".into();
         answer(format!("{{\"jsonrpc\":\"2.0\",\"id\":0,\"result\":{result}}}")).map(Event::Answer)

@@ -93,6 +93,7 @@ impl Task {
             let conversation = begun.conversation.id;
             let outcome = Maker { task: &task, begun, wanted, feed: &making }.make().await;
             task.work.making.remove(&id);
+            task.changed(conversation);
             drop(floor); // Whoever is next finds the turn ended.
             making.end(outcome.map(Arc::new).map_err(|refused| refused.of_turn(conversation, id)));
         });
@@ -145,6 +146,8 @@ struct Ready {
     fitted: Fitted,
     /// What the whole conversation is, for another try with less of it.
     history: history::Fittable,
+    /// With what follows from what is sent.
+    wishes: Wishes,
     estimate: Money,
     reservation: Option<Reservation>,
 }
@@ -192,9 +195,14 @@ impl Maker<'_> {
         let estimated = ready.fitted.report.estimated_prompt_tokens;
         let context = ready.fitted.report;
         let asked = self.ask(ready).await;
+        match &asked {
+            Asked::Answered(answer) => self.task.work.lessons.tried(&answer.report.attempts),
+            Asked::Unanswered(unanswered) => self.task.work.lessons.tried(&unanswered.report.attempts),
+            Asked::Unwanted { .. } => {}
+        }
         if let Asked::Answered(answer) = &asked {
             let reported = answer.completion.usage.as_ref().map_or(0, |usage| usage.prompt_tokens);
-            self.task.work.counted(&self.wanted.chosen.id, reported, estimated);
+            self.task.work.lessons.counted(&self.wanted.chosen.id, reported, estimated);
         }
         self.end(asked, estimate, reservation, &context).await
     }
@@ -204,27 +212,28 @@ impl Maker<'_> {
         let Self { task, begun, wanted, .. } = self;
         let history = history::load(task, begun, wanted).await?;
         let fitted = history.fit(task, &wanted.chosen, &wanted.wishes)?;
-        let output = task.output_limit(&wanted.chosen, &wanted.wishes);
-        let tokens = fitted.report.estimated_prompt_tokens;
-        let estimate = task.estimate(&wanted.chosen, tokens, output, wanted.wishes.max_cost_usd)?;
+        let mut wishes = wanted.wishes.clone();
+        let least = task.work.settings.prompt_cache_from;
+        wishes.keep_prompt(&wanted.chosen, least > 0 && fitted.stable_tokens >= least);
+        if fitted.compress {
+            let plugin = serde_json::json!({ "id": "context-compression", "engine": "middle-out" });
+            wishes.extra.insert("plugins".into(), Value::Array(vec![plugin]));
+        }
+        let used = task.uses(&wanted.chosen, fitted.report.estimated_prompt_tokens, &wishes);
+        let estimate = task.estimate(&wanted.chosen, used, wishes.max_cost_usd)?;
         let reservation = task.reserve(estimate).await?;
-        Ok(Ready { fitted, history, estimate, reservation })
+        Ok(Ready { fitted, history, wishes, estimate, reservation })
     }
 
     /// Asks the model, and keeps what comes.
     async fn ask(&self, ready: Ready) -> Asked {
         let Self { task, begun, wanted, feed } = self;
-        let Ready { fitted, history, .. } = ready;
-        let mut wishes = wanted.wishes.clone();
-        if fitted.compress {
-            let plugin = serde_json::json!({ "id": "context-compression", "engine": "middle-out" });
-            wishes.extra.insert("plugins".into(), Value::Array(vec![plugin]));
-        }
+        let Ready { fitted, history, wishes, .. } = ready;
         let session = task.own.alias_of(begun.conversation.id);
         let request = task.request(&wanted.chosen, fitted.messages, &wishes, Some(session));
         let refit = |model: &str, overflow: Overflow| {
             let limit = overflow.limit?;
-            task.work.window_is(model, limit);
+            task.work.lessons.window_is(model, limit);
             let fitted = history.fit(task, &wanted.chosen, &wanted.wishes).ok()?;
             Some(Smaller { messages: fitted.messages, max_completion_tokens: None })
         };

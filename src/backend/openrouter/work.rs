@@ -1,7 +1,6 @@
 //! What do all tools of a backend work with, and who keeps it in order?
 
 use std::{
-    collections::HashMap,
     fmt,
     net::Ipv4Addr,
     sync::{Arc, Mutex, Weak},
@@ -14,13 +13,14 @@ use tokio::{task::AbortHandle, time::sleep};
 
 use super::{
     catalog::Catalog,
-    context::Ratio,
+    learned::Lessons,
     line::Line,
     money::Money,
     policy::Policy,
     settings::{Resolved, Settings},
     turn::Making,
     upstream::{Key, Keys, Upstream},
+    watched::Watched,
 };
 use crate::{
     simulator::{self, Simulator},
@@ -61,19 +61,12 @@ pub struct Work {
     pub making: DashMap<TurnId, Arc<Making>>,
     /// Who waits to say something in which conversation.
     pub lines: DashMap<ConversationId, Arc<Line>>,
-    learned: Mutex<HashMap<String, Learned>>,
+    pub lessons: Lessons,
+    pub watched: Arc<Watched>,
+    store: Store,
     #[expect(dead_code, reason = "held for its end")]
     simulator: Option<Simulator>,
     tended: Mutex<Option<AbortHandle>>,
-}
-
-/// What was learned of a model by asking it.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Learned {
-    /// Of tokens as they were reported to tokens as they were estimated.
-    pub ratio: Ratio,
-    /// A window that turned out smaller than was said.
-    pub window: Option<u64>,
 }
 
 impl fmt::Debug for Work {
@@ -85,7 +78,7 @@ impl fmt::Debug for Work {
 impl Work {
     /// Opens what is needed; with the reason where it cannot be had.
     pub async fn open(
-        name: Arc<str>,
+        (name, watched): (Arc<str>, Arc<Watched>),
         settings: Settings,
         resolved: Resolved,
         store: &Store,
@@ -120,6 +113,7 @@ impl Work {
             conversations::Error::Unavailable(why) => format!("conversations cannot be kept: {why}"),
             why => why.to_string(),
         })?;
+        let lessons = Lessons::open(store, &name).await;
         let work = Arc::new(Self {
             policy: Policy::new(&settings.retry),
             name,
@@ -131,7 +125,9 @@ impl Work {
             simulated,
             making: DashMap::new(),
             lines: DashMap::new(),
-            learned: Mutex::default(),
+            lessons,
+            watched,
+            store: store.clone(),
             simulator,
             tended: Mutex::default(),
         });
@@ -143,30 +139,6 @@ impl Work {
     pub fn budgets(&self) -> Budgets {
         let nanos = |money: Option<Money>| money.map(Money::nanos);
         Budgets { own: nanos(self.resolved.daily_budget), tenant: nanos(self.resolved.tenant_daily_budget) }
-    }
-
-    pub fn learned(&self, model: &str) -> Learned {
-        self.learned
-            .lock()
-            .expect("no code panics while it holds this lock")
-            .get(model)
-            .copied()
-            .unwrap_or_default()
-    }
-
-    /// Remembers how the count of a request's tokens compared with the estimate.
-    pub fn counted(&self, model: &str, reported: u64, estimated: u64) {
-        if reported > 0 && estimated > 0 {
-            let mut learned = self.learned.lock().expect("no code panics while it holds this lock");
-            let learned = learned.entry(model.to_owned()).or_default();
-            learned.ratio = learned.ratio.learned(reported, estimated);
-        }
-    }
-
-    /// Remembers that a window is smaller than was said.
-    pub fn window_is(&self, model: &str, tokens: u64) {
-        let mut learned = self.learned.lock().expect("no code panics while it holds this lock");
-        learned.entry(model.to_owned()).or_default().window = Some(tokens);
     }
 
     /// Ends turns that nobody works at, and asks what they have cost.
@@ -216,6 +188,7 @@ impl Work {
         if tokio::time::timeout(CLOSED, kept).await.is_err() {
             tracing::warn!(backend = &*self.name, "answers could not be kept in time");
         }
+        self.lessons.keep(&self.store, &self.name).await;
     }
 
     async fn sweep(&self) -> Result<(), conversations::Error> {
@@ -240,6 +213,7 @@ async fn tend(work: Weak<Work>) {
     loop {
         let Some(work) = work.upgrade() else { return };
         let mut done = work.recover().await;
+        work.lessons.keep(&work.store, &work.name).await;
         if since_sweep >= SWEPT {
             since_sweep = Duration::ZERO;
             done = done.and(work.sweep().await);

@@ -93,6 +93,7 @@ fn text(id: &str, name: String, size: u64) -> Model {
             prompt,
             completion: prompt.times(4),
             cached: Money(prompt.0 / 10),
+            written: if id.starts_with("anthropic/") { Money(prompt.0 * 5 / 4) } else { Money::ZERO },
             search: Money(10_000_000_000),
             ..Prices::default()
         }),
@@ -154,7 +155,8 @@ fn oddities(models: &mut [Model]) {
         let (prompt, completion) = (Money(1_500_000), Money(6_000_000));
         let (cached, search) = (Money(150_000), Money(10_000_000_000));
         let from = Some((200_000, Money(3_000_000), Money(12_000_000)));
-        model.prices = Some(Prices { prompt, completion, cached, search, picture: Money::ZERO, from });
+        let (written, picture) = (Money::ZERO, Money::ZERO);
+        model.prices = Some(Prices { prompt, completion, cached, written, search, picture, from });
     });
     // As much output as window: who asks for all of it leaves no room for the question.
     change("acme/atlas-8b", &|model| {

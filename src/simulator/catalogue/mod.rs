@@ -60,6 +60,8 @@ pub struct Prices {
     pub prompt: Money,
     pub completion: Money,
     pub cached: Money,
+    /// Nothing where it is done without being told to.
+    pub written: Money,
     pub search: Money,
     /// For one picture that is made.
     pub picture: Money,
@@ -76,6 +78,11 @@ pub struct Reasoning {
 impl Model {
     pub fn author(&self) -> &str {
         self.id.split('/').next().unwrap_or_default().trim_start_matches('~')
+    }
+
+    /// Does its provider keep prompts only when told to?
+    pub fn caches_on_demand(&self) -> bool {
+        self.author() == "anthropic"
     }
 
     pub fn is_free(&self) -> bool {

@@ -91,6 +91,9 @@ impl Model {
         put("web_search", prices.search.to_string());
         put("internal_reasoning", "0".to_owned());
         put("input_cache_read", prices.cached.to_string());
+        if self.caches_on_demand() {
+            put("input_cache_write", prices.written.to_string());
+        }
         if let Some((from, prompt, completion)) = prices.from {
             let (prompt, completion) = (prompt.to_string(), completion.to_string());
             let other = json!({ "min_prompt_tokens": from, "prompt": prompt, "completion": completion });

@@ -31,6 +31,8 @@ pub struct Ask {
     pub compress: Option<bool>,
     pub picture: bool,
     pub echo: bool,
+    /// The provider is to keep the prompt for the next request.
+    pub keeps_prompt: bool,
     pub provider: Value,
 }
 
@@ -58,6 +60,13 @@ pub enum Format {
     Text,
     Object,
     Schema(Value),
+}
+
+/// `cache_control` for all of it, or at a part of a message.
+fn keeps_prompt(body: &Value) -> bool {
+    let messages = body["messages"].as_array().into_iter().flatten();
+    let mut parts = messages.flat_map(|message| message["content"].as_array().into_iter().flatten());
+    body["cache_control"].is_object() || parts.any(|part| part["cache_control"].is_object())
 }
 
 impl Ask {
@@ -106,6 +115,7 @@ impl Ask {
             compress: plugin("context-compression").or(middle_out),
             picture: strings(&body["modalities"]).iter().any(|modality| modality == "image"),
             echo: body["debug"]["echo_upstream_body"] == true,
+            keeps_prompt: keeps_prompt(body),
             provider: body["provider"].clone(),
         })
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+mod again; //   answers that are given again
 mod ask; //     what is asked
 mod compose; // what is answered
 mod media; //   pictures, files and sounds in messages
@@ -15,7 +16,8 @@ mod script; //  the events of a stream
 mod vote; //    how models vote
 mod whole; //   an answer in one piece
 
-use self::{ask::Ask, compose::compose, script::Script};
+pub use self::again::Kept;
+use self::{again::Again, ask::Ask, compose::compose, script::Script};
 use super::{
     account::Holder,
     bill::Bill,
@@ -79,9 +81,14 @@ pub async fn answer(
     let now = world.clock.now();
     let most = ask.cap.or(model.max_output).unwrap_or(USUAL_OUTPUT);
     world.account().admit(holder, &model, most, now, world.settings.enforce_limits)?;
-    let composed = compose(&world, &ask, &model, scenario);
+    let again = Again::of(asked, body, holder, &world);
+    let earlier = again.as_ref().and_then(|again| again.earlier.clone());
+    let composed = match &earlier {
+        Some(kept) => kept.answer.clone(),
+        None => compose(&world, &ask, &model, scenario),
+    };
     let about = asked.about(body, "completions");
-    let cached = about.session.as_deref().map_or(0, |session| cached(&world, &ask, session));
+    let (cached, written) = prompt_cache(&world, &ask, &model, about.session.as_deref());
     let fails = scenario.is_some_and(|scenario| whole::fails(scenario.name));
     let (finish, native_finish) =
         if fails { ("error", "error") } else { (composed.finish, composed.native_finish) };
@@ -90,6 +97,8 @@ pub async fn answer(
         id: world.generation_id(),
         prompt: ask.prompt(),
         cached,
+        written,
+        source: earlier.map(|kept| kept.id),
         searches: u64::from(ask.search),
         pictures: u64::try_from(composed.pictures.len()).unwrap_or(0),
         completion: composed.tokens(),
@@ -118,8 +127,11 @@ pub async fn answer(
         ttft: world.settings.ttft,
         per_token: world.settings.per_token,
     };
+    if let Some(again) = again.as_ref().filter(|again| again.earlier.is_none() && scenario.is_none()) {
+        again.keep(&world, &composed, &id);
+    }
     watch.charge(bill);
-    let reply = if ask.stream {
+    let mut reply = if ask.stream {
         Reply::events(script::framed(script.steps(), scenario.map_or("", |scenario| scenario.name)))
     } else {
         let tokens = u32::try_from(composed.tokens()).unwrap_or(u32::MAX);
@@ -132,6 +144,7 @@ pub async fn answer(
         tokio::time::sleep(first + each * tokens).await;
         script.whole()
     };
+    reply.headers.extend(again.iter().flat_map(|again| again.headers(now)));
     Ok(reply.header("x-generation-id", id))
 }
 
@@ -201,8 +214,21 @@ fn fit(ask: &mut Ask, model: &Model) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// How many tokens of the prompt were read from the provider's cache, and how many written to it. Some providers
+/// do neither unless they are told to, and are paid for writing.
+fn prompt_cache(world: &World, ask: &Ask, model: &Model, session: Option<&str>) -> (u64, u64) {
+    if !model.caches_on_demand() {
+        return (session.map_or(0, |session| known(world, ask, session)), 0);
+    }
+    if !ask.keeps_prompt {
+        return (0, 0);
+    }
+    let cached = session.map_or(0, |session| known(world, ask, session));
+    (cached, ask.prompt() - cached)
+}
+
 /// How many tokens of the prompt were in the session's last request, too.
-fn cached(world: &World, ask: &Ask, session: &str) -> u64 {
+fn known(world: &World, ask: &Ask, session: &str) -> u64 {
     let fingerprints = ask.messages.iter().map(|message| message.fingerprint).collect();
     let known = world.known_messages(session, fingerprints);
     ask.messages.iter().take(known).map(|message| message.tokens).sum()

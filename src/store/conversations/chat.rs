@@ -147,6 +147,22 @@ pub struct Budget {
     pub messages: u32,
 }
 
+/// The messages that lead to one, without what they say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outline {
+    /// Newest first.
+    pub steps: Vec<Step>,
+}
+
+/// A message on a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    pub role: Role,
+    pub tokens: i64,
+    /// How many messages the path has from its newest to this one, those that nothing answers too.
+    pub nth: u32,
+}
+
 /// The messages that lead to one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Path {

@@ -30,7 +30,7 @@ mod turn; //   turns, as data
 
 pub use chat::{
     Budget, Changes, Conversation, Deletion, Fork, Found, Hit, Listing, Message, NewConversation, NewSummary,
-    Path, Reading, Role, Search, Sort, State, Summary, Visibility,
+    Outline, Path, Reading, Role, Search, Sort, State, Step, Summary, Visibility,
 };
 pub use error::{Error, Quota};
 pub use id::{BenchmarkId, ConversationId, Id, MessageId, RunId, TurnId};
@@ -108,6 +108,9 @@ pub trait Threads {
     /// answer came to and without answers that others have superseded. From the conversation's head where
     /// no message is given.
     fn path(&self, id: ConversationId, from: Option<MessageId>, budget: Budget) -> Reply<'_, Path>;
+
+    /// The same path, of which only is told how much each message is: that is a hundredth of the work.
+    fn outline(&self, id: ConversationId, from: Option<MessageId>, budget: Budget) -> Reply<'_, Outline>;
 
     fn search(&self, search: Search) -> Reply<'_, Found>;
 

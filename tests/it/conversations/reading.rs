@@ -1,7 +1,8 @@
 //! How conversations are found, read and removed.
 
 use waystation::store::conversations::{
-    Changes, Deletion, Error, Fork, Listing, NewSummary, Order, Reading, Role, Search, Sort, State,
+    Changes, Deletion, Error, Failed, Fork, Listing, NewSummary, Order, Outline, Reading, Role, Search, Sort,
+    State,
 };
 
 use super::*;
@@ -222,6 +223,48 @@ async fn what_nobody_uses_goes_in_its_time() {
     assert_eq!(ada.turn(turn.lease.turn).await.unwrap().error.as_deref(), Some("crashed"));
 }
 
+fn sizes(outline: &Outline) -> Vec<(Role, i64)> {
+    outline.steps.iter().map(|step| (step.role, step.tokens)).collect()
+}
+
+/// By the sizes alone the path is the same, with branches beside it and with what nothing answers on it.
+#[tokio::test]
+async fn an_outline_is_of_the_path_and_of_nothing_beside_it() {
+    let here = Here::new(roomy()).await;
+    let ada = here.ada();
+    let id = talk(&ada, anew(), "first", "one").await;
+    let fork_at = ada.conversation(id).await.unwrap().head;
+    for n in 0..40 {
+        let mut turn = say(Place::In(id), &format!("question {n}"));
+        // Now and then a branch is begun, or nothing is answered.
+        turn.parent = (n % 7 == 3).then_some(fork_at).flatten();
+        let begun = begun(ada.begin(turn, at(n)).await.unwrap());
+        if n % 5 == 4 {
+            let failed = Failed { code: "upstream_timeout".into(), entry: None, reservation: None };
+            ada.fail(begun.lease, failed, at(n)).await.unwrap();
+        } else {
+            ada.finish(begun.lease, answer(&format!("answer {n}")), at(n)).await.unwrap();
+        }
+        let (path, outline) =
+            (ada.path(id, None, EVERYTHING).await.unwrap(), ada.outline(id, None, EVERYTHING).await.unwrap());
+        assert_eq!(
+            sizes(&outline),
+            path.messages.iter().map(|one| (one.role, one.tokens)).collect::<Vec<_>>(),
+            "{n}"
+        );
+        for step in &outline.steps {
+            let budget = Budget { tokens: i64::MAX, messages: step.nth };
+            let part = ada.path(id, None, budget).await.unwrap().messages;
+            assert_eq!(
+                part.last().map(|one| (one.role, one.tokens)),
+                Some((step.role, step.tokens)),
+                "{n} {step:?}"
+            );
+        }
+    }
+    assert!(here.bob().outline(id, None, EVERYTHING).await.is_err(), "another's is not there");
+}
+
 #[tokio::test]
 async fn a_hundred_thousand_messages_are_read_as_far_as_they_are_wanted() {
     let here = Here::new(roomy()).await;
@@ -242,6 +285,16 @@ async fn a_hundred_thousand_messages_are_read_as_far_as_they_are_wanted() {
     assert_eq!(path.messages.len(), 50);
     let path = ada.path(id, None, EVERYTHING).await.unwrap();
     assert_eq!((path.messages.len(), path.messages[99_999].text.as_str()), (100_000, "q"));
+    for budget in
+        [EVERYTHING, Budget { tokens: 1_000, messages: u32::MAX }, Budget { tokens: i64::MAX, messages: 50 }]
+    {
+        let outline = ada.outline(id, None, budget).await.unwrap();
+        let path = ada.path(id, None, budget).await.unwrap();
+        assert_eq!(
+            sizes(&outline),
+            path.messages.iter().map(|one| (one.role, one.tokens)).collect::<Vec<_>>()
+        );
+    }
     talk(&ada, Place::In(id), "on", "on").await;
     assert_eq!(ada.conversation(id).await.unwrap().messages, 100_002);
 }

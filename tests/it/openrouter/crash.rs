@@ -26,7 +26,9 @@ use crate::support::{
     until,
 };
 
-/// Who talk at the same time.
+/// Gateways that are killed beside each other, each with a database, a simulator and speakers of its own: a kill is mostly waiting.
+const GATEWAYS: usize = 4;
+/// Who talk with one at the same time.
 const SPEAKERS: usize = 32;
 /// Turns of a conversation.
 const TURNS: usize = 4;
@@ -210,6 +212,15 @@ async fn check_database(path: &Path, told: &[Told]) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a battery, which tests/run runs by itself"]
 async fn what_was_acknowledged_outlives_any_kill_and_nothing_is_paid_for_twice() {
+    let shares = (0..GATEWAYS).map(|number| (kills() + number) / GATEWAYS).filter(|kills| *kills > 0);
+    let storms = shares.map(|kills| tokio::spawn(storm(kills))).collect::<Vec<_>>();
+    for storm in storms {
+        storm.await.expect("no panic");
+    }
+}
+
+/// Kills one gateway so many times while it is talked with.
+async fn storm(kills: usize) {
     let rig = Rig::slow(Duration::from_micros(500)).await;
     let models = rig.folder.path().join("models.json");
     let more = format!(
@@ -231,7 +242,7 @@ async fn what_was_acknowledged_outlives_any_kill_and_nothing_is_paid_for_twice()
         .collect();
     let begun = Instant::now();
     let mut gateway = serve(Shipped::default(), &toml).await;
-    for kill in 0..kills() {
+    for kill in 0..kills {
         let before = rig.simulator.stats().chats;
         place.send_replace(Some(gateway.address));
         // Most meet a gateway that answers, however slow the machine is, and some one that has just begun.
@@ -271,9 +282,8 @@ async fn what_was_acknowledged_outlives_any_kill_and_nothing_is_paid_for_twice()
     let count = |state: &str| told.iter().filter(|told| told.said["status"] == state).count();
     let keyed = told.iter().filter(|told| told.keyed).count();
     println!(
-        "{} kills in {killing:?}: {} turns acknowledged ({} whole, {} cut short, {keyed} with keys), {} calls cut off, \
+        "{kills} kills in {killing:?}: {} turns acknowledged ({} whole, {} cut short, {keyed} with keys), {} calls cut off, \
          {} repeated by their keys, {} refused; {} requests to models, {} billed",
-        kills(),
         told.len(),
         count("completed"),
         count("incomplete"),
@@ -293,6 +303,6 @@ async fn what_was_acknowledged_outlives_any_kill_and_nothing_is_paid_for_twice()
     assert_eq!(keyed, tally.keyed.lock().unwrap().len(), "each key came to an end");
     check_database(&shipped.state().join("waystation/waystation.db"), &told).await;
     println!("nothing was lost, nothing answered or billed twice; the database is intact");
-    let enough = told.len() > kills() && tally.cut.load(Relaxed) > kills() / 2 && count("incomplete") > 0;
+    let enough = told.len() > kills && tally.cut.load(Relaxed) > kills / 2 && count("incomplete") > 0;
     assert!(enough, "the kills met hardly any turn");
 }

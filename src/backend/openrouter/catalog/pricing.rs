@@ -13,6 +13,7 @@ pub struct Pricing {
     pub image: Option<Price>,
     pub web_search: Option<Price>,
     pub input_cache_read: Option<Price>,
+    pub input_cache_write: Option<Price>,
     overrides: Vec<Override>,
 }
 
@@ -31,6 +32,8 @@ pub struct Use {
     pub output_tokens: u64,
     pub images: u64,
     pub web_searches: u64,
+    /// The provider keeps what it reads for the next call, which may cost more than reading it.
+    pub keeps_prompt: bool,
 }
 
 impl Pricing {
@@ -56,6 +59,7 @@ impl Pricing {
             image: optional("image"),
             web_search: optional("web_search"),
             input_cache_read: price(value, "input_cache_read"),
+            input_cache_write: price(value, "input_cache_write"),
             overrides: overrides.collect(),
         })
     }
@@ -73,6 +77,9 @@ impl Pricing {
         for one in self.overrides.iter().filter(|one| one.min_prompt_tokens <= used.prompt_tokens) {
             prompt = prompt.max(one.prompt.unwrap_or(prompt));
             completion = completion.max(one.completion.unwrap_or(completion));
+        }
+        if used.keeps_prompt {
+            prompt = prompt.max(self.input_cache_write.unwrap_or(prompt));
         }
         let things = [(self.image, used.images), (self.web_search, used.web_searches), (self.request, 1)];
         let things = things.into_iter().filter(|(_, count)| *count > 0);
@@ -96,7 +103,8 @@ mod tests {
 
     use super::*;
 
-    const TOKENS: Use = Use { prompt_tokens: 100_000, output_tokens: 1000, images: 0, web_searches: 0 };
+    const TOKENS: Use =
+        Use { prompt_tokens: 100_000, output_tokens: 1000, images: 0, web_searches: 0, keeps_prompt: false };
 
     fn cost(pricing: Value, used: Use) -> Option<String> {
         Some(Pricing::read(&pricing)?.estimate(used)?.to_string())
@@ -115,6 +123,13 @@ mod tests {
         let pricing = json!({"prompt": "0.000001", "completion": "0", "overrides": [{"min_prompt_tokens": 200_000, "prompt": "0.000002"}, {"utc_start": 9, "completion": "0.000001"}]});
         assert_eq!(cost(pricing.clone(), TOKENS).unwrap(), "0.101");
         assert_eq!(cost(pricing, Use { prompt_tokens: 200_000, ..TOKENS }).unwrap(), "0.401");
+    }
+
+    #[test]
+    fn to_have_a_prompt_kept_may_cost_more() {
+        let pricing = json!({"prompt": "0.000001", "completion": "0", "input_cache_write": "0.00000125"});
+        assert_eq!(cost(pricing.clone(), TOKENS).unwrap(), "0.1");
+        assert_eq!(cost(pricing, Use { keeps_prompt: true, ..TOKENS }).unwrap(), "0.125");
     }
 
     #[test]

@@ -100,8 +100,20 @@ pub fn of_part(part: &Part) -> u64 {
 
 /// How many tokens of a model's come to one of ours, as learned from what it reported.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(from = "f64", into = "f64")]
 pub struct Ratio(f64);
+
+impl From<f64> for Ratio {
+    fn from(kept: f64) -> Self {
+        Self::new(kept)
+    }
+}
+
+impl From<Ratio> for f64 {
+    fn from(ratio: Ratio) -> Self {
+        ratio.0
+    }
+}
 
 impl Default for Ratio {
     fn default() -> Self {
@@ -120,13 +132,13 @@ impl Ratio {
         if kept.is_finite() { Self(kept.clamp(Self::LEAST, Self::MOST)) } else { Self::default() }
     }
 
-    /// With what was reported for something of which this was the estimate, before any ratio.
+    /// With what was reported for something of which this was the estimate, made by this ratio.
     #[must_use]
     pub fn learned(self, reported: u64, estimated: u64) -> Self {
         if reported == 0 || estimated == 0 {
             return self;
         }
-        let seen = (reported as f64 / estimated as f64).clamp(Self::LEAST, Self::MOST);
+        let seen = (self.0 * reported as f64 / estimated as f64).clamp(Self::LEAST, Self::MOST);
         Self::new(self.0 + (seen - self.0) * Self::NEWS)
     }
 
@@ -173,6 +185,9 @@ mod tests {
         assert_eq!(ratio.apply(100), 111);
         let wild = (0..100).fold(ratio, |ratio, _| ratio.learned(1_000_000, 1));
         assert!((wild.0 - 2.0).abs() < 1e-6);
+        let true_one =
+            (0..100).fold(Ratio::default(), |ratio, _| ratio.learned(150_000, ratio.apply(100_000)));
+        assert!((true_one.0 - 1.5).abs() < 1e-3, "{true_one:?}");
         assert_eq!(Ratio::default().learned(0, 5), Ratio::default());
         assert_eq!(Ratio::new(f64::NAN), Ratio::default());
     }

@@ -95,6 +95,8 @@ pub struct Conversation {
 pub struct Fitted {
     pub messages: Vec<Message>,
     pub report: Report,
+    /// Of all that stands before what is to be answered, and so will stand there in the next turn.
+    pub stable_tokens: u64,
     /// A summary of so many of the oldest turns is missing; with it the same can be fitted anew.
     pub wants_summary_of: Option<usize>,
     /// The upstream has to compress it.
@@ -198,6 +200,7 @@ impl Conversation {
             tokens += turn.tokens();
             messages.extend(turn.items.into_iter().map(|item| item.message));
         }
+        let stable_tokens = tokens - self.current.tokens();
         messages.extend(self.current.items.into_iter().map(|item| item.message));
         let report = Report {
             window: budget.window,
@@ -209,8 +212,13 @@ impl Conversation {
             strategy: self.strategy,
         };
         let compress = self.strategy == Strategy::Compress && tokens > budget.tokens;
-        Fitted { messages, report, wants_summary_of, compress }
+        Fitted { messages, report, stable_tokens, wants_summary_of, compress }
     }
+}
+
+/// The first turn that is sent of turns of these sizes, as far as sizes alone tell.
+pub fn begins(sizes: &[u64], fixed: u64, room: u64) -> usize {
+    if fixed > room { sizes.len() } else { cut(sizes, fixed, room) }
 }
 
 /// Where what is sent begins: as it was for the turn before, unless that does not fit any more. For

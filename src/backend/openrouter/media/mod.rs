@@ -60,6 +60,14 @@ impl Kind {
         }
     }
 
+    /// What a model has to be able to read for it. Documents are read for those that cannot.
+    pub const fn needs(self) -> Option<&'static str> {
+        match self {
+            Self::Image | Self::Audio | Self::Video => Some(self.modality()),
+            Self::Pdf | Self::Text => None,
+        }
+    }
+
     /// Is this the type of such a thing?
     pub fn is_of(self, mime: &str) -> bool {
         match self {

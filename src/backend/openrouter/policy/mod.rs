@@ -155,6 +155,18 @@ pub struct Unanswered {
     pub report: Report,
 }
 
+/// One request, and how it went.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attempt {
+    pub model: String,
+    pub ok: bool,
+    /// When its first word came, after it was sent.
+    pub first: Option<Duration>,
+    pub total: Duration,
+    /// Of the answer, as far as they were reported.
+    pub tokens: u64,
+}
+
 /// What it took.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
@@ -167,6 +179,8 @@ pub struct Report {
     pub generation_ids: Vec<String>,
     /// Of requests whose answers were of no use, and which are paid for all the same.
     pub wasted: Usage,
+    /// Those of them that say something about the model that was asked.
+    pub attempts: Vec<Attempt>,
     /// The model that was asked last.
     pub model: String,
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{
     super::upstream::{ChatRequest, Code, Completion, Event, Failure, Overflow, Phase, Status, Usage},
-    Call, Chat, Policy, Refit, Told,
+    Attempt, Call, Chat, Policy, Refit, Told,
     breaker::{Open, Try},
     decide::{self, Most, Next, Terms, Tried},
     extend,
@@ -200,17 +200,23 @@ impl<'a> Run<'a> {
         self.has_free_calls(request)?;
         let Told { sink, report } = &mut self.told;
         report.requests += 1;
-        let mut listen = |event: Event| match (event, joint.as_mut()) {
-            (Event::Delta(text), Some(joint)) => {
-                if let Some(text) = joint.push(&text) {
-                    sink(Event::Delta(text));
-                }
+        let (sent, mut first) = (Instant::now(), None);
+        let mut listen = |event: Event| {
+            if let Event::Delta(_) | Event::Reasoning(_) | Event::ToolCall { .. } = event {
+                first.get_or_insert_with(|| sent.elapsed());
             }
-            (event, _) => {
-                if let Event::Opened { generation_id: Some(id) } = &event {
-                    report.generation_ids.push(id.clone());
+            match (event, joint.as_mut()) {
+                (Event::Delta(text), Some(joint)) => {
+                    if let Some(text) = joint.push(&text) {
+                        sink(Event::Delta(text));
+                    }
                 }
-                sink(event);
+                (event, _) => {
+                    if let Event::Opened { generation_id: Some(id) } = &event {
+                        report.generation_ids.push(id.clone());
+                    }
+                    sink(event);
+                }
             }
         };
         let outcome = self.chat.chat(request, self.deadline, &mut listen).await;
@@ -218,6 +224,7 @@ impl<'a> Run<'a> {
         if let Some(id) = so_far.generation_id.as_ref().filter(|id| !report.generation_ids.contains(id)) {
             report.generation_ids.push(id.clone());
         }
+        report.attempts.extend(attempt(&request.model, &outcome, first, sent.elapsed()));
         judge(outcome.as_ref().err().map(AsRef::as_ref), upstream, model);
         if let Err(failure) = &outcome
             && failure.is_daily()
@@ -240,6 +247,41 @@ impl<'a> Run<'a> {
         failure.retry_after = until.duration_since(now).ok();
         Err(Box::new(failure))
     }
+}
+
+/// How a request went, if that is the model's doing.
+fn attempt(
+    model: &str,
+    outcome: &Result<Completion, Box<Failure>>,
+    first: Option<Duration>,
+    total: Duration,
+) -> Option<Attempt> {
+    let (completion, ok) = match outcome {
+        Ok(completion) => (completion, !completion.is_empty()),
+        Err(failure) if is_the_models(failure) => (&*failure.partial, false),
+        Err(_) => return None,
+    };
+    // What OpenRouter had kept says nothing about the model.
+    if completion.reused.as_ref().is_some_and(|reused| reused.hit) {
+        return None;
+    }
+    let tokens = completion.usage.as_ref().map_or(0, |usage| usage.completion_tokens);
+    Some(Attempt { model: model.to_owned(), ok, first, total, tokens })
+}
+
+/// Would another model have done better? The account, the request and the way there are the same for all.
+fn is_the_models(failure: &Failure) -> bool {
+    let code = matches!(
+        failure.code,
+        Code::UpstreamOverloaded
+            | Code::UpstreamUnavailable
+            | Code::UpstreamTimeout
+            | Code::UpstreamProtocol
+            | Code::ModelUnavailable
+            | Code::RateLimited
+            | Code::EmptyAnswer
+    );
+    code && failure.phase != Phase::Connecting && !failure.is_daily()
 }
 
 fn resting(code: Code, why: &str, open: Open, now: Instant) -> Box<Failure> {

@@ -175,6 +175,7 @@ impl Takes for BenchmarkRun {
         let measured = questions.iter().flatten().map(|question| (question, runs));
         let reading = judging.iter().map(|one| (one, judged * models.len()));
         panel.agree(warm_up.chain(measured).chain(reading), self.max_cost_usd)?;
+        task.tell.long();
         let concurrency = self.concurrency.unwrap_or(2).clamp(1, AT_ONCE);
         let measuring = questions
             .into_iter()

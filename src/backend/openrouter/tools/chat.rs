@@ -8,23 +8,29 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Effect, Gives, Takes,
+    free::{Needs, free},
     media::{AttachmentIn, given, keep},
-    wishes::{ContextIn, Effort, FormatKind, ProviderIn, ResponseFormat, WebSearch},
+    wishes::{CacheIn, ContextIn, Effort, FormatKind, ProviderIn, ResponseFormat, WebSearch},
 };
 use crate::{
     backend::openrouter::{
         Task,
         ask::{Chosen, Used, Wishes},
-        context::of_message,
+        context::{of_message, of_text},
+        form::{self, Form},
         history::{self, Fitting, Said, object},
         line::Turning,
         money::Money,
         refused::Refused,
         turn::{Ended, Wanted},
     },
-    store::conversations::{ConversationId, MessageId, NewConversation, NewTurn, Place, Said as Kept},
+    store::conversations::{
+        Conversation, ConversationId, MessageId, NewConversation, NewTurn, Place, Said as Kept,
+    },
 };
 
+/// What a message is beside its text, in tokens; rather more.
+const PER_MESSAGE: u64 = 8;
 /// Text that is given at once; the rest is behind the link.
 pub const INLINE: usize = 32 << 10;
 
@@ -41,7 +47,7 @@ pub struct Chat {
     /// Models that are asked in this order if the first fails before it has said anything.
     #[schemars(length(max = 5))]
     pub fallback_models: Vec<String>,
-    /// auto: OpenRouter picks the model. free: only models that cost nothing.
+    /// auto: OpenRouter picks the model. free: only models that cost nothing, those that answer best here first.
     pub route: Option<Route>,
     /// The system prompt of the conversation, from this turn on.
     #[schemars(length(max = 100_000))]
@@ -75,6 +81,8 @@ pub struct Chat {
     pub provider: Option<ProviderIn>,
     /// What to do when the conversation no longer fits the model. By default the oldest turns are left out.
     pub context: Option<ContextIn>,
+    /// What is kept at OpenRouter and providers, to be cheaper.
+    pub cache: Option<CacheIn>,
     /// Does an answer go on that was cut off by the output limit? By default it does.
     pub auto_continue: Option<bool>,
     /// Nothing is sent if it may cost more than this.
@@ -129,12 +137,15 @@ pub struct Chatted {
     pub usage: Used,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reasoning: Option<String>,
-    /// The answer as JSON, where that was asked for and is what came.
+    /// The answer as JSON of the form that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parsed: Option<Value>,
+    /// Why the answer is not of the form that was asked for; then there is no parsed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format_error: Option<String>,
     /// This result was given before; nothing was asked or charged again.
     pub replayed: bool,
-    /// `context`, `citations`, `tool_calls`, `continuations`, `warnings`.
+    /// `context`, `timing`, `cache`, `citations`, `tool_calls`, `continuations`, `warnings`.
     #[serde(flatten)]
     pub besides: Map<String, Value>,
 }
@@ -186,7 +197,9 @@ impl Takes for Chat {
     type Gives = Chatted;
 
     async fn run(self, task: Arc<Task>) -> Result<Chatted, Refused> {
-        let (wanted, format) = self.wanted(&task).await?;
+        let form = self.response_format.as_ref().map_or(Ok(Form::Text), ResponseFormat::form)?;
+        self.cache.as_ref().map_or(Ok(()), CacheIn::check)?;
+        let wanted = self.wanted(&task).await?;
         let include_reasoning = self.include_reasoning;
         let model = wanted.chosen.id.clone();
         let Turning { turn, conversation, mut listener, new } = task.begin(wanted).await?;
@@ -206,17 +219,17 @@ impl Takes for Chat {
                 None => listener.changed().await,
             }
         };
-        let mut chatted = chatted(&ended, include_reasoning, format);
+        let mut chatted = chatted(&ended, include_reasoning, &form);
         chatted.replayed |= !new;
         Ok(chatted)
     }
 }
 
-fn chatted(ended: &Ended, include_reasoning: bool, format: FormatKind) -> Chatted {
+fn chatted(ended: &Ended, include_reasoning: bool, form: &Form) -> Chatted {
     let mut besides = ended.besides.as_object().cloned().unwrap_or_default();
     besides.remove("usage");
     besides.remove("simulated");
-    let wants_json = format != FormatKind::Text;
+    let (parsed, format_error) = form::told(form.read(&ended.text));
     Chatted {
         status: if ended.incomplete.is_none() { StatusOut::Completed } else { StatusOut::Incomplete },
         text: ended.text.clone(),
@@ -233,7 +246,8 @@ fn chatted(ended: &Ended, include_reasoning: bool, format: FormatKind) -> Chatte
         incomplete_reason: ended.incomplete.clone(),
         usage: ended.used.clone(),
         reasoning: (include_reasoning && !ended.reasoning.is_empty()).then(|| ended.reasoning.clone()),
-        parsed: wants_json.then(|| serde_json::from_str(&ended.text).ok()).flatten(),
+        parsed,
+        format_error,
         replayed: ended.replayed,
         besides,
     }
@@ -241,7 +255,7 @@ fn chatted(ended: &Ended, include_reasoning: bool, format: FormatKind) -> Chatte
 
 impl Chat {
     /// Everything checked and looked up, before anything is written or sent.
-    async fn wanted(&self, task: &Task) -> Result<(Wanted, FormatKind), Refused> {
+    async fn wanted(&self, task: &Task) -> Result<Wanted, Refused> {
         let said = self.message.as_deref().filter(|message| !message.is_empty());
         if self.retry == said.is_some() {
             return Err(Refused::input(if self.retry {
@@ -262,16 +276,11 @@ impl Chat {
             return Err(Refused::input("this conversation is another's; fork it to go on with it"));
         }
         let usual = conversation.as_ref().and_then(|conversation| conversation.model.as_deref());
-        let named = match self.route {
-            Some(Route::Auto) => Some("openrouter/auto"),
-            Some(Route::Free) => Some("openrouter/free"),
-            Some(Route::Model) | None => self.model.as_deref().or(usual),
-        };
-        let chosen = task.choose(named).await?;
-        for model in &self.fallback_models {
-            task.choose(Some(model)).await?;
-        }
+        let (chosen, fallback_models) = self.models(task, usual).await?;
         let attached = given(task, &chosen, &self.attachments).await?;
+        let wishes = self.wishes(fallback_models);
+        let own: u64 = attached.iter().map(|one| one.checked.media.tokens).sum();
+        self.agree(task, (&chosen, &wishes), own, conversation.as_ref())?;
         let place = self.place(task, id, !attached.is_empty()).await?;
         let extras = match &place {
             Place::In(id) => history::extras(keep(task, *id, &attached).await?),
@@ -279,10 +288,9 @@ impl Chat {
         };
         let attached = attached.into_iter().map(|one| one.checked).collect();
         let message = said.map(|text| Said { text: text.to_owned(), attached });
-        let wishes = self.wishes(task);
         let tokens = message.as_ref().map_or(0, |said| of_message(&said.item().message));
         // Counted if this process dies. What else is sent is known, and looked at, later.
-        let estimate = task.estimate(&chosen, tokens, task.output_limit(&chosen, &wishes), None);
+        let estimate = task.estimate(&chosen, task.uses(&chosen, tokens, &wishes), None);
         let new = NewTurn {
             place,
             said: match &message {
@@ -301,8 +309,7 @@ impl Chat {
             system_prompt: self.system_prompt.clone(),
             estimate: estimate.map_or(0, Money::nanos),
         };
-        let format = self.response_format.as_ref().map_or(FormatKind::Text, |format| format.kind);
-        Ok((Wanted { new, chosen, wishes, fitting: self.fitting(), message }, format))
+        Ok(Wanted { new, chosen, wishes, fitting: self.fitting(), message })
     }
 
     /// Where it is said. What is attached needs a conversation to be kept with.
@@ -332,7 +339,54 @@ impl Chat {
         }
     }
 
-    fn wishes(&self, task: &Task) -> Wishes {
+    /// The model that is asked, and those that are if it fails.
+    async fn models(&self, task: &Task, usual: Option<&str>) -> Result<(Chosen, Vec<String>), Refused> {
+        let named = match self.route {
+            Some(Route::Free) => {
+                let modalities: Vec<_> =
+                    self.attachments.iter().filter_map(|attached| attached.kind.needs()).collect();
+                let schema =
+                    self.response_format.as_ref().is_some_and(|format| format.kind == FormatKind::JsonSchema);
+                let named = self.model.iter().chain(&self.fallback_models);
+                return free(task, named, Needs { modalities: &modalities, schema }).await;
+            }
+            Some(Route::Auto) => Some("openrouter/auto"),
+            Some(Route::Model) | None => self.model.as_deref().or(usual),
+        };
+        let chosen = task.choose(named).await?;
+        for model in &self.fallback_models {
+            task.choose(Some(model)).await?;
+        }
+        let mut fallback_models = self.fallback_models.clone();
+        if fallback_models.is_empty() && self.model.is_none() {
+            fallback_models.clone_from(&task.work.settings.fallback_models);
+        }
+        Ok((chosen, fallback_models))
+    }
+
+    /// Does the caller agree to what this turn may cost? All of the conversation is counted, as much as can be read.
+    fn agree(
+        &self,
+        task: &Task,
+        (chosen, wishes): (&Chosen, &Wishes),
+        attached: u64,
+        conversation: Option<&Conversation>,
+    ) -> Result<(), Refused> {
+        if task.work.resolved.confirm_above.is_none() {
+            return Ok(());
+        }
+        let of = |text: Option<&str>| text.map_or(0, of_text);
+        let of_one = |one: &Conversation| u64::try_from(one.tokens).unwrap_or(0) + one.messages * PER_MESSAGE;
+        let before = conversation.map_or(PER_MESSAGE, of_one);
+        let system =
+            self.system_prompt.as_deref().or(conversation.and_then(|one| one.system_prompt.as_deref()));
+        let tokens = before + of(system) + of(self.message.as_deref()) + attached + 4 * PER_MESSAGE;
+        let tokens = task.work.lessons.of(&chosen.id).ratio.apply(tokens).min(history::window(task, chosen));
+        let estimate = task.estimate(chosen, task.uses(chosen, tokens, wishes), self.max_cost_usd)?;
+        task.agree(estimate, self.max_cost_usd)
+    }
+
+    fn wishes(&self, fallback_models: Vec<String>) -> Wishes {
         let mut extra = object([
             ("temperature", self.temperature.map(Value::from)),
             ("top_p", self.top_p.map(Value::from)),
@@ -343,10 +397,6 @@ impl Chat {
         if let Some(search) = self.web_search.as_ref().filter(|search| search.enabled != Some(false)) {
             extra.insert("tools".into(), json!([search.tool()]));
         }
-        let mut fallback_models = self.fallback_models.clone();
-        if fallback_models.is_empty() && self.model.is_none() {
-            fallback_models.clone_from(&task.work.settings.fallback_models);
-        }
         Wishes {
             fallback_models,
             max_output_tokens: self.max_output_tokens,
@@ -355,6 +405,8 @@ impl Chat {
             provider: self.provider.as_ref().map(ProviderIn::written).unwrap_or_default(),
             extra,
             auto_continue: self.auto_continue != Some(false),
+            reuse: self.cache.as_ref().and_then(CacheIn::reuse),
+            keeps_prompt: self.cache.as_ref().and_then(|cache| cache.prompt),
         }
     }
 

@@ -15,7 +15,9 @@ use super::{
 use crate::backend::openrouter::{
     Task,
     ask::{Chosen, Used, Wishes},
+    context::of_request,
     history::{Said, object},
+    money::Money,
     refused::Refused,
     upstream::{Event, Message, Role},
 };
@@ -95,6 +97,7 @@ impl Takes for CompareModels {
             return Err(Refused::input("models names 2 to 8 models"));
         }
         let models = chosen(&task, &self.models).await?;
+        self.agree(&task, &models).await?;
         let concurrency = self.concurrency.unwrap_or(3).clamp(1, 4);
         let (all, mut done) = (models.len(), 0);
         let this = Arc::new(self);
@@ -118,22 +121,42 @@ impl Takes for CompareModels {
 }
 
 impl CompareModels {
+    /// What each model is asked.
+    async fn question(&self, task: &Task, model: &Chosen) -> Result<(Vec<Message>, Wishes), Refused> {
+        let attached = given(task, model, &self.attachments).await?;
+        let attached = attached.into_iter().map(|one| one.checked).collect();
+        let said = Said { text: self.prompt.clone(), attached }.item().message;
+        let system = self.system_prompt.as_deref().map(|prompt| Message::new(Role::System, prompt));
+        let wishes = Wishes {
+            max_output_tokens: self.max_output_tokens,
+            max_cost_usd: self.max_cost_usd,
+            extra: object([("temperature", self.temperature.map(Value::from))]),
+            ..Wishes::default()
+        };
+        Ok((system.into_iter().chain([said]).collect(), wishes))
+    }
+
+    /// Does the caller agree to what all of them may cost together?
+    async fn agree(&self, task: &Task, models: &[Chosen]) -> Result<(), Refused> {
+        if task.work.resolved.confirm_above.is_none() {
+            return Ok(());
+        }
+        let mut all = Money::ZERO;
+        for model in models {
+            // What cannot be asked of one costs nothing there, and is told with its answer.
+            let Ok((messages, wishes)) = self.question(task, model).await else { continue };
+            let tokens = task.work.lessons.of(&model.id).ratio.apply(of_request(&messages));
+            all += task.estimate(model, task.uses(model, tokens, &wishes), None)?;
+        }
+        task.agree(all, self.max_cost_usd)
+    }
+
     async fn one(&self, task: &Arc<Task>, model: &Chosen) -> One {
         let begun = Instant::now();
         let millis = |since: Instant| u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
         let mut first = None;
         let asked = async {
-            let attached = given(task, model, &self.attachments).await?;
-            let attached = attached.into_iter().map(|one| one.checked).collect();
-            let said = Said { text: self.prompt.clone(), attached }.item().message;
-            let system = self.system_prompt.as_deref().map(|prompt| Message::new(Role::System, prompt));
-            let messages = system.into_iter().chain([said]).collect();
-            let wishes = Wishes {
-                max_output_tokens: self.max_output_tokens,
-                max_cost_usd: self.max_cost_usd,
-                extra: object([("temperature", self.temperature.map(Value::from))]),
-                ..Wishes::default()
-            };
+            let (messages, wishes) = self.question(task, model).await?;
             let mut sink = |event| {
                 if let Event::Delta(_) | Event::Reasoning(_) = event {
                     first.get_or_insert_with(|| millis(begun));

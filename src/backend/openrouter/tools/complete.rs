@@ -8,11 +8,12 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Effect, Gives, Takes,
-    wishes::{Effort, ProviderIn, ResponseFormat},
+    wishes::{CacheIn, Effort, ProviderIn, ResponseFormat, WebSearch},
 };
 use crate::backend::openrouter::{
     Task,
     ask::{Used, Wishes},
+    form::{self, Form},
     history::object,
     preferences::Preferences,
     refused::Refused,
@@ -70,12 +71,18 @@ pub struct Complete {
     /// The form of the answer: text, any JSON, or JSON of a schema.
     #[serde(default)]
     response_format: Option<ResponseFormat>,
+    /// Has the model search the web.
+    #[serde(default)]
+    web_search: Option<WebSearch>,
     /// How much the model thinks before it answers.
     #[serde(default)]
     reasoning_effort: Option<Effort>,
     /// Which providers may answer.
     #[serde(default)]
     provider: Option<ProviderIn>,
+    /// What is kept at OpenRouter and providers, to be cheaper.
+    #[serde(default)]
+    cache: Option<CacheIn>,
     /// Nothing is sent if it may cost more than this.
     #[serde(default)]
     max_cost_usd: Option<f64>,
@@ -84,6 +91,15 @@ pub struct Complete {
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Completed {
     text: String,
+    /// The answer as JSON of the form that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parsed: Option<Value>,
+    /// Why the answer is not of the form that was asked for; then there is no parsed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    format_error: Option<String>,
+    /// Where on the web it is from.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    citations: Vec<Value>,
     /// Calls of functions, as OpenAI writes them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tool_calls: Vec<Value>,
@@ -94,6 +110,9 @@ pub struct Completed {
     provider: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     generation_id: Option<String>,
+    /// Was the answer there already?
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache: Option<Value>,
     usage: Used,
     warnings: Vec<String>,
 }
@@ -130,6 +149,8 @@ impl Takes for Complete {
         if messages.is_empty() {
             return Err(Refused::input("messages is empty; give at least one"));
         }
+        let form = self.response_format.as_ref().map_or(Ok(Form::Text), ResponseFormat::form)?;
+        self.cache.as_ref().map_or(Ok(()), CacheIn::check)?;
         let chosen = match &self.model {
             Some(model) => task.choose(Some(model)).await?,
             None => {
@@ -148,12 +169,15 @@ impl Takes for Complete {
             "auto" | "none" | "required" => Value::from(choice),
             name => json!({ "type": "function", "function": { "name": name } }),
         });
+        let search = self.web_search.as_ref().filter(|search| search.enabled != Some(false));
+        let tools: Vec<Value> =
+            self.tools.into_iter().map(Value::Object).chain(search.map(WebSearch::tool)).collect();
         let extra = object([
             ("temperature", self.temperature.map(Value::from)),
             ("top_p", self.top_p.map(Value::from)),
             ("seed", self.seed.map(Value::from)),
             ("stop", (!self.stop.is_empty()).then(|| json!(self.stop))),
-            ("tools", (!self.tools.is_empty()).then(|| json!(self.tools))),
+            ("tools", (!tools.is_empty()).then(|| tools.into())),
             ("tool_choice", tool_choice),
             ("reasoning", self.reasoning_effort.map(|effort| json!({ "effort": effort }))),
         ]);
@@ -165,6 +189,8 @@ impl Takes for Complete {
             provider: self.provider.as_ref().map(ProviderIn::written).unwrap_or_default(),
             extra,
             auto_continue: false,
+            reuse: self.cache.as_ref().and_then(CacheIn::reuse),
+            keeps_prompt: self.cache.as_ref().and_then(|cache| cache.prompt),
         };
         let tell = task.tell.clone();
         let mut sink = move |event| match event {
@@ -174,13 +200,21 @@ impl Takes for Complete {
         };
         let (answer, usage) = task.ask(Self::NAME, (&chosen, messages), &wishes, None, &mut sink).await?;
         let completion = answer.completion;
+        let citations = completion.citations().cloned().collect();
+        let calls_only = completion.text.is_empty() && !completion.tool_calls.is_empty();
+        let read = if calls_only { None } else { form.read(&completion.text) };
+        let (parsed, format_error) = form::told(read);
         Ok(Completed {
             text: completion.text,
+            parsed,
+            format_error,
+            citations,
             tool_calls: completion.tool_calls.iter().map(|call| json!(call)).collect(),
             finish_reason: completion.finish_reason,
             model_used: completion.model.unwrap_or(answer.report.model),
             provider: completion.provider,
             generation_id: completion.generation_id,
+            cache: completion.reused.map(|reused| json!(reused)),
             usage,
             warnings: answer.report.warnings.iter().map(ToString::to_string).collect(),
         })

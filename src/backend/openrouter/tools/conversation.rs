@@ -273,7 +273,9 @@ impl Takes for Update {
             retention_days: self.retention_days,
             visibility: self.visibility.map(Into::into),
         };
-        Ok(one(task.own.change(id, changes, Timestamp::now()).await?))
+        let changed = task.own.change(id, changes, Timestamp::now()).await?;
+        task.changed(id);
+        Ok(one(changed))
     }
 }
 
@@ -408,10 +410,13 @@ impl Takes for Delete {
         let id = conversation_id(&self.conversation_id)?;
         if self.keep_conversation {
             let messages_removed = task.own.clear(id, Timestamp::now()).await?;
+            task.changed(id);
             return Ok(Deleted { deleted: false, messages_removed });
         }
         let messages = task.own.conversation(id).await?.messages;
-        match task.own.delete(id).await? {
+        let deletion = task.own.delete(id).await?;
+        task.changed(id);
+        match deletion {
             Deletion::Gone { messages: messages_removed } => Ok(Deleted { deleted: true, messages_removed }),
             Deletion::Waits { running } => {
                 for turn in running {

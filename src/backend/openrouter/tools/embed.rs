@@ -12,6 +12,7 @@ use crate::{
     backend::openrouter::{
         Task,
         ask::{Chosen, Used, kept},
+        catalog::Use,
         context::of_text,
         refused::Refused,
         upstream::Failure,
@@ -110,7 +111,8 @@ impl Texts<'_> {
         put(&mut body, "dimensions", self.dimensions.map(Value::from));
         put(&mut body, "input_type", self.input_type.map(Value::from));
         let tokens = self.input.iter().map(|text| of_text(text)).sum();
-        let estimate = task.estimate(&chosen, tokens, 0, None)?;
+        let used = Use { prompt_tokens: tokens, ..Use::default() };
+        let estimate = task.estimate(&chosen, used, None)?;
         let reservation = task.reserve(estimate).await?;
         let done = async {
             let _held = task.work.policy.enter(&task.who).await?;
@@ -191,7 +193,8 @@ impl Takes for Rerank {
         let mut body = json!({ "model": chosen.id, "query": self.query, "documents": self.documents });
         put(&mut body, "top_n", self.top_n.map(Value::from));
         let tokens = of_text(&self.query) + self.documents.iter().map(|text| of_text(text)).sum::<u64>();
-        let estimate = task.estimate(&chosen, tokens, 0, None)?;
+        let used = Use { prompt_tokens: tokens, ..Use::default() };
+        let estimate = task.estimate(&chosen, used, None)?;
         let reservation = task.reserve(estimate).await?;
         let done = async {
             let _held = task.work.policy.enter(&task.who).await?;

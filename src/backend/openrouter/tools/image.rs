@@ -15,6 +15,7 @@ use crate::{
     backend::openrouter::{
         Task,
         ask::{Used, kept},
+        catalog::Use,
         context::of_text,
         refused::Refused,
     },
@@ -117,8 +118,10 @@ impl Takes for GenerateImage {
             let one = |url: &String| json!({ "type": "image_url", "image_url": { "url": url } });
             body["input_references"] = self.references.iter().map(one).collect();
         }
-        let estimate =
-            task.estimate(&chosen, of_text(&self.prompt), 4096 * u64::from(n), self.max_cost_usd)?;
+        let (prompt_tokens, output_tokens) = (of_text(&self.prompt), 4096 * u64::from(n));
+        let used = Use { prompt_tokens, output_tokens, ..Use::default() };
+        let estimate = task.estimate(&chosen, used, self.max_cost_usd)?;
+        task.agree(estimate, self.max_cost_usd)?;
         let reservation = task.reserve(estimate).await?;
         let done = async {
             let _held = task.work.policy.enter(&task.who).await?;

@@ -27,6 +27,7 @@ mod cross_validate; //what many models find wrong
 mod embed; //        texts as numbers
 pub mod export; //       a conversation as a document
 mod found; //        conversations and messages, listed and searched
+mod free; //         models that cost nothing
 mod image; //        pictures
 mod media; //        what is in a picture, a document, a recording
 pub mod models; //       which models there are
@@ -96,7 +97,7 @@ pub trait Gives: Serialize + JsonSchema + Debug + Send {
 
 /// A tool, whatever it takes and gives.
 pub struct Tool {
-    name: &'static str,
+    pub name: &'static str,
     pack: Pack,
     listed: Value,
     #[expect(clippy::type_complexity, reason = "what every tool does, once")]

@@ -10,6 +10,7 @@ use super::{Effect, Gives, Takes};
 use crate::backend::openrouter::{
     Task,
     catalog::{Model, PriceKind, Search, Snapshot, Sort, Use},
+    learned::Health,
     money::Price,
     refused::Refused,
     upstream::Code,
@@ -40,6 +41,34 @@ pub struct ModelOut {
     intelligence_index: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     description: Option<String>,
+    /// How it has answered here, if it was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metrics: Option<Metrics>,
+}
+
+/// How a model has answered the callers of this gateway; newer requests count for more.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Metrics {
+    /// The part of requests that was answered, 0 to 1.
+    ok_rate: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_token_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tokens_per_s: Option<f64>,
+    /// Of how many requests, up to 100.
+    requests: u32,
+}
+
+impl Metrics {
+    fn of(health: Health) -> Option<Self> {
+        let rounded = |number: f64| (number * 1000.0).round() / 1000.0;
+        (health.requests > 0).then(|| Self {
+            ok_rate: rounded(health.ok),
+            first_token_ms: health.first_ms.map(rounded),
+            tokens_per_s: health.tokens_per_s.map(rounded),
+            requests: health.requests,
+        })
+    }
 }
 
 impl ModelOut {
@@ -58,6 +87,7 @@ impl ModelOut {
             reasoning: model.reasons(),
             intelligence_index: model.index("intelligence"),
             description: described.then(|| text("description")).flatten(),
+            metrics: None,
         }
     }
 }
@@ -93,6 +123,8 @@ pub struct ModelsSearch {
     min_intelligence_index: Option<f64>,
     /// In which order. By default what fits the query best, else the most popular.
     sort: Option<Sort>,
+    /// Is it said how each has answered here?
+    include_metrics: bool,
     /// How many. By default 10.
     #[schemars(range(min = 1, max = 50))]
     limit: Option<usize>,
@@ -159,7 +191,7 @@ impl Takes for ModelsSearch {
         };
         let found = models.search(&search);
         Ok(Found {
-            models: found.models.iter().map(|model| ModelOut::new(model, false)).collect(),
+            models: found.models.iter().map(|model| self.out(&task, model)).collect(),
             total: found.total,
             next_cursor: found.next_offset.map(|offset| offset.to_string()),
             catalog_age_s: age(&models),
@@ -169,6 +201,11 @@ impl Takes for ModelsSearch {
 }
 
 impl ModelsSearch {
+    fn out(&self, task: &Task, model: &Model) -> ModelOut {
+        let health = self.include_metrics.then(|| task.work.lessons.of(&model.id).health);
+        ModelOut { metrics: health.and_then(Metrics::of), ..ModelOut::new(model, false) }
+    }
+
     /// Models by what the list does not say of them.
     async fn asked_upstream(&self, task: &Task) -> Result<Option<HashSet<String>>, Refused> {
         let mut filters = vec![("output_modalities", "all")];

@@ -13,7 +13,8 @@ use crate::backend::openrouter::{
 };
 
 /// A call by which prices are compared.
-const CALL: Use = Use { prompt_tokens: 3000, output_tokens: 1000, images: 0, web_searches: 0 };
+const CALL: Use =
+    Use { prompt_tokens: 3000, output_tokens: 1000, images: 0, web_searches: 0, keeps_prompt: false };
 /// A window in which much fits.
 const LONG: u64 = 200_000;
 

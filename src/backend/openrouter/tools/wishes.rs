@@ -4,7 +4,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::backend::openrouter::{context::Strategy, history::object};
+use crate::backend::openrouter::{
+    context::Strategy,
+    form::{Form, Schema},
+    history::object,
+    refused::Refused,
+    upstream::Reuse,
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -121,6 +127,41 @@ pub struct ContextIn {
     pub keep_last_turns: Option<usize>,
 }
 
+/// What may be kept for requests to come.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CacheIn {
+    /// Is an answer that OpenRouter gave to the same request as good, and this one kept for that? By default not.
+    pub responses: bool,
+    /// For how many seconds it is kept.
+    #[schemars(range(min = 1, max = 86_400))]
+    pub ttl_s: Option<u32>,
+    /// Is what was kept not given, but replaced?
+    pub clear: bool,
+    /// Does the provider keep the prompt for the next turn, where it wants to be told? By default if it is long.
+    pub prompt: Option<bool>,
+}
+
+impl CacheIn {
+    pub fn check(&self) -> Result<(), Refused> {
+        if !self.responses && (self.clear || self.ttl_s.is_some()) {
+            return Err(Refused::input(
+                "cache.ttl_s and cache.clear are about cache.responses; say true there too",
+            ));
+        }
+        match self.ttl_s {
+            Some(ttl) if !(1..=86_400).contains(&ttl) => {
+                Err(Refused::input(format!("cache.ttl_s is {ttl}; it may be 1 to 86400 seconds")))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    pub fn reuse(&self) -> Option<Reuse> {
+        self.responses.then_some(Reuse { ttl_s: self.ttl_s, clear: self.clear })
+    }
+}
+
 impl WebSearch {
     pub fn tool(&self) -> Value {
         let list = |all: &[String]| (!all.is_empty()).then(|| json!(all));
@@ -134,6 +175,26 @@ impl WebSearch {
 }
 
 impl ResponseFormat {
+    /// What the answer is held against.
+    pub fn form(&self) -> Result<Form, Refused> {
+        match (self.kind, &self.schema) {
+            (FormatKind::JsonSchema, Some(schema)) => {
+                let schema = Schema::new(Value::Object(schema.clone()));
+                let schema = schema
+                    .map_err(|why| Refused::input(format!("response_format.schema is no good: {why}")))?;
+                Ok(Form::Schema(Box::new(schema)))
+            }
+            (FormatKind::JsonSchema, None) => Err(Refused::input(
+                "response_format.schema is missing; give the JSON Schema, or ask for json_object",
+            )),
+            (_, Some(_)) => Err(Refused::input(
+                "response_format.schema is for the type json_schema; leave it out, or ask for that",
+            )),
+            (FormatKind::JsonObject, None) => Ok(Form::Object),
+            (FormatKind::Text, None) => Ok(Form::Text),
+        }
+    }
+
     /// As OpenRouter reads it.
     pub fn written(&self) -> Option<Value> {
         match self.kind {

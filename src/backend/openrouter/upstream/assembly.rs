@@ -8,7 +8,7 @@ use http::HeaderMap;
 use serde_json::Value;
 
 use super::{
-    completion::{Completion, ToolCall},
+    completion::{Completion, Reused, ToolCall},
     event::{Event, Sink},
     failure::{Break, Code, Failure, Phase},
     refusal,
@@ -29,8 +29,8 @@ pub struct Assembly {
 }
 
 impl Assembly {
-    pub fn new(generation_id: Option<String>) -> Self {
-        let so_far = Completion { generation_id, ..Completion::default() };
+    pub fn new(generation_id: Option<String>, reused: Option<Reused>) -> Self {
+        let so_far = Completion { generation_id, reused, ..Completion::default() };
         Self { so_far, ..Self::default() }
     }
 

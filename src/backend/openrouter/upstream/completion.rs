@@ -27,6 +27,16 @@ pub struct Completion {
     pub model: Option<String>,
     pub usage: Option<Usage>,
     pub generation_id: Option<String>,
+    /// Where OpenRouter's cache of answers was asked: what it said.
+    pub reused: Option<Reused>,
+}
+
+/// Was an answer there already?
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reused {
+    pub hit: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age_s: Option<u64>,
 }
 
 impl Completion {
@@ -38,6 +48,11 @@ impl Completion {
     /// Is there nothing in it that anybody could use?
     pub fn is_empty(&self) -> bool {
         self.text.trim().is_empty() && self.tool_calls.is_empty() && self.images.is_empty()
+    }
+
+    /// Where on the web it is from.
+    pub fn citations(&self) -> impl Iterator<Item = &Value> {
+        self.annotations.iter().filter_map(|one| one.get("url_citation"))
     }
 
     /// Was it cut off by the limit on its length?

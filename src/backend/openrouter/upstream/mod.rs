@@ -23,6 +23,7 @@ use crate::settings;
 mod answers; //    what the other questions are answered with
 mod assembly; //   pieces become an answer
 mod body; //       reading in pieces, within bounds of time and size
+mod cache; //      answers that are given again
 mod calls; //      all that is not a chat
 pub mod completion; // what a model answered
 mod event; //      what is heard meanwhile
@@ -31,12 +32,12 @@ mod key; //        the key, which nobody sees
 mod refusal; //    what an error means
 mod request; //    what is sent
 
-pub use completion::{Completion, Usage};
+pub use completion::{Completion, Reused, Usage};
 pub use event::{Event, Sink, Status};
 pub use failure::{Code, Failure, Phase};
 pub use key::Key;
 pub use refusal::{Overflow, affordable};
-pub use request::{Audio, ChatRequest, Content, File, ImageUrl, Message, Part, Role, VideoUrl};
+pub use request::{Audio, ChatRequest, Content, File, ImageUrl, Message, Part, Reuse, Role, VideoUrl};
 
 use assembly::Assembly;
 use body::Body;
@@ -210,12 +211,15 @@ impl Upstream {
         post.headers_mut().insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
         put_json(&mut post, &body)?;
         drop(body);
+        if let Some(reuse) = request.reuse {
+            cache::ask(post.headers_mut(), reuse);
+        }
         let response = self.send(post, deadline).await?;
         let generation = response.headers().get(GENERATION).and_then(|name| name.to_str().ok());
         let generation = generation.map(str::to_owned);
         let kind = kind_of(response.headers());
         sink(Event::Opened { generation_id: generation.clone() });
-        let assembly = Assembly::new(generation);
+        let assembly = Assembly::new(generation, cache::answer(response.headers()));
         let body = Body::new(response, self.max_body, self.timers, deadline);
         match kind {
             Kind::Events => body.events(assembly, self.max_event, sink).await,

@@ -23,9 +23,21 @@ pub struct ChatRequest {
     /// Which providers may answer: `order`, `only`, `ignore`, `data_collection` and so on.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub provider: Map<String, Value>,
+    /// An answer to the same request may be given again. This is said in headers.
+    #[serde(skip)]
+    pub reuse: Option<Reuse>,
     /// Everything else: `temperature`, `tools`, `reasoning`, `plugins`, `user`, …
     #[serde(flatten)]
     pub extra: Map<String, Value>,
+}
+
+/// OpenRouter's cache of answers, which all who use the account's key share.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reuse {
+    /// For how long the answer is kept, if it is new.
+    pub ttl_s: Option<u32>,
+    /// What is there is not wanted, but replaced.
+    pub clear: bool,
 }
 
 impl ChatRequest {

@@ -1,18 +1,18 @@
-//! How are conversations and messages read, page by page and along their path?
+//! How are conversations and messages read, page by page?
 
 use jiff::Timestamp;
-use sqlx::{QueryBuilder, Row as _, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{QueryBuilder, Row as _, SqliteConnection};
 
 use super::{
-    Mine, Outlives, remove,
+    Mine, Outlives, path, remove,
     rows::{self, Word as _},
     search,
     thread::{self, Thread},
 };
 use crate::store::conversations::{
     Budget, Changes, Conversation, ConversationId, Cursor, Deletion, Error, Fork, Found, Listing, Message,
-    MessageId, NewConversation, NewSummary, Order, Page, Path, Reading, Reply, Role, Search, Sort, Summary,
-    Threads,
+    MessageId, NewConversation, NewSummary, Order, Outline, Page, Path, Reading, Reply, Search, Sort,
+    Summary, Threads,
 };
 
 /// Rows that are looked at together for a list.
@@ -59,7 +59,20 @@ impl Threads for Mine {
                     Some(from) => Some(thread.spot_of(db, from).await?.seq),
                     None => thread.head,
                 };
-                path(db, &thread, from, budget).await
+                path::path(db, &thread, from, budget).await
+            })
+        }))
+    }
+
+    fn outline(&self, id: ConversationId, from: Option<MessageId>, budget: Budget) -> Reply<'_, Outline> {
+        Box::pin(self.read(move |db, mine| {
+            Box::pin(async move {
+                let thread = thread::readable(db, mine, id).await?;
+                let from = match from {
+                    Some(from) => Some(thread.spot_of(db, from).await?.seq),
+                    None => thread.head,
+                };
+                path::outline(db, &thread, from, budget).await
             })
         }))
     }
@@ -188,42 +201,4 @@ async fn messages(
     let more = rows.len() > items.len();
     let next = items.last().filter(|_| more).map(|last| Cursor::behind(list, last.seq, 0));
     Ok(Page { items, next })
-}
-
-/// The messages that lead to one, which is given by its seq.
-pub async fn path(
-    db: &mut SqliteConnection,
-    thread: &Thread,
-    from: Option<i64>,
-    budget: Budget,
-) -> Result<Path, Error> {
-    let rows = sqlx::query(
-        "WITH RECURSIVE path (number, parent, tokens, nth) AS (
-             SELECT m.number, m.parent, m.tokens, 1
-             FROM message m JOIN conversation c ON c.number = m.conversation
-             WHERE c.number = $1 AND c.owner = $2 AND m.seq = $3
-             UNION ALL
-             SELECT m.number, m.parent, path.tokens + m.tokens, path.nth + 1
-             FROM path JOIN message m ON m.conversation = $1 AND m.seq = path.parent
-             WHERE path.tokens <= $4 AND path.nth < $5
-         ) SELECT m.* FROM path JOIN message m ON m.number = path.number ORDER BY path.nth",
-    );
-    let rows = rows.bind(thread.number).bind(&thread.owner).bind(from);
-    let rows = rows.bind(budget.tokens).bind(budget.messages).fetch_all(db).await?;
-    let whole = rows.first().map_or(Ok(0), |row| row.try_get::<i64, _>("depth").map(|depth| depth + 1))?;
-    let mut messages: Vec<Message> = Vec::with_capacity(rows.len());
-    let mut newer = Role::User;
-    for row in &rows {
-        let role = role(row)?;
-        // What was said and never answered would be asked again with what was said next.
-        if role == Role::Assistant || newer == Role::Assistant {
-            messages.push(rows::message(row, thread)?);
-        }
-        newer = role;
-    }
-    Ok(Path { messages, whole: whole.cast_unsigned() })
-}
-
-fn role(row: &SqliteRow) -> Result<Role, Error> {
-    rows::word(row, "role")
 }

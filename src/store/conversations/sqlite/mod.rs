@@ -16,6 +16,7 @@ mod end; //    how turns end
 mod keep; //   what is done for all from time to time
 mod ledger; // what calls have cost
 mod list; //   conversations and messages, page by page
+mod path; //   the messages that lead to one
 mod remove; // forks, and what is removed
 mod rows; //   rows as data
 mod search; // words in messages

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use sqlx::{Row as _, SqliteConnection};
 
 use super::{
-    Mine, list, rows,
+    Mine, path, rows,
     thread::{self, Draft, Thread},
 };
 use crate::store::conversations::{
@@ -28,7 +28,7 @@ pub async fn fork(
         Some(at) => Some(original.spot_of(db, at).await?.seq),
         None => original.head,
     };
-    let path = list::path(db, &original, at, Budget { tokens: i64::MAX, messages: u32::MAX }).await?;
+    let path = path::path(db, &original, at, Budget { tokens: i64::MAX, messages: u32::MAX }).await?;
     let chat = &original.chat;
     let new = NewConversation {
         title: title.or_else(|| chat.title.clone()),

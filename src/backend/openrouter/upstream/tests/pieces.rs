@@ -16,7 +16,8 @@ type Outcome = Result<Completion, Box<Failure>>;
 
 /// What is heard of a stream that comes in these pieces, and what comes of it.
 fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Event>, Outcome) {
-    let (mut decoder, mut assembly, mut events) = (Decoder::new(LIMIT), Assembly::new(None), Vec::new());
+    let (mut decoder, mut assembly, mut events) =
+        (Decoder::new(LIMIT), Assembly::new(None, None), Vec::new());
     for piece in pieces {
         if let Err(failure) = feed(&mut decoder, piece, &mut assembly, &mut |event| events.push(event)) {
             return (events, Err(failure));
