@@ -93,7 +93,7 @@ impl State {
     fn put(&mut self, item: Item) {
         let is_last = item.as_ref().map_or(true, |message| message.kind() == Kind::Response);
         while !is_last && !self.waiting.is_empty() && self.is_over(size(&item)) {
-            let oldest = self.waiting.iter().position(|item| is_notification(item));
+            let oldest = self.waiting.iter().position(is_notification);
             self.left_out += 1;
             match oldest.and_then(|oldest| self.waiting.remove(oldest)) {
                 Some(oldest) => self.bytes -= size(&oldest),

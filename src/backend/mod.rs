@@ -41,12 +41,13 @@ mod mailbox; //       what waits for a slow caller
 mod mirror; //        arguments that stand in headers too
 mod mux; //           one stream, many requests
 pub mod openrouter; // models, over OpenRouter
-pub mod sampler; //   who answers for a client that has no model
+mod owner; //         whose a connection is
 mod parking; //       calls that wait for their client
 mod personal; //      who has an account of their own
 mod pool; //          connections to an HTTP server
 mod profiles; //      who shares a connection
 mod replicas; //      several servers that are the same
+pub mod sampler; //   who answers for a client that has no model
 mod server; //        an MCP server, over any of these
 mod sse; //           HTTP+SSE
 mod stdio; //         child processes

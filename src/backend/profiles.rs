@@ -28,11 +28,12 @@ use tokio::{sync::Notify, time::Instant};
 use super::{
     Ask, Backend, Connected, EraKind, Notice, Offer, Share, State, Status,
     credential::{Asker, asks_to_visit},
+    owner::Owner,
     personal::Personal,
     server::{Hold, Parts, Server, TURN},
 };
 use crate::{
-    call::{Answer, Call, Caller, Given, Reply, Session},
+    call::{Answer, Call, Caller, Given, Reply},
     error::{Error, Result},
     wire::{
         capability::Capabilities,
@@ -69,16 +70,6 @@ pub struct Profiles {
     plain: Arc<Server>,
     others: Arc<Others>,
     last_call: AtomicU64,
-}
-
-/// Whose a connection is.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Owner {
-    /// All who may share one with the gateway itself.
-    Everybody,
-    Caller(Caller),
-    Session(Session),
-    Call(u64),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -354,28 +345,6 @@ impl Table {
     fn begun(&self, given: &Given) -> Option<Arc<Server>> {
         let mut all = self.connections.values().flatten();
         all.find(|one| one.server.has_begun(given)).map(|one| Arc::clone(&one.server))
-    }
-}
-
-impl Owner {
-    /// Whose session a call belongs to, where it may not be just anybody's; the gateway's own are
-    /// everybody's.
-    pub fn of_session(sharing: &Sharing, call: &Call) -> Option<Self> {
-        match (sharing.share, &call.session) {
-            _ if call.caller == Caller::Gateway => Some(Self::Everybody),
-            (Share::All | Share::Call, _) => None,
-            (Share::Session, Some(session)) => Some(Self::Session(session.clone())),
-            (Share::Session, None) | (Share::Caller, _) => Some(Self::Caller(call.caller.clone())),
-        }
-    }
-
-    /// Will there be no further call of this owner's?
-    pub fn is_gone(&self) -> bool {
-        match self {
-            Self::Everybody | Self::Caller(_) => false,
-            Self::Session(session) => session.is_over(),
-            Self::Call(_) => true,
-        }
     }
 }
 

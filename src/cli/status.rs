@@ -220,8 +220,8 @@ github   down, stale  stdio      -               7        0          0
 search   ready        http       2026-07-28      1        0          0
 
 REPLICA   GROUP  STATE    UNDER WAY  CALLS  FAILED  AVERAGE
-search 1  1      ready            3    120       0  1.25 ms
-search 2  1      ejected          0     20       5  1000 ms
+search 1      1  ready            3    120       0  1.25 ms
+search 2      1  ejected          0     20       5  1000 ms
 
 github: exit code 1
     [31mno token

@@ -39,7 +39,8 @@ use self::replica::Replica;
 use super::{
     Ask, Backend, Offer, Place, State, Status,
     budget::Budget,
-    profiles::{Owner, Profiles, Sharing},
+    owner::Owner,
+    profiles::{Profiles, Sharing},
 };
 use crate::{
     call::{Event, Events, Reply},
@@ -174,7 +175,7 @@ impl Replicas {
         {
             return begun;
         }
-        let Some(owner) = Owner::of_session(&self.sharing, &ask.call) else { return any() };
+        let Some(owner) = Owner::of_session(self.sharing.share, &ask.call) else { return any() };
         let gateway = owner == Owner::Everybody;
         if !gateway && !self.all.iter().any(|one| one.profiles.keeps_state()) {
             return any();
