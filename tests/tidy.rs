@@ -221,7 +221,7 @@ fn what_batteries_are_to_notice_can_be_switched_off() {
         lines.flat_map(|line| line.split_whitespace().nth(1).unwrap().split(',')).collect();
     let sources = sources();
     for name in names {
-        let asked = format!("is(\"{name}\")");
+        let asked = format!("\"{name}\"");
         assert!(sources.iter().any(|(_, text)| text.contains(&asked)), "nothing in src/ asks for {name}");
     }
 }

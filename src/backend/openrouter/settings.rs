@@ -244,25 +244,11 @@ impl Settings {
             let shortest = SHORTEST_LEASE.as_secs();
             note("lease", format!("is less than {shortest} s, so that a busy process would count as gone"));
         }
-        let mut dollars = |name: &str, amount: Option<f64>| {
-            let amount = amount?;
-            let money = amount.to_string().parse().ok().filter(|_| amount >= 0.0);
-            if money.is_none() {
-                note(name, format!("{amount} is no amount of US dollars; write for instance 2.5"));
-            }
-            money
-        };
+        let mut dollars = |name, amount| noted(&mut note, name, dollars(amount));
         let confirm_above = dollars("confirm_above_usd", self.confirm_above_usd);
         let daily_budget = dollars("daily_budget_usd", self.daily_budget_usd);
         let tenant_daily_budget = dollars("tenant_daily_budget_usd", self.tenant_daily_budget_usd);
-        let mut price = |name: &str, amount: Option<f64>| {
-            let amount = amount?;
-            let price = Price::per_million(&amount.to_string());
-            if price.is_none() {
-                note(name, format!("{amount} is no price in US dollars; write for instance 2.5"));
-            }
-            price
-        };
+        let mut price = |name, amount| noted(&mut note, name, price(amount));
         let max_prompt_price = price("max_prompt_price_per_m", self.max_prompt_price_per_m);
         let max_output_price = price("max_output_price_per_m", self.max_output_price_per_m);
         if !faults.is_empty() {
@@ -279,6 +265,23 @@ impl Settings {
             tenant_daily_budget,
         })
     }
+}
+
+/// What was read, or nothing if it is noted why not.
+fn noted<T>(note: &mut impl FnMut(&str, String), key: &str, read: Option<Result<T, String>>) -> Option<T> {
+    read?.map_err(|why| note(key, why)).ok()
+}
+
+fn dollars(amount: Option<f64>) -> Option<Result<Money, String>> {
+    let amount = amount?;
+    let money = amount.to_string().parse().ok().filter(|_| amount >= 0.0);
+    Some(money.ok_or_else(|| format!("{amount} is no amount of US dollars; write for instance 2.5")))
+}
+
+fn price(amount: Option<f64>) -> Option<Result<Price, String>> {
+    let amount = amount?;
+    let price = Price::per_million(&amount.to_string());
+    Some(price.ok_or_else(|| format!("{amount} is no price in US dollars; write for instance 2.5")))
 }
 
 fn sealing_key(text: &str) -> Result<[u8; 32], String> {

@@ -131,21 +131,25 @@ pub async fn answer(
         again.keep(&world, &composed, &id);
     }
     watch.charge(bill);
-    let mut reply = if ask.stream {
-        Reply::events(script::framed(script.steps(), scenario.map_or("", |scenario| scenario.name)))
-    } else {
-        let tokens = u32::try_from(composed.tokens()).unwrap_or(u32::MAX);
-        let slow = |name: &str, usual| {
-            let scenario = scenario.filter(|scenario| scenario.name == name);
-            scenario.map(|scenario| std::time::Duration::from_millis(scenario.number("ms", usual)))
-        };
-        let first = slow("slow-first", 1000).unwrap_or(script.ttft);
-        let each = slow("slow-tokens", 100).unwrap_or(script.per_token);
-        tokio::time::sleep(first + each * tokens).await;
-        script.whole()
-    };
+    let mut reply = reply(&script, ask.stream, composed.tokens(), scenario).await;
     reply.headers.extend(again.iter().flat_map(|again| again.headers(now)));
     Ok(reply.header("x-generation-id", id))
+}
+
+/// The answer piece by piece, or as a whole when a model would have written so many tokens.
+async fn reply(script: &Script<'_>, streamed: bool, tokens: u64, scenario: Option<&Scenario>) -> Reply {
+    if streamed {
+        return Reply::events(script::framed(script.steps(), scenario.map_or("", |scenario| scenario.name)));
+    }
+    let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
+    let slow = |name: &str, usual| {
+        let scenario = scenario.filter(|scenario| scenario.name == name);
+        scenario.map(|scenario| std::time::Duration::from_millis(scenario.number("ms", usual)))
+    };
+    let first = slow("slow-first", 1000).unwrap_or(script.ttft);
+    let each = slow("slow-tokens", 100).unwrap_or(script.per_token);
+    tokio::time::sleep(first + each * tokens).await;
+    script.whole()
 }
 
 /// The first model of those that were named that can be had, at a provider that is wanted.

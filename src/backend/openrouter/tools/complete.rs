@@ -29,14 +29,16 @@ pub struct Complete {
     /// An OpenRouter model id. By default the server's.
     #[serde(default)]
     model: Option<String>,
-    /// Parts of its name, the best first.
+    // What a server says of the model it wants, whose sampling ends here. Not in the list, where every
+    // word costs a model tokens.
     #[serde(default)]
+    #[schemars(skip)]
     model_hints: Vec<String>,
-    /// 0 to 1, among those that fit.
     #[serde(default)]
+    #[schemars(skip)]
     cost_priority: Option<f64>,
-    /// 0 to 1, likewise.
     #[serde(default)]
+    #[schemars(skip)]
     intelligence_priority: Option<f64>,
     /// Asked in this order if the model fails before its first word.
     #[serde(default)]
@@ -132,44 +134,28 @@ impl Takes for Complete {
     type Gives = Completed;
 
     async fn run(self, task: Arc<Task>) -> Result<Completed, Refused> {
-        let messages: Vec<Message> = self
-            .messages
-            .into_iter()
-            .map(|message| serde_json::from_value(Value::Object(message)))
-            .collect::<Result<_, _>>()
-            .map_err(|why| {
-                Refused::input(format!("messages: {why}; each is an object with role and content"))
-            })?;
-        if messages.is_empty() {
-            return Err(Refused::input("messages is empty; give at least one"));
-        }
+        let messages = read(self.messages)?;
         let form = self.response_format.as_ref().map_or(Ok(Form::Text), ResponseFormat::form)?;
         self.cache.as_ref().map_or(Ok(()), CacheIn::check)?;
+        let preferences = Preferences {
+            hints: self.model_hints,
+            cost: self.cost_priority.unwrap_or(0.0),
+            intelligence: self.intelligence_priority.unwrap_or(0.0),
+        };
         let chosen = match &self.model {
             Some(model) => task.choose(Some(model)).await?,
-            None => {
-                let preferences = Preferences {
-                    hints: self.model_hints,
-                    cost: self.cost_priority.unwrap_or(0.0),
-                    intelligence: self.intelligence_priority.unwrap_or(0.0),
-                };
-                task.prefer(&preferences, &messages, !self.tools.is_empty()).await?
-            }
+            None => task.prefer(&preferences, &messages, !self.tools.is_empty()).await?,
         };
         for model in &self.fallback_models {
             task.choose(Some(model)).await?;
         }
-        let tool_choice = self.tool_choice.map(|choice| match choice.as_str() {
-            "auto" | "none" | "required" => Value::from(choice),
-            name => json!({ "type": "function", "function": { "name": name } }),
-        });
         let extra = object([
             ("temperature", self.temperature.map(Value::from)),
             ("top_p", self.top_p.map(Value::from)),
             ("seed", self.seed.map(Value::from)),
             ("stop", (!self.stop.is_empty()).then(|| json!(self.stop))),
             ("tools", (!self.tools.is_empty()).then(|| json!(self.tools))),
-            ("tool_choice", tool_choice),
+            ("tool_choice", self.tool_choice.map(choice)),
             ("reasoning", self.reasoning_effort.map(|effort| json!({ "effort": effort }))),
         ]);
         let wishes = Wishes {
@@ -192,8 +178,8 @@ impl Takes for Complete {
         let (answer, usage) = task.ask(Self::NAME, (&chosen, messages), &wishes, None, &mut sink).await?;
         let completion = answer.completion;
         let calls_only = completion.text.is_empty() && !completion.tool_calls.is_empty();
-        let read = if calls_only { None } else { form.read(&completion.text) };
-        let (parsed, format_error) = form::told(read);
+        let formed = if calls_only { None } else { form.read(&completion.text) };
+        let (parsed, format_error) = form::told(formed);
         Ok(Completed {
             text: completion.text,
             parsed,
@@ -207,5 +193,25 @@ impl Takes for Complete {
             usage,
             warnings: answer.report.warnings.iter().map(ToString::to_string).collect(),
         })
+    }
+}
+
+fn read(messages: Vec<Map<String, Value>>) -> Result<Vec<Message>, Refused> {
+    let messages = messages.into_iter().map(|message| serde_json::from_value(Value::Object(message)));
+    let messages: Vec<_> = messages
+        .collect::<Result<_, _>>()
+        .map_err(|why| Refused::input(format!("messages: {why}; each is an object with role and content")))?;
+    if messages.is_empty() {
+        Err(Refused::input("messages is empty; give at least one"))
+    } else {
+        Ok(messages)
+    }
+}
+
+/// As OpenRouter has it.
+fn choice(choice: String) -> Value {
+    match choice.as_str() {
+        "auto" | "none" | "required" => Value::from(choice),
+        name => json!({ "type": "function", "function": { "name": name } }),
     }
 }
