@@ -3,6 +3,7 @@
 //! One SQLite file in WAL mode. Nothing else in the gateway knows SQL.
 
 use std::{
+    fs::File,
     io,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
@@ -51,6 +52,15 @@ impl Settings {
         let default = || state().or_else(home).unwrap_or_default().join("waystation/waystation.db");
         self.path.clone().unwrap_or_else(default)
     }
+}
+
+/// Waits until no other process makes tables in this folder. It is the folder that is locked: closing the
+/// database would end SQLite's own locks on it. Where folders cannot be locked, nobody waits.
+async fn turn(folder: &Path) -> Option<File> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let folder = File::open(folder).ok()?;
+    let locked = tokio::task::spawn_blocking(move || folder.lock().map(|()| folder)).await;
+    locked.ok()?.ok()
 }
 
 /// Changes to the tables, in order; each is made once. (Listed here by hand: the macro that
@@ -115,7 +125,9 @@ impl Store {
         // One connection: SQLite has one writer, and a database in memory is the connection's.
         let one = || SqlitePoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
         let pool = one().connect_with(options).await.map_err(|why| error(why.to_string()))?;
+        let turn = if memory { None } else { turn(file.parent().unwrap_or(Path::new("."))).await };
         migrations().run(&pool).await.map_err(|why| error(why.to_string()))?;
+        drop(turn);
         let reader = if memory {
             pool.clone()
         } else {

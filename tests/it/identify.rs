@@ -225,7 +225,6 @@ async fn tokens_that_are_refused() {
         ("padding", format!("{good}=")),
         ("a bit in the claims", good.replacen(parts[1], &parts[1].replacen('a', "b", 1), 1)),
         ("cut short", good[..good.len() - 2].to_owned()),
-        ("much too long", format!("{first}.{}.{last}", "A".repeat(1 << 20 >> 7))),
         ("spaces inside", good.replacen('.', ". ", 1)),
     ] {
         refused.push((what.into(), token));
@@ -271,7 +270,8 @@ async fn without_a_token_a_client_is_told_where_to_get_one() {
     let token = issuer.of("ada", &[]);
     let twice =
         with(gateway.modern("tools/list", json!({})), &token).and("authorization", format!("Bearer {token}"));
-    assert_eq!(twice.send().await.status, 401);
+    // Whoever reads the first and whoever reads the last would see another caller. (RFC 6750, §3.1.)
+    assert_eq!(twice.send().await.status, 400);
     assert_eq!(gateway.get("/health").send().await.status, 200);
     for path in ["/.well-known/oauth-protected-resource/mcp", "/.well-known/oauth-protected-resource"] {
         let document = gateway.get(path).send().await.json();

@@ -47,6 +47,29 @@ async fn a_client_that_does_not_shake_hands_is_cut() {
     timeout(PATIENCE, silent.read_to_end(&mut Vec::new())).await.expect("it is closed in time").ok();
 }
 
+#[tokio::test]
+async fn servers_are_reached_over_https_where_their_certificate_is_trusted() {
+    let certified = Certified::new("localhost");
+    let server = Gateway::with(&certified.table()).start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let routes = folder.path().join("routes.toml");
+    let port = server.address.port();
+    let table = format!("[backends.far]\nurl = \"https://localhost:{port}/mcp\"\nprefix = \"far\"\n");
+    std::fs::write(&routes, format!("[store]\npath = {:?}\n\n{table}", folder.path().join("w.db"))).unwrap();
+    let call = async |trusted: &std::path::Path| {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_waystation"));
+        command.args(["call", "far__waystation__status", "--config"]).arg(&routes);
+        command.current_dir(folder.path()).env_clear().env("SSL_CERT_FILE", trusted);
+        let output = timeout(PATIENCE, command.output()).await.expect("it ends in time").unwrap();
+        let told = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&told).into_owned())
+    };
+    let (done, told) = call(&certified.certificate()).await;
+    assert!(done && told.contains("backends"), "{told}");
+    let (done, told) = call(&Certified::new("localhost").certificate()).await;
+    assert!(!done, "{told}");
+}
+
 #[test]
 fn a_certificate_that_is_none_is_told_by_its_key() {
     let certified = Certified::new("localhost");

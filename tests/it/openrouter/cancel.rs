@@ -164,7 +164,7 @@ async fn it_is_cancelled_at_any_moment_and_the_conversation_goes_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_gateway_stops_in_the_middle_of_an_answer() {
     let rig = Rig::new().await;
-    let gateway = rig.gateway("").await;
+    let gateway = rig.setup("").lines("[listen.limits]\ndrain = \"1s\"\n").start().await;
     let id = begun(&gateway).await;
     let call = gateway.modern("tools/call", params(json!({ "message": ENDLESS, "conversation_id": id })));
     let mut stream = call.open().await;
