@@ -356,6 +356,13 @@ pub enum Event {
     Answer(Answer),
 }
 
+impl Event {
+    /// Does nothing follow this in a reply?
+    pub fn is_last(event: &Result<Self>) -> bool {
+        !matches!(event, Ok(Self::Notification(_) | Self::Task(_) | Self::Alive))
+    }
+}
+
 /// How a backend's task is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskNews {

@@ -229,7 +229,7 @@ impl Session {
 
     async fn answer(self: Arc<Self>, mut outgoing: Outgoing) -> Result<Incoming, Trouble> {
         let answer = self.send(self.posting(&mut outgoing)).await?;
-        weaken::show(|| format!("{:?}", answer.head));
+        weaken::show(|| String::from_utf8_lossy(answer.head.text()).into_owned());
         if outgoing.method == Method::Initialize
             && let Some(id) = answer.header(SESSION.as_str())
         {

@@ -75,7 +75,6 @@ impl Request {
 pub struct Malformed(pub &'static str);
 
 /// The head of an answer.
-#[derive(Debug)]
 pub struct Head {
     pub status: StatusCode,
     text: Box<[u8]>,
@@ -90,6 +89,11 @@ impl Head {
 
     pub fn content_encoding(&self) -> &[u8] {
         &self.text[usize::from(self.content_encoding.start)..usize::from(self.content_encoding.end)]
+    }
+
+    /// All of it as it came.
+    pub fn text(&self) -> &[u8] {
+        &self.text
     }
 
     /// All values of a header, for what is seldom looked for.

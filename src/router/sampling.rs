@@ -162,8 +162,8 @@ impl Rounds {
         let events = stream::unfold(Some(self), |rounds| async {
             let mut rounds = rounds?;
             let event = rounds.next().await;
-            let last = !matches!(event, Ok(Event::Notification(_) | Event::Task(_) | Event::Alive));
-            Some((event, (!last).then_some(rounds)))
+            let goes_on = !Event::is_last(&event);
+            Some((event, goes_on.then_some(rounds)))
         });
         events.boxed()
     }

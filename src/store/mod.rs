@@ -300,4 +300,16 @@ mod tests {
         assert_eq!(store.catalog("files", "f2").await, None);
         assert_eq!(store.sessions().await, [("b".to_owned(), "{\"c\":1}".to_owned())]);
     }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn of_several_that_begin_at_once_one_makes_the_tables() {
+        let folder = tempfile::tempdir().unwrap();
+        for round in 0..4 {
+            let settings = Settings { path: Some(folder.path().join(format!("{round}.db"))) };
+            let opened = (0..4).map(|_| Store::open(&settings));
+            for store in futures_util::future::join_all(opened).await {
+                store.unwrap();
+            }
+        }
+    }
 }
